@@ -1,0 +1,3 @@
+from linuxkit.cli.main import main
+
+main()

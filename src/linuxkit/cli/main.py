@@ -1,0 +1,162 @@
+"""The command line: the table of commands, the global flags, and the one place where errors become text.
+
+Each command lives in a module of its own that is imported only when it is called, so that --help stays fast.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+import linuxkit
+from linuxkit.errors import InputError, LinuxkitError
+
+#: name → (module:attribute, one line for the overview)
+COMMANDS: dict[str, tuple[str, str]] = {
+    "build": ("linuxkit.cli.build:build", "Build a bootable image from YAML files."),
+    "cache": ("linuxkit.cli.cache:cache", "List, import and export the images on this machine."),
+    "kit": ("linuxkit.cli.kit:kit", "List and build the packages of the kit."),
+    "run": ("linuxkit.cli.run:run", "Boot what build wrote in a virtual machine."),
+    "schema": ("linuxkit.cli.schema:schema", "Print the JSON Schema of the YAML."),
+    "version": ("linuxkit.cli.version:version", "Print the version."),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The global flags, and what they default to from the environment. Reaches commands as `ctx.obj`."""
+
+    cache: Path
+    quiet: bool
+    verbose: int  # 0 errors, 1 info, 2 debug, 3 trace
+    mirrors: tuple[str, ...]
+    cert_files: tuple[Path, ...]
+
+
+class _Lazy(click.Group):
+    """A group whose commands are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[name][0].partition(":")
+        command = getattr(importlib.import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        name = args[0] if args else ""
+        if name not in COMMANDS and not name.startswith("-"):
+            import difflib
+
+            close = difflib.get_close_matches(name, COMMANDS, n=1)
+            ctx.fail(f"no such command '{name}'." + (f" Did you mean '{close[0]}'?" if close else ""))
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.option("--cache", type=click.Path(path_type=Path), metavar="DIR", envvar="LINUXKIT_CACHE", show_envvar=True,
+              help="Image cache (an OCI layout).  [default: ~/.linuxkit/cache]")
+@click.option("--mirror", "mirrors", multiple=True, metavar="[REGISTRY=]URL", help="Pull through this registry mirror; repeatable.")
+@click.option("--cert-file", "cert_files", multiple=True, type=click.Path(path_type=Path), metavar="FILE",
+              help="Trust this CA certificate (PEM) too; repeatable.")
+@click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
+@click.option("-v", "--verbose", type=click.IntRange(0, 3), default=None, metavar="N",
+              help="0 errors, 1 info, 2 debug, 3 trace.  [default: 1]")
+@click.version_option(linuxkit.__version__, "--version", prog_name="linuxkit")
+@click.pass_context
+def cli(ctx: click.Context, cache: Path | None, mirrors: tuple[str, ...], cert_files: tuple[Path, ...],
+        quiet: bool, verbose: int | None) -> None:
+    """One YAML file in, a tiny immutable bootable Linux image out.
+
+    \b
+    linuxkit build web.yml      writes web-kernel, web-initrd.img and web-cmdline
+    linuxkit run web            boots them
+
+    No Docker, no root, no daemon. Exit status: 0 done, 1 failed, 2 bad input.
+    """
+    if quiet and verbose:
+        raise InputError("--quiet and --verbose cannot be used together", hint="give one of them")
+    environment = os.environ.get("LINUXKIT_MIRROR", "").replace(",", " ").split()
+    ctx.obj = Settings(
+        cache=cache or Path.home() / ".linuxkit" / "cache",
+        quiet=quiet,
+        verbose=0 if quiet else 1 if verbose is None else verbose,
+        mirrors=(*environment, *mirrors),
+        cert_files=cert_files,
+    )
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)
+
+
+def _report(error: LinuxkitError) -> None:
+    problems = error.problems if isinstance(error, InputError) else ()
+    _say(f"{click.style('error', fg='red', bold=True)}: {error.message}")
+    shown = problems[:15]
+    for problem in shown:
+        _say(f"  {problem}")
+    if len(problems) > len(shown):
+        _say(f"  … and {len(problems) - len(shown)} more")
+    if error.hint:
+        _say(f"{click.style('hint', bold=True)}: {error.hint}")
+
+
+def _os_error(error: OSError) -> LinuxkitError:
+    """The everyday failures of a file system, in words."""
+    import errno
+
+    where = error.filename or "a file"
+    hints = {
+        errno.ENOSPC: ("no space left on the device", "free some space, or use --dir or --cache on another disk"),
+        errno.EDQUOT: ("disk quota exceeded", "free some space, or use --dir or --cache on another disk"),
+        errno.EACCES: ("permission denied", "check the owner and mode, or choose another place with --dir or --cache"),
+        errno.EROFS: ("read-only file system", "choose another place with --dir or --cache"),
+        errno.ENOENT: ("no such file or directory", ""),
+    }
+    message, hint = hints.get(error.errno or 0, (error.strerror or str(error), ""))
+    return LinuxkitError(f"{where}: {message}", hint=hint)
+
+
+def main() -> NoReturn:
+    """Run the command line and exit: 0 done, 1 failed, 2 bad input, 130 interrupted."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that clean-up runs
+    debug = os.environ.get("LINUXKIT_DEBUG") == "1"
+    try:
+        status = cli.main(prog_name="linuxkit", standalone_mode=False)
+        sys.stdout.flush()
+        sys.exit(status if isinstance(status, int) else 0)
+    except LinuxkitError as e:
+        if debug:
+            raise
+        _report(e)
+        sys.exit(e.exit_code)
+    except click.ClickException as e:
+        e.show()
+        sys.exit(2)
+    except (KeyboardInterrupt, click.Abort):
+        _say("interrupted")
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader has gone: nothing to flush, nothing to say
+        sys.exit(1)
+    except OSError as e:
+        if debug:
+            raise
+        _report(_os_error(e))
+        sys.exit(1)

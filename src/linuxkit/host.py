@@ -1,0 +1,70 @@
+"""The host's programs: finding them and running them. The only module that starts a subprocess."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from linuxkit.errors import HostError
+
+#: Debian package that brings a program, for the hint of find_tool.
+PACKAGES = {
+    "qemu-system-x86_64": "qemu-system-x86",
+    "qemu-system-aarch64": "qemu-system-arm",
+    "qemu-img": "qemu-utils",
+    "gpgv": "gpgv",
+    "git": "git",
+    "apt-get": "apt",
+}
+
+
+def find_tool(name: str, *, why: str, path: str | None = None) -> Path:
+    """The full path of a program.
+
+    Args:
+        name: as typed in a shell.
+        why: what needs it, for the message: "to run a machine".
+        path: search path; None is $PATH.
+
+    Raises:
+        HostError: it is not installed; the hint names the package.
+    """
+    found = shutil.which(name, path=path)
+    if found is None:
+        package = PACKAGES.get(name, name)
+        raise HostError(f"{name} is needed {why} and is not installed", hint=f"on Debian: apt-get install {package}")
+    return Path(found)
+
+
+def run(
+    command: Sequence[str | os.PathLike[str]],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    stdin: bytes = b"",
+    timeout: float | None = None,
+    check: bool = True,
+) -> subprocess.CompletedProcess[bytes]:
+    """Run a program to its end and keep what it printed.
+
+    Raises:
+        HostError: it could not start, took longer than `timeout` seconds, or (with `check`) failed; the message
+            carries the last lines of its error output.
+    """
+    name = Path(os.fspath(command[0])).name
+    try:
+        done = subprocess.run(
+            [os.fspath(c) for c in command], cwd=cwd, env=env, input=stdin, capture_output=True, timeout=timeout,
+            check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired as e:
+        raise HostError(f"{name} did not finish within {timeout:g} s") from e
+    except OSError as e:
+        raise HostError(f"{name} could not be started: {e.strerror or e}") from e
+    if check and done.returncode != 0:
+        tail = done.stderr.decode(errors="replace").strip().splitlines()[-5:]
+        raise HostError(f"{name} failed with exit status {done.returncode}: " + ("\n  ".join(tail) or "no message"))
+    return done

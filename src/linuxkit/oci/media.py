@@ -1,0 +1,70 @@
+"""OCI image-spec nouns: descriptors, platforms, image configurations, resolved images. Pure.
+
+Names and JSON keys are those of https://github.com/opencontainers/image-spec v1.1 (descriptor.md, config.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+OCI_INDEX = "application/vnd.oci.image.index.v1+json"
+OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
+OCI_LAYER = "application/vnd.oci.image.layer.v1.tar"
+OCI_LAYER_GZIP = OCI_LAYER + "+gzip"
+OCI_LAYER_ZSTD = OCI_LAYER + "+zstd"
+DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
+DOCKER_LAYER_GZIP = "application/vnd.docker.image.rootfs.diff.tar.gzip"
+
+INDEX_TYPES = frozenset({OCI_INDEX, DOCKER_INDEX})
+MANIFEST_TYPES = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Platform:
+    """os/architecture[/variant], in Go's names: linux/amd64, linux/arm64."""
+
+    os: str = "linux"
+    architecture: str = "amd64"
+    variant: str = ""
+
+    def __str__(self) -> str:
+        return "/".join(p for p in (self.os, self.architecture, self.variant) if p)
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    media_type: str
+    digest: str  # sha256:<64 hex>
+    size: int  # bytes
+    platform: Platform | None = None
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageConfig:
+    """The parts of an image's configuration that a build looks at."""
+
+    architecture: str = ""
+    os: str = ""
+    entrypoint: tuple[str, ...] = ()
+    cmd: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
+    working_dir: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    diff_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image for one platform, pinned: everything a build needs to know without opening a layer."""
+
+    reference: str  # as the store names it, expanded: docker.io/library/busybox:latest
+    digest: str  # of the image manifest
+    platform: Platform
+    config: ImageConfig
+    layers: tuple[Descriptor, ...]  # bottom first
+    index: Descriptor | None = None  # what the name points at, when that is an index

@@ -1,0 +1,77 @@
+"""The import rules of docs/design/overview.md, kept by walking the sources."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.unit
+SRC = Path(__file__).resolve().parents[2] / "src" / "linuxkit"
+BASE = {"errors", "entry", "data", "host"}
+ALLOWED = {
+    "errors": set(), "entry": set(), "data": set(), "host": {"errors"},
+    "config": {"errors"},
+    "encode": {"errors", "entry"},
+    "oci": {"errors", "entry", "encode"},
+    "runtime": {"errors", "entry", "config", "oci.media"},
+    "plan": {"errors", "entry", "config", "runtime", "oci.media", "oci.reference"},
+    "rootfs": {"errors", "entry", "config", "runtime", "oci", "encode", "plan"},
+    "outputs": {"errors", "entry", "plan", "rootfs", "encode", "oci"},
+    "packages": {*BASE, "oci", "encode", "config"},
+    "machine": {"errors", "host"},
+    "platforms": {"errors", "host", "machine"},
+    "api": {"*"}, "cli": {"*"}, "__main__": {"cli"}, "__init__": {"*"},
+}  # fmt: skip
+#: module → the standard library it alone may use
+ONLY = {
+    "subprocess": {"host", "machine/process"},
+    "socket": {"oci/transport", "machine", "platforms"},
+    "http": {"oci/transport"},
+    "urllib3": {"oci/transport"},
+}
+
+
+def imports(path: Path) -> list[tuple[str, int]]:
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found += [(alias.name, node.lineno) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.append((node.module, node.lineno))
+            if node.module == "linuxkit" or node.module.startswith("linuxkit."):
+                found += [(f"{node.module}.{alias.name}", node.lineno) for alias in node.names]
+    return found
+
+
+def modules() -> list[Path]:
+    return sorted(p for p in SRC.rglob("*.py") if "_data" not in p.parts)
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(SRC)))
+def test_a_module_imports_only_what_its_layer_may(path: Path) -> None:
+    here = path.relative_to(SRC).with_suffix("")
+    layer = here.parts[0]
+    allowed = ALLOWED[layer]
+    wrong = []
+    for name, line in imports(path):
+        if name.startswith("linuxkit."):
+            target = name.removeprefix("linuxkit.")
+            top = target.split(".")[0]
+            if not (SRC / top).is_dir() and not (SRC / f"{top}.py").is_file():
+                continue  # an attribute of the package itself, such as __version__
+            near = any((target + ".").startswith(a + ".") or a.startswith(target + ".") for a in allowed)
+            if not ("*" in allowed or top in allowed | {layer} or near):
+                wrong.append(f"{here}:{line} imports {name}")
+        else:
+            top = name.split(".")[0]
+            users = ONLY.get(top)
+            if users and not any(str(here) == u or str(here).startswith(u + "/") for u in users):
+                wrong.append(f"{here}:{line} imports {name}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_modules_stay_small() -> None:
+    long = {str(p.relative_to(SRC)): n for p in modules() if (n := len(p.read_text().splitlines())) > 400}
+    assert not long
