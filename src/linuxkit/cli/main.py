@@ -71,7 +71,8 @@ class _Lazy(click.Group):
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.option("--cache", type=click.Path(path_type=Path), metavar="DIR", envvar="LINUXKIT_CACHE", show_envvar=True,
               help="Image cache (an OCI layout).  [default: ~/.linuxkit/cache]")
-@click.option("--mirror", "mirrors", multiple=True, metavar="[REGISTRY=]URL", help="Pull through this registry mirror; repeatable.")
+@click.option("--mirror", "mirrors", multiple=True, metavar="[REGISTRY=]URL",
+              help="Pull through this registry mirror; repeatable.")
 @click.option("--cert-file", "cert_files", multiple=True, type=click.Path(path_type=Path), metavar="FILE",
               help="Trust this CA certificate (PEM) too; repeatable.")
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
