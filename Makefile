@@ -1,0 +1,52 @@
+# make demo   builds a system from examples/web.yml, boots it, fetches its page, shuts it down
+# make test   everything that CI runs
+# make check  the quick part: lint, types, unit tests
+SHELL := /bin/bash
+VENV  := .venv
+BIN   := $(VENV)/bin
+STAMP := $(VENV)/.stamp
+
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: demo test check lint unit golden interop guest boot bench clean
+
+demo: $(STAMP)-run
+	@tools/setup.sh qemu
+	@$(BIN)/python tools/demo.py
+
+test: $(STAMP)-dev
+	@tools/setup.sh qemu test
+	$(MAKE) --no-print-directory lint
+	$(BIN)/python -m pytest -p no:cacheprovider
+
+check: $(STAMP)-dev lint unit
+
+lint: $(STAMP)-dev
+	$(BIN)/ruff check src tests bench tools
+	$(BIN)/mypy
+
+unit golden interop guest boot: $(STAMP)-dev
+	@tools/setup.sh qemu test
+	$(BIN)/python -m pytest -p no:cacheprovider -m $@
+
+bench: $(STAMP)-dev
+	@tools/setup.sh qemu test
+	for b in bench/bench_*.py; do $(BIN)/python $$b || exit 1; done
+
+$(VENV)/pyvenv.cfg:
+	@tools/setup.sh python
+	python3 -m venv $(VENV)
+
+# The sources are used where they are; they are compiled once, so that the command starts quickly.
+$(STAMP)-run: pyproject.toml | $(VENV)/pyvenv.cfg
+	@echo "==> installing linuxkit into $(VENV)"
+	$(BIN)/pip install -q -e '.[kit]'
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m compileall -q src $(VENV)/lib
+	@touch $@
+
+$(STAMP)-dev: pyproject.toml $(STAMP)-run
+	$(BIN)/pip install -q -r tools/requirements-dev.txt
+	@touch $@
+
+clean:
+	rm -rf $(VENV) out .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,51 @@
+#!/bin/sh
+# Bring this machine what a make target needs: setup.sh python|qemu|test
+# Installs Debian packages only for what is missing; needs root or sudo for that, and for nothing else.
+set -eu
+
+missing=""
+want() { # want PROGRAM PACKAGE
+    command -v "$1" >/dev/null 2>&1 || case " $missing " in *" $2 "*) ;; *) missing="$missing $2" ;; esac
+}
+
+install_missing() {
+    [ -n "$missing" ] || return 0
+    if ! command -v apt-get >/dev/null 2>&1; then
+        echo "error: these are needed and not installed:$missing" >&2
+        echo "hint: install them with this system's package manager" >&2
+        exit 1
+    fi
+    if [ "$(id -u)" = 0 ]; then as_root=""; elif command -v sudo >/dev/null 2>&1; then as_root=sudo; else
+        echo "error: these Debian packages are needed:$missing" >&2
+        echo "hint: run as root, or: apt-get install$missing" >&2
+        exit 1
+    fi
+    echo "==> installing$missing"
+    $as_root env DEBIAN_FRONTEND=noninteractive apt-get update -qq
+    # shellcheck disable=SC2086  # a list of words
+    $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
+}
+
+for what in "$@"; do
+    case "$what" in
+    python)
+        want python3 python3
+        # Debian keeps venv's bundled pip in a package of its own
+        python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"
+        ;;
+    qemu)
+        case "$(uname -m)" in
+        aarch64) want qemu-system-aarch64 qemu-system-arm ;;
+        *) want qemu-system-x86_64 qemu-system-x86 ;;
+        esac
+        ;;
+    test)
+        want gcc gcc; want git git; want cpio cpio; want gpg gpg; want gpgv gpgv; want gpg-agent gpg-agent
+        want zstd zstd; want lz4 lz4; want xz xz-utils; want skopeo skopeo; want umoci umoci
+        want qemu-img qemu-utils; want unshare util-linux
+        [ -e /usr/include/stdio.h ] || missing="$missing libc6-dev"
+        ;;
+    *) echo "usage: setup.sh python|qemu|test..." >&2; exit 2 ;;
+    esac
+done
+install_missing
