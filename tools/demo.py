@@ -35,7 +35,7 @@ def free_port() -> int:
 
 
 def fetch(url: str, machine: subprocess.Popen[bytes], until: float) -> str:
-    """The page, once the guest serves it: QEMU accepts connections before the guest listens, so a whole reply counts."""
+    """The page, once the guest serves it: QEMU accepts before the guest listens, so a whole reply counts."""
     while time.monotonic() < until and machine.poll() is None:
         try:
             with urllib.request.urlopen(url, timeout=5) as reply:
@@ -80,7 +80,7 @@ def main() -> int:
     if not ok or status != 0:
         print("error: not the page, or not the exit status, that was expected", file=sys.stderr)
         return 1
-    print(f"\nAll of it took {time.monotonic() - begin:.1f} s. By hand: .venv/bin/linuxkit run --publish 8080:80 out/web")
+    print(f"\nAll took {time.monotonic() - begin:.1f} s. By hand: .venv/bin/linuxkit run --publish 8080:80 out/web")
     return 0
 
 
