@@ -1,0 +1,111 @@
+"""cpio archives in the "new ASCII" format, as Linux unpacks them for an initramfs. Written, not read.
+
+Specification: Documentation/driver-api/early-userspace/buffer-format.rst in Linux; cpio(5), "New ASCII Format".
+
+    archive  = { header name NUL pad4 data pad4 } header "TRAILER!!!" NUL pad4 pad512
+    header   = "070701" then 13 fields of 8 hex digits:
+               ino mode uid gid nlink mtime filesize devmajor devminor rdevmajor rdevminor namesize check
+
+An initramfs holds no hard links here: like LinuxKit, a hard link becomes a relative symlink. Extended attributes have
+no place in the format and are left out. The numbers are LinuxKit's: inodes from 721, device 3:1, two links for a
+directory.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterable
+
+from linuxkit.encode.content import CHUNK, Reader, Sink
+from linuxkit.entry import Entry, Kind
+from linuxkit.errors import LinuxkitError
+
+#: Goes into cache keys: raise it when the bytes written for the same entries change.
+VERSION = 1
+FIRST_INODE = 721
+MAX_FILE = 0xFFFFFFFF
+_TYPES = {
+    Kind.FILE: 0o100000, Kind.DIRECTORY: 0o040000, Kind.SYMLINK: 0o120000, Kind.HARDLINK: 0o120000,
+    Kind.CHAR: 0o020000, Kind.BLOCK: 0o060000, Kind.FIFO: 0o010000,
+}  # fmt: skip
+_HEADER = b"070701%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%b\0"
+_ZEROS = bytes(512)
+
+
+def write(entries: Iterable[Entry], out: Sink) -> int:
+    """Write one whole archive and return its length in bytes, always a multiple of 512.
+
+    Raises:
+        LinuxkitError: a file of 4 GiB or more, or a user or group number over 32 bits: the format can't say that.
+        ImageError: a source ended early.
+    """
+    pending = bytearray()
+    total = 0
+    inode = FIRST_INODE
+    with Reader() as reader:
+        for entry in entries:
+            name = member_name(entry.path)
+            if not name:
+                continue  # the root itself exists already
+            source, link = None, b""
+            if entry.kind is Kind.FILE:
+                source = entry.source
+            elif entry.kind is Kind.SYMLINK:
+                link = _bytes(entry.target)
+            elif entry.kind is Kind.HARDLINK:
+                link = _bytes(relative(entry.path, entry.target))
+            size = source.size if source is not None else len(link)
+            pending += _header(entry, name, inode, size)
+            pending += link
+            inode += 1
+            if source is not None:
+                for piece in reader.pieces(source):
+                    pending += piece
+                    if len(pending) >= CHUNK:
+                        out.write(bytes(pending))
+                        total += len(pending)
+                        pending.clear()
+            pending += _ZEROS[: -(total + len(pending)) % 4]
+    pending += _pad4(_HEADER % (0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 11, 0, b"TRAILER!!!"))
+    pending += _ZEROS[: -(total + len(pending)) % 512]
+    out.write(bytes(pending))
+    return total + len(pending)
+
+
+def member_name(path: str) -> bytes:
+    """How a path is written: without the `..` and doubled `/` that a path of `files:` may carry, which the kernel would
+    resolve from its root to the same place. Empty for the root itself."""
+    if "//" in path or path.startswith((".", "/")) or "/." in path:
+        path = posixpath.normpath("/" + path).lstrip("/")
+    return _bytes(path)
+
+
+def relative(path: str, target: str) -> str:
+    """The symlink text at `path` that leads to `target`, both from the root: what a hard link becomes."""
+    return posixpath.relpath("/" + target, posixpath.dirname("/" + path))
+
+
+def _header(entry: Entry, name: bytes, inode: int, size: int) -> bytes:
+    if size > MAX_FILE:
+        raise LinuxkitError(
+            f"{entry.path} has {size} bytes: an initrd holds files under 4 GiB only",
+            hint="leave it out of the image, or put it on a disk",
+        )
+    if not (0 <= entry.uid <= MAX_FILE and 0 <= entry.gid <= MAX_FILE):
+        raise LinuxkitError(f"{entry.path} belongs to user {entry.uid}, group {entry.gid}: more than 32 bits")
+    directory = entry.kind is Kind.DIRECTORY
+    mode = _TYPES[entry.kind] | (0o777 if entry.kind is Kind.HARDLINK else entry.mode & 0o7777)
+    major, minor = entry.device
+    mtime = min(max(entry.mtime, 0), MAX_FILE)
+    return _pad4(
+        _HEADER % (inode, mode, entry.uid, entry.gid, 2 if directory else 1, mtime, size, 3, 1, major, minor,
+                   len(name) + 1, 0, name)
+    )  # fmt: skip
+
+
+def _pad4(data: bytes) -> bytes:
+    return data + _ZEROS[: -len(data) % 4]
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
