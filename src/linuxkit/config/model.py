@@ -50,6 +50,7 @@ class Kernel:
     binary: str = "kernel"
     tar: str = "kernel.tar"  # "" or "none": no modules
     ucode: str = ""
+    keys: frozenset[str] = field(default=frozenset(), compare=False)  # those that were given: a merge overrides with them
     position: Position = field(default=Position(), compare=False)
 
 
@@ -157,7 +158,9 @@ class Container:
     image: str
     settings: ImageSettings = ImageSettings()
     position: Position = field(default=Position(), compare=False)
-    raw: Json = field(default_factory=dict, compare=False)  # the mapping as written, for metadata and --dry-run
+    path: str = field(default="", compare=False)  # in the document: services[0]
+    # where each key and list item stands, by its path below this entry: binds[0]
+    positions: Mapping[str, Position] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +171,6 @@ class Volume:
     format: VolumeFormat = VolumeFormat.FILESYSTEM
     platforms: tuple[str, ...] = ()
     position: Position = field(default=Position(), compare=False)
-    raw: Json = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +186,6 @@ class File:
     uid: Id | None = None
     gid: Id | None = None
     position: Position = field(default=Position(), compare=False)
-    raw: Json = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,5 +204,3 @@ class Config:
     volumes: tuple[Volume, ...] = ()
     files: tuple[File, ...] = ()
     trust: Trust = Trust()
-    # which keys of `kernel` were given: the merge overrides only those
-    kernel_keys: frozenset[str] = field(default=frozenset(), compare=False)
