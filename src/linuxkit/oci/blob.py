@@ -1,0 +1,79 @@
+"""Writing and checking one blob of the store."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import BinaryIO
+
+from linuxkit.errors import ImageError
+from linuxkit.oci.files import host_errors, make_temporary, sync_directory
+from linuxkit.oci.media import Descriptor
+
+
+class BlobWriter:
+    """Writes one blob: hashed on the way, kept only when it is what was promised."""
+
+    def __init__(self, folder: Path, media_type: str, digest: str, size: int, limit: int) -> None:
+        self._folder, self._type, self._want, self._size, self._limit = folder, media_type, digest, size, limit
+        self._hash, self._count = hashlib.sha256(), 0
+        self._stream: BinaryIO | None = None
+        self._path = Path()
+        self.descriptor = Descriptor(media_type, digest, size)
+
+    def __enter__(self) -> BlobWriter:
+        with host_errors("cannot write the cache at", self._folder):
+            self._stream, self._path = make_temporary(self._folder)
+        return self
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Add bytes.
+
+        Raises:
+            ImageError: more than was promised or allowed.
+        """
+        assert self._stream is not None
+        self._count += len(data)
+        if self._count > (self._limit if self._size < 0 else self._size):
+            raise ImageError(f"{self._want or 'a blob'} is larger than {max(self._size, 0) or self._limit} bytes")
+        self._hash.update(data)
+        with host_errors("cannot write the cache at", self._folder):
+            self._stream.write(data)
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        assert self._stream is not None
+        try:
+            if kind is None:
+                self._keep(self._stream)
+        finally:
+            self._stream.close()
+            self._path.unlink(missing_ok=True)
+
+    def _keep(self, stream: BinaryIO) -> None:
+        actual = f"sha256:{self._hash.hexdigest()}"
+        if self._size not in (-1, self._count):
+            raise ImageError(f"{self._want or actual} has {self._count} bytes instead of {self._size}")
+        if self._want not in ("", actual):
+            raise ImageError(f"{self._want} is damaged: its bytes have the digest {actual}")
+        self.descriptor = Descriptor(self._type, actual, self._count)
+        target = self._folder / actual[7:]
+        with host_errors("cannot write the cache at", self._folder):
+            stream.flush()
+            os.fsync(stream.fileno())
+            self._path.replace(target)
+            sync_directory(target.parent)
+
+
+def check(data: bytes, descriptor: Descriptor, where: object) -> None:
+    """Compare bytes with the descriptor that promised them.
+
+    Raises:
+        ImageError: they differ.
+    """
+    hint = "remove the image from the cache and fetch or import it again"
+    if len(data) != descriptor.size:
+        size = f"{len(data)} bytes" if len(data) < descriptor.size else "more bytes than that"
+        raise ImageError(f"{where}: {descriptor.digest} should have {descriptor.size} bytes, not {size}", hint=hint)
+    if f"sha256:{hashlib.sha256(data).hexdigest()}" != descriptor.digest:
+        raise ImageError(f"{where}: {descriptor.digest} is damaged: its bytes have another digest", hint=hint)

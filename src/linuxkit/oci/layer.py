@@ -1,0 +1,188 @@
+"""Layers as entries: decompressed once into the derived cache, verified on the way, indexed.
+
+    derived/layers/<diff id>.tar       the plain archive
+    derived/layers/<diff id>.1.json    one array for each member (tarread.Row), in archive order
+
+The key is the diff id, the digest of the plain archive, so an image that is compressed anew costs nothing. A layer
+that is stored uncompressed is not copied: its entries point into the store.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import mmap
+import os
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from linuxkit.entry import Entry, Extent, Kind
+from linuxkit.errors import ImageError
+from linuxkit.oci.derived import Derived
+from linuxkit.oci.media import Descriptor, Image
+from linuxkit.oci.reference import is_digest
+from linuxkit.oci.store import Store
+from linuxkit.oci.tarread import Limits, Row, read_tar
+from linuxkit.oci.unpack import Bounds, unpack
+
+KIND = "layers"
+VERSION = 1  # of the index
+
+
+class LayerCache:
+    """Entries of layers, from the store's blobs, through the derived cache. Safe for several threads.
+
+    Args:
+        bounds, limits: what a hostile layer may not exceed.
+    """
+
+    def __init__(self, store: Store, derived: Derived, *, bounds: Bounds | None = None,
+                 limits: Limits | None = None) -> None:  # fmt: skip
+        self._store, self._derived = store, derived
+        self._bounds, self._limits = bounds or Bounds(), limits or Limits()
+        self._guard = threading.Lock()
+        self._busy: dict[str, threading.Lock] = {}
+
+    def entries(self, layer: Descriptor, diff_id: str) -> tuple[Entry, ...]:
+        """The members of a layer in archive order, whiteouts as they stand.
+
+        Args:
+            layer: the blob in the store.
+            diff_id: the digest of its plain archive, from the image's configuration.
+
+        Raises:
+            ImageError: the blob is missing, damaged, not what the digests say, or hostile.
+            HostError: the derived cache cannot be written.
+        """
+        tar, rows = self._load(layer, diff_id)
+        return _entries(rows, str(tar))
+
+    def image_entries(self, image: Image) -> list[tuple[Entry, ...]]:
+        """The entries of each layer of an image, bottom first; layers not seen before are unpacked side by side."""
+        pairs = list(zip(image.layers, image.config.diff_ids, strict=True))
+        self.prefetch(pairs)
+        return [self.entries(layer, diff_id) for layer, diff_id in pairs]
+
+    def prefetch(self, layers: Sequence[tuple[Descriptor, str]], threads: int = 2) -> None:
+        """Unpack several layers at once: decompression and hashing leave Python's lock to others."""
+        missing = [(layer, diff_id) for layer, diff_id in dict(_unique(layers)).values() if not self._known(diff_id)]
+        if len(missing) < 2:
+            return  # `entries` will do it
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(threads) as pool:
+            jobs = [pool.submit(self._load, layer, diff_id) for layer, diff_id in missing]
+            for job in jobs:
+                job.result()
+
+    def _known(self, diff_id: str) -> bool:
+        return self._derived.get(KIND, _index_key(diff_id)) is not None
+
+    def _load(self, layer: Descriptor, diff_id: str) -> tuple[Path, list[list[Any]]]:
+        if not is_digest(diff_id):
+            raise ImageError(f"layer {layer.digest}: '{diff_id[:100]}' is not a sha256 digest")
+        with self._guard:
+            lock = self._busy.setdefault(diff_id, threading.Lock())
+        with lock:
+            tar = self._archive(layer, diff_id)
+            index = self._derived.get(KIND, _index_key(diff_id)) if tar else None
+            if tar and index:
+                try:
+                    rows = json.loads(index.read_bytes())
+                    if isinstance(rows, list):
+                        return tar, rows
+                except (OSError, ValueError):
+                    pass  # damaged: made anew
+            return self._unpack(layer, diff_id)
+
+    def _archive(self, layer: Descriptor, diff_id: str) -> Path | None:
+        """The plain archive, if it is here already."""
+        if layer.digest == diff_id:
+            return self._store.blob_path(layer.digest) if self._store.has_blob(layer) else None
+        return self._derived.get(KIND, _tar_key(diff_id))
+
+    def _unpack(self, layer: Descriptor, diff_id: str) -> tuple[Path, list[list[Any]]]:
+        where = f"layer {layer.digest}"
+        with self._store.open_blob(layer.digest) as blob:
+            reader = _Verified(blob, layer, where)
+            if layer.digest == diff_id:
+                while reader.read(1 << 20):
+                    pass
+                reader.finish()
+                tar = self._store.blob_path(layer.digest)
+                rows = self._index(blob, where)
+            else:
+                with self._derived.put(KIND, _tar_key(diff_id)) as out:
+                    plain = hashlib.sha256()
+                    for piece in unpack(reader, layer.size, where, self._bounds):  # type: ignore[arg-type]
+                        plain.update(piece)
+                        out.write(piece)
+                    reader.finish()
+                    if f"sha256:{plain.hexdigest()}" != diff_id:
+                        raise ImageError(f"{where}: decompressed it is not the {diff_id} of the image's configuration")
+                    out.flush()
+                    rows = self._index(out, where)
+                tar = self._derived.path(KIND, _tar_key(diff_id))
+        plain_rows = [[*row[:9], [[n, v.hex()] for n, v in row.xattrs], row.offset, row.size] for row in rows]
+        with self._derived.put(KIND, _index_key(diff_id)) as out:
+            out.write(json.dumps(plain_rows, separators=(",", ":")).encode())
+        return tar, plain_rows
+
+    def _index(self, stream: BinaryIO, where: str) -> list[Row]:
+        if not os.fstat(stream.fileno()).st_size:
+            return []
+        with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as mapped, memoryview(mapped) as view:
+            return read_tar(view, where, self._limits)
+
+
+class _Verified:
+    """Reads a blob and checks at the end that its size and digest are the descriptor's."""
+
+    def __init__(self, stream: BinaryIO, layer: Descriptor, where: str) -> None:
+        self._stream, self._layer, self._where = stream, layer, where
+        self._hash, self._count = hashlib.sha256(), 0
+
+    def read(self, size: int) -> bytes:
+        data = self._stream.read(size)
+        self._hash.update(data)
+        self._count += len(data)
+        if self._count > self._layer.size:
+            self._refuse(f"it is larger than the {self._layer.size} bytes of its descriptor")
+        return data
+
+    def finish(self) -> None:
+        while self.read(1 << 20):
+            pass
+        if self._count != self._layer.size:
+            self._refuse(f"it has {self._count} bytes instead of {self._layer.size}: it is cut short")
+        if f"sha256:{self._hash.hexdigest()}" != self._layer.digest:
+            self._refuse("it is damaged: its bytes have another digest")
+
+    def _refuse(self, why: str) -> None:
+        raise ImageError(f"{self._where}: {why}", hint="remove the image from the cache and fetch or import it again")
+
+
+def _entries(rows: list[list[Any]], tar: str) -> tuple[Entry, ...]:
+    kinds = {str(kind): kind for kind in Kind}
+    return tuple(
+        Entry(
+            path, kinds[kind], mode, uid, gid, mtime, target, (major, minor),
+            tuple((n, bytes.fromhex(v)) for n, v in xattrs) if xattrs else (),
+            Extent(tar, offset, size) if size else None,
+        )
+        for path, kind, mode, uid, gid, mtime, target, major, minor, xattrs, offset, size in rows
+    )  # fmt: skip
+
+
+def _unique(layers: Sequence[tuple[Descriptor, str]]) -> list[tuple[str, tuple[Descriptor, str]]]:
+    return [(diff_id, (layer, diff_id)) for layer, diff_id in layers]
+
+
+def _tar_key(diff_id: str) -> str:
+    return f"{diff_id[7:]}.tar"
+
+
+def _index_key(diff_id: str) -> str:
+    return f"{diff_id[7:]}.{VERSION}.json"

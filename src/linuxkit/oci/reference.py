@@ -1,0 +1,136 @@
+"""Image names: the grammar of the `distribution` project and LinuxKit's expansion of short names. Pure.
+
+    reference  = name [ ":" tag ] [ "@" digest ]
+    name       = [ registry "/" ] part *( "/" part )
+    registry   = host [ ":" port ]            host: a DNS name, an IPv4 address or an IPv6 address in brackets
+    part       = alnum *( ( "." / "_" / "__" / 1*"-" ) alnum )     alnum: 1*( a-z / 0-9 )
+    tag        = 1 word character, then at most 127 of word characters, "." and "-"
+    digest     = "sha256:" 64 hexadecimal digits
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from linuxkit.errors import InputError
+
+DEFAULT_REGISTRY = "docker.io"
+MAX_NAME = 255  # of registry and repository together, as the registries have it
+
+_LABEL = r"[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?"
+_REGISTRY = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9a-fA-F:.]+\])(?::[0-9]{{1,5}})?", re.ASCII)
+_PART = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
+_TAG = re.compile(r"\w[\w.-]{0,127}", re.ASCII)
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A parsed image name.
+
+    text        expanded as `expand` does it: the name under which LinuxKit's cache keeps the image.
+    registry    host[:port]; docker.io when the name has none.
+    repository  the path in the registry; docker.io's official images are under library/.
+    tag, digest what follows; empty when absent.
+    """
+
+    text: str
+    registry: str
+    repository: str
+    tag: str = ""
+    digest: str = ""
+
+    @property
+    def name(self) -> str:
+        """registry/repository, without tag and digest."""
+        return f"{self.registry}/{self.repository}"
+
+    @property
+    def tagged(self) -> str:
+        """The full name with `:latest` where there is neither tag nor digest."""
+        return self.text if self.tag or self.digest else f"{self.text}:latest"
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def expand(text: str) -> str:
+    """The full form of a short name, as LinuxKit has it: `nginx` is `docker.io/library/nginx`. No tag is added."""
+    if "/" not in text:
+        return f"{DEFAULT_REGISTRY}/library/{text}"
+    first, rest = text.split("/", 1)
+    if "/" not in rest and "." not in first and ":" not in first and first != "localhost":
+        return f"{DEFAULT_REGISTRY}/{text}"
+    return text
+
+
+def is_digest(text: str) -> bool:
+    """Whether this is `sha256:` and 64 lower-case hexadecimal digits, and so safe as a file name."""
+    return _DIGEST.fullmatch(text) is not None
+
+
+def parse_reference(text: str) -> Reference:
+    """Parse an image name.
+
+    Raises:
+        InputError: it is not one; the message says which part is wrong and why.
+    """
+    if not text:
+        raise InputError("an image name is empty", hint="write NAME:TAG, for example nginx:1.27")
+    if text != text.strip() or any(c.isspace() for c in text):
+        raise _bad(text, "it contains white space", "remove the blanks")
+    if "://" in text:
+        raise _bad(text, "it starts with a URL scheme", f"leave out {text.split('://')[0]}://")
+    if len(text) > 1000:
+        raise _bad(text[:60] + "…", f"it is {len(text)} characters long", "")
+    full = expand(text)
+    rest, at, digest = full.partition("@")
+    if at and not is_digest(digest):
+        raise _bad(text, f"'{digest}' is not a digest", "a digest is sha256: and 64 hexadecimal digits (0-9, a-f)")
+    slash = rest.rfind("/")
+    last, colon, tag = rest[slash + 1 :].partition(":")
+    if colon and not _TAG.fullmatch(tag):
+        why = "the tag is empty" if not tag else f"'{tag}' is not a tag"
+        raise _bad(text, why, "a tag has letters, digits, '_', '.' and '-', starts with none of the last two, "
+                              "and is at most 128 long")  # fmt: skip
+    path = rest[: slash + 1] + last
+    registry, repository = _split(path)
+    if not _REGISTRY.fullmatch(registry) or not _port_ok(registry):
+        raise _bad(text, f"'{registry}' is not a registry", "a registry is HOST or HOST:PORT")
+    for part in repository.split("/"):
+        if not _PART.fullmatch(part):
+            raise _bad(text, *_part_fault(part))
+    if len(registry) + 1 + len(repository) > MAX_NAME:
+        raise _bad(text[:60] + "…", f"the name is longer than {MAX_NAME} characters", "")
+    return Reference(full, registry, repository, tag, digest)
+
+
+def _split(path: str) -> tuple[str, str]:
+    """(registry, repository). A first part that does not look like a host belongs to docker.io."""
+    first, _, rest = path.partition("/")
+    if rest and ("." in first or ":" in first or first == "localhost" or first != first.lower()):
+        if first == DEFAULT_REGISTRY and "/" not in rest:
+            return first, f"library/{rest}"
+        return first, rest
+    return DEFAULT_REGISTRY, path
+
+
+def _port_ok(registry: str) -> bool:
+    port = re.search(r":([0-9]+)$", registry)
+    return port is None or 0 < int(port.group(1)) < 65536
+
+
+def _part_fault(part: str) -> tuple[str, str]:
+    if not part:
+        return "it has an empty part", "there is a '/' too many"
+    if part.lower() != part:
+        return f"'{part}' has upper-case letters", f"image names are lower case: {part.lower()}"
+    wrong = re.search(r"[^a-z0-9._-]", part)
+    if wrong:
+        return f"'{part}' contains {wrong.group()!r}", "use a-z, 0-9 and, between them, '.', '_' and '-'"
+    return f"'{part}' has a separator in the wrong place", "'.', '_' and '-' stand between letters or digits"
+
+
+def _bad(text: str, why: str, hint: str) -> InputError:
+    return InputError(f"invalid image name '{text}': {why}", hint=hint)

@@ -1,0 +1,120 @@
+"""From what stands in the YAML to a pinned Image: kit packages, archives and directories, the store, a registry."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+from linuxkit.errors import ImageError, InputError, NetworkError
+from linuxkit.oci.media import Image, Platform
+from linuxkit.oci.reference import Reference, parse_reference
+from linuxkit.oci.store import Store
+
+
+class Source(Protocol):
+    """Something that images come from; registered under a scheme such as `kit`."""
+
+    def resolve(self, rest: str, platform: Platform) -> Image:
+        """The image for what follows `SCHEME://` or `SCHEME:`, with its blobs in the store."""
+
+
+class Registry(Protocol):
+    """What fetches an image into the store."""
+
+    def pull(self, reference: Reference, platform: Platform) -> Image:
+        """Fetch it. Raises ImageError when it is not there, NetworkError when nobody answers."""
+
+
+#: Schemes of archives and directories; they are read by oci.archive.
+ARCHIVES = ("oci", "oci-archive", "docker-archive")
+
+
+class Resolver:
+    """Finds images.
+
+    Args:
+        store: where images are and where fetched ones go.
+        sources: scheme → source, for `kit://NAME` and the like.
+        registry: fetches what the store lacks; None with `offline`.
+        offline: no network; only changes what the message says.
+        log: takes one line about something that takes a while.
+    """
+
+    def __init__(self, store: Store, sources: Mapping[str, Source] | None = None, registry: Registry | None = None,
+                 *, offline: bool = False, log: Callable[[str], None] = lambda line: None) -> None:  # fmt: skip
+        self._store, self._sources, self._registry = store, dict(sources or {}), registry
+        self._offline, self._log = offline, log
+        self._done: dict[tuple[str, Platform], Image] = {}
+
+    def resolve(self, text: str, platform: Platform) -> Image:
+        """The image that `text` names, for one platform.
+
+        Raises:
+            InputError: `text` is no image name or its scheme is unknown.
+            ImageError: the image is not there, not for this platform, or damaged.
+            NetworkError: the registry did not answer.
+        """
+        key = (text, platform)
+        if key not in self._done:
+            self._done[key] = self._resolve(text, platform)
+        return self._done[key]
+
+    def _resolve(self, text: str, platform: Platform) -> Image:
+        scheme, mark, rest = text.partition("://")
+        if mark:
+            source = self._sources.get(scheme)
+            if source is None:
+                known = ", ".join(f"{s}://" for s in sorted(self._sources))
+                raise InputError(
+                    f"invalid image name '{text}': '{scheme}://' is not a kind of image",
+                    hint=f"known are {known}; for a registry leave the scheme out" if known
+                    else "for a registry leave the scheme out",
+                )  # fmt: skip
+            return source.resolve(rest, platform)
+        scheme, mark, rest = text.partition(":")
+        if mark and scheme in ARCHIVES:
+            from linuxkit.oci.archive import open_archive
+
+            return open_archive(self._store, scheme, rest, platform)
+        return self._from_store(parse_reference(text), platform)
+
+    def _from_store(self, ref: Reference, platform: Platform) -> Image:
+        found = self._store.find_reference(ref)
+        if found is not None:
+            try:
+                return self._store.image(found, ref.text, platform)
+            except ImageError:
+                if self._registry is None:
+                    raise  # else: another platform was pulled before, or the copy here is damaged
+        if self._registry is None:
+            raise self._missing(ref)
+        self._log(f"pulling {ref.text} ({platform})")
+        try:
+            return self._registry.pull(ref, platform)
+        except NetworkError as e:
+            hint = f"{e.hint}; " if e.hint else ""
+            raise NetworkError(f"image {ref.text} is not in the cache {self._store.root} and cannot be fetched: "
+                               f"{e.message}", hint=hint + self._close(ref), temporary=e.temporary) from e  # fmt: skip
+
+    def _missing(self, ref: Reference) -> ImageError:
+        why = " and --offline keeps the network out" if self._offline else ""
+        return ImageError(
+            f"image {ref.text} is not in the cache {self._store.root}{why}",
+            hint=self._close(ref) + ("; leave out --offline to fetch it" if self._offline else ""),
+        )
+
+    def _close(self, ref: Reference) -> str:
+        """What else to do: a name that is nearly this one, or how to bring the image in."""
+        names = self._store.names()
+        same = [n for n in names if n.rpartition(":")[0] == ref.name or n.partition("@")[0] == ref.name]
+        near = same or difflib.get_close_matches(ref.tagged, names, n=3, cutoff=0.75)
+        if near:
+            return f"did you mean {' or '.join(near[:3])}?"
+        return "bring it in with 'linuxkit cache import FILE', or name a file: oci-archive:FILE"
+
+
+def cache_root(root: Path) -> Path:
+    """Where the derived cache of a store is."""
+    return root / "derived"
