@@ -40,6 +40,7 @@ REFUSED = [name for name, case in ALL.items() if case["rc"] != 0 and name not in
 
 def images() -> dict[str, dict[str, Any]]:
     """`name arch` → the image's configuration."""
+
     def blob(digest: str) -> dict[str, Any]:
         found: dict[str, Any] = json.loads((GOLDEN / "images/blobs" / digest.replace(":", "/")).read_text())
         return found

@@ -144,7 +144,9 @@ class Converter:
                 fits = isinstance(option, Str) if isinstance(node.value, str) else isinstance(option, Int)
                 if fits and node.value is not None and not isinstance(node.value, bool | float):
                     return self.value(node, option, path)
-        return self._type(" or ".join("an integer" if isinstance(o, Int) else "a string" for o in of.of), node, path, "")
+        return self._type(
+            " or ".join("an integer" if isinstance(o, Int) else "a string" for o in of.of), node, path, ""
+        )
 
     def _int(self, node: Node, of: Int, path: str) -> Any:
         if not isinstance(node, Scalar) or not isinstance(node.value, int) or isinstance(node.value, bool):
@@ -172,7 +174,8 @@ class Converter:
         if of.choices and text not in of.choices:
             hint = did_you_mean(text, of.choices)
             listed = ", ".join(of.choices)
-            return self.problem(f"'{text}' is not one of {listed}", node.position, path, hint if "mean" in hint else "")
+            hint = hint if "mean" in hint else ""
+            return self.problem(f"'{text}' is not one of {listed}", node.position, path, hint)
         if of.pattern and not re.fullmatch(of.pattern, text):
             return self.problem(f"'{text}' does not match {of.pattern}", node.position, path)
         if of.image and text and self._check_reference is not None:

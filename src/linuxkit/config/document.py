@@ -5,8 +5,8 @@
 PyYAML's events are turned into nodes here rather than by its own composer and constructor, because those read YAML 1.1
 (`on` becomes true, `1:30` becomes 90), keep the last of two equal keys, and recurse as deep as the text says. Everything
 that a text can make large is bounded: its size, its depth, and the number of nodes after aliases are expanded.
-Plain scalars are read as yaml.v3, LinuxKit's parser, reads them: `yes` and `on` are text, `0x1F`, `0o17` and `0755` are
-numbers (the last one octal), `1_000` is 1000, a date is text.
+Plain scalars are read as yaml.v3, LinuxKit's parser, reads them: `yes` and `on` are text, `0x1F`, `0o17` and `0755`
+are numbers (the last one octal), `1_000` is 1000, a date is text.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x80-\x84\x86-\x9f\ufffe\u
 _NULL = frozenset(("", "~", "null", "Null", "NULL"))
 _BOOL = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 _INT = re.compile(r"[-+]?(?:0[xX][0-9a-fA-F]+|0[oO][0-7]+|0[bB][01]+|0[0-7]*|[1-9][0-9]*)")
-_FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
+_FLOAT = re.compile(
+    r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
+)
 
 Value = str | int | float | bool | None
 
@@ -149,7 +151,10 @@ def _syntax(e: Any, text: str) -> tuple[str, str]:
     if "mapping values are not allowed" in problem:
         return "a `key: value` cannot stand here", "check the indentation, and quote a value that contains ': '"
     if "did not find expected key" in problem or "did not find expected '-'" in problem:
-        return "this line does not fit what stands above it", "check the indentation: items of one list start in one column"
+        return (
+            "this line does not fit what stands above it",
+            "check the indentation: items of a list start in one column",
+        )
     if "could not find expected ':'" in problem:
         return "a key without a value", "write `key: value`; check for a missing ':' or quote"
     if "unexpected end of stream" in problem:
@@ -160,7 +165,8 @@ def _syntax(e: Any, text: str) -> tuple[str, str]:
 
 
 def _fail(message: str, hint: str, file: str, mark: Any) -> InputError:
-    where = Problem(message, file=file, line=mark.line + 1 if mark else 0, column=mark.column + 1 if mark else 0, hint=hint)
+    line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
+    where = Problem(message, file=file, line=line, column=column, hint=hint)
     return InputError(f"{file or 'the text'} is not valid YAML", problems=[where])
 
 

@@ -50,7 +50,7 @@ class Kernel:
     binary: str = "kernel"
     tar: str = "kernel.tar"  # "" or "none": no modules
     ucode: str = ""
-    keys: frozenset[str] = field(default=frozenset(), compare=False)  # those that were given: a merge overrides with them
+    keys: frozenset[str] = field(default=frozenset(), compare=False)  # those given: a merge overrides with them
     position: Position = field(default=Position(), compare=False)
 
 

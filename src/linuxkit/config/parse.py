@@ -172,7 +172,8 @@ class _Reader(Converter):
             return BAD
         assert isinstance(file, File)
         kinds = [("contents", file.contents is not None), ("source", bool(file.source)),
-                 ("metadata", bool(file.metadata)), ("directory", file.directory), ("symlink", bool(file.symlink))]  # fmt: skip
+                 ("metadata", bool(file.metadata)), ("directory", file.directory),
+                 ("symlink", bool(file.symlink))]  # fmt: skip
         given = [name for name, present in kinds if present]
         if len(given) > 1:
             self.problem(f"{' and '.join(given)} exclude each other", node.position, path, "keep one")

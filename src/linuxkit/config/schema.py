@@ -6,8 +6,6 @@ that config/render.py writes.
 
 from __future__ import annotations
 
-from typing import Any
-
 from linuxkit.config import model
 from linuxkit.config.types import AnyOf, Bool, Field, Int, ListOf, MapOf, Object, Str
 
@@ -18,11 +16,12 @@ ID = AnyOf((Int(0, 2**32 - 1), Str()))
 IMAGE = Str(image=True)
 TEXTS = MapOf(STR)
 
+# fmt: off
 ID_MAPPING = Object("idmapping", (
     Field("hostID", "host_id", U32, "First id outside the container.", "0"),
     Field("containerID", "container_id", U32, "First id inside.", "0"),
     Field("size", "size", U32, "How many ids.", "0"),
-), model.IdMapping, "A range of ids in a user namespace.")  # fmt: skip
+), model.IdMapping, "A range of ids in a user namespace.")
 
 MOUNT = Object("mount", (
     Field("destination", "destination", STR, "Where in the container. May be left out for proc, sysfs, devpts, cgroup "
@@ -32,7 +31,7 @@ MOUNT = Object("mount", (
     Field("options", "options", STRS, "Mount options.", "none", example='["nosuid", "size=10m"]'),
     Field("uidmappings", "uid_mappings", ListOf(ID_MAPPING), "User ids of an id-mapped mount."),
     Field("gidmappings", "gid_mappings", ListOf(ID_MAPPING), "Group ids of an id-mapped mount."),
-), model.Mount, "A mount, as in the OCI runtime specification.")  # fmt: skip
+), model.Mount, "A mount, as in the OCI runtime specification.")
 
 DEVICE = Object("device", (
     Field("path", "path", STR, "Node to make, or `all`: allow every device of the type and make none.",
@@ -41,20 +40,20 @@ DEVICE = Object("device", (
     Field("major", "major", INT, "Major number.", "0"),
     Field("minor", "minor", INT, "Minor number.", "0"),
     Field("mode", "mode", STR, "Permissions in octal, in quotes. Needed unless `path` is `all`.", example='"0666"'),
-), model.Device, "A device node and the permission to use it.")  # fmt: skip
+), model.Device, "A device node and the permission to use it.")
 
 INTERFACE = Object("interface", (
     Field("name", "name", STR, "Interface to move into the container's network namespace.", example="wg0"),
     Field("add", "add", STR, "Make it first, of this type: `veth`, `wireguard`, `dummy`, …", example="wireguard"),
     Field("peer", "peer", STR, "Name of the other end of a veth pair."),
     Field("createInRoot", "create_in_root", BOOL, "Make it in the root namespace and move it.", "false"),
-), model.Interface, "A network interface given to a container.")  # fmt: skip
+), model.Interface, "A network interface given to a container.")
 
 BIND_NS = Object("bindNS", tuple(
     Field(name, name, STR, f"Path to keep the container's {what} namespace at.") for name, what in (
         ("cgroup", "cgroup"), ("ipc", "IPC"), ("mnt", "mount"), ("net", "network"), ("pid", "process id"),
         ("user", "user"), ("uts", "host name"))
-), dict, "Paths to bind the namespaces of a running container to, so that others can enter them.")  # fmt: skip
+), dict, "Paths to bind the namespaces of a running container to, so that others can enter them.")
 
 RUNTIME = Object("runtime", (
     Field("cgroups", "cgroups", STRS, "Control groups to make before it starts.", "none"),
@@ -64,15 +63,15 @@ RUNTIME = Object("runtime", (
     Field("interfaces", "interfaces", ListOf(INTERFACE), "Network interfaces to make or move.", "none"),
     Field("bindNS", "bind_ns", BIND_NS, "Where to keep its namespaces.", "nowhere"),
     Field("namespace", "namespace", STR, "containerd namespace that the service runs in.", "services.linuxkit"),
-), model.Runtime, "What the guest prepares around a container. Each key by itself overrides the image's label.")  # fmt: skip
+), model.Runtime, "What the guest prepares around a container. Each key by itself overrides the image's label.")
 
 #: `pageSize` of hugepageLimits is an integer (bytes) in LinuxKit's schema and text (2MB) in the OCI specification
 _BLKIO_RATE = Object("throttleDevice", (
     Field("major", "major", INT, "Major number.", "0"), Field("minor", "minor", INT, "Minor number.", "0"),
-    Field("rate", "rate", UNSIGNED, "Bytes or operations a second.", "0")))  # fmt: skip
+    Field("rate", "rate", UNSIGNED, "Bytes or operations a second.", "0")))
 _BLKIO_WEIGHT = Object("weightDevice", (
     Field("major", "major", INT, "Major number.", "0"), Field("minor", "minor", INT, "Minor number.", "0"),
-    Field("weight", "weight", U16, "10 to 1000."), Field("leafWeight", "leafWeight", U16, "10 to 1000.")))  # fmt: skip
+    Field("weight", "weight", U16, "10 to 1000."), Field("leafWeight", "leafWeight", U16, "10 to 1000.")))
 
 RESOURCES = Object("resources", (
     Field("devices", "devices", ListOf(Object("resources.devices", (
@@ -117,7 +116,7 @@ RESOURCES = Object("resources", (
         Field("priorities", "priorities", ListOf(Object("resources.network.priorities", (
             Field("name", "name", STR, "Interface."),
             Field("priority", "priority", U32, "Priority.", "0")))), "Priorities of its packets."))), "Packets."),
-), doc="Limits, as `linux.resources` of the OCI runtime specification.")  # fmt: skip
+), doc="Limits, as `linux.resources` of the OCI runtime specification.")
 
 _CAPS = "`CAP_NAME`s, or exactly `all` or `none`"
 #: what an onboot, onshutdown or services entry and an image's label have in common
@@ -132,6 +131,7 @@ SETTINGS = Object("settings", (
           "name of a volume. Options are `rw,rbind,rshared` unless given.", example='["/var/log:/var/log"]'),
     Field("binds.add", "binds_add", STRS, "Added to those of the image's label. Without effect next to `binds`, and in "
           "a label."),
+    Field("devices", "devices", ListOf(DEVICE), "Device nodes.", "the runtime's usual ones"),
     Field("tmpfs", "tmpfs", STRS, "Temporary filesystems, `destination[:options]`.", example='["/tmp:size=10m"]'),
     Field("command", "command", STRS, "What runs, in place of the image's entry point and command.",
           "the image's", example='["/usr/bin/app", "--port", "80"]'),
@@ -142,17 +142,18 @@ SETTINGS = Object("settings", (
     Field("ipc", "ipc", STR, "IPC namespace: `root` (or `host`), `new`, or a path.", "root"),
     Field("uts", "uts", STR, "Host name namespace: `root` (or `host`), `new`, or a path.", "root"),
     Field("userns", "userns", STR, "User namespace: `root` (or `host`), `new`, or a path.", "root"),
-    Field("hostname", "hostname", STR, "Host name; needs `uts: new`."),
     Field("readonly", "readonly", BOOL, "Mount its root filesystem read-only.", "false"),
     Field("maskedPaths", "masked_paths", STRS, "Paths hidden from it.", "none"),
     Field("readonlyPaths", "readonly_paths", STRS, "Paths made read-only in it.", "none"),
-    Field("uid", "uid", ID, "User: a number, or the name of an entry of this file, which stands for a number of its own "
-          "(from 100 up).", "0"),
+    Field("uid", "uid", ID, "User: a number, or the name of an entry of this file, which stands for a number of its "
+          "own (from 100 up).", "0"),
     Field("gid", "gid", ID, "Group, likewise.", "0"),
     Field("additionalGids", "additional_gids", ListOf(ID), "Further groups, likewise.", "none"),
     Field("noNewPrivileges", "no_new_privileges", BOOL, "No gain of privilege by exec.", "false"),
+    Field("hostname", "hostname", STR, "Host name; needs `uts: new`."),
     Field("oomScoreAdj", "oom_score_adj", Int(-1000, 1000), "Which process the kernel kills first: -1000 to 1000."),
-    Field("rootfsPropagation", "rootfs_propagation", STR, "Mount propagation of its root filesystem.", example="shared"),
+    Field("rootfsPropagation", "rootfs_propagation", STR, "Mount propagation of its root filesystem.",
+          example="shared"),
     Field("cgroupsPath", "cgroups_path", STR, "Control group."),
     Field("resources", "resources", RESOURCES, "Limits."),
     Field("sysctl", "sysctl", TEXTS, "Kernel settings of its namespaces; values are text.",
@@ -161,16 +162,15 @@ SETTINGS = Object("settings", (
     Field("uidMappings", "uid_mappings", ListOf(ID_MAPPING), "User ids in a new user namespace."),
     Field("gidMappings", "gid_mappings", ListOf(ID_MAPPING), "Group ids in a new user namespace."),
     Field("annotations", "annotations", TEXTS, "Annotations for the runtime."),
-    Field("devices", "devices", ListOf(DEVICE), "Device nodes.", "the runtime's usual ones"),
     Field("runtime", "runtime", RUNTIME, "What the guest prepares around it."),
-), model.ImageSettings, "Settings of a container. The image's label `org.mobyproject.config` may carry them as well; what "
-   "stands here wins.")  # fmt: skip
+), model.ImageSettings, "Settings of a container. The image's label `org.mobyproject.config` may carry them as "
+   "well; what stands here wins.")
 
 RESTART = Field("restart", "restart", Str(choices=tuple(model.Restart), enum=model.Restart),
-                "When its process ends: start it again or not. Services only; not in LinuxKit.", "no")  # fmt: skip
+                "When its process ends: start it again or not. Services only; not in LinuxKit.", "no")
 ONFAIL = Field("onfail", "onfail", Str(choices=tuple(model.OnFail), enum=model.OnFail),
                "When it ends with another status than 0: go on, or stop the boot. onboot only; not in LinuxKit.",
-               "continue")  # fmt: skip
+               "continue")
 
 
 def _entry(name: str, doc: str, *more: Field) -> Object:
@@ -178,7 +178,7 @@ def _entry(name: str, doc: str, *more: Field) -> Object:
         Field("name", "name", Str(nonempty=True), "Its name.", required=True, example="web"),
         Field("image", "image", Str(image=True, nonempty=True), "The image.", required=True, example="nginx:1.27"),
         *SETTINGS.fields, *more,
-    ), doc=doc)  # fmt: skip
+    ), doc=doc)
 
 
 ONBOOT = _entry("onboot", "Runs once, in order, before the services.", ONFAIL)
@@ -191,7 +191,7 @@ KERNEL = Object("kernel", (
     Field("binary", "binary", STR, "Name of the kernel file in the image.", "kernel"),
     Field("tar", "tar", STR, "Name of the tar of modules in the image; empty or `none`: no modules.", "kernel.tar"),
     Field("ucode", "ucode", STR, "Name of a cpio of CPU microcode in the image, put in front of the initrd.", "none"),
-), model.Kernel, "The kernel.")  # fmt: skip
+), model.Kernel, "The kernel.")
 
 VOLUME = Object("volumes", (
     Field("name", "name", Str(pattern="[a-z0-9_-]+"), "Its name: `a-z`, `0-9`, `_` and `-`; unique.", example="data"),
@@ -201,7 +201,7 @@ VOLUME = Object("volumes", (
           "`filesystem`: the image's files. `oci`: the image itself, as an OCI layout.", "filesystem"),
     Field("platforms", "platforms", STRS, "Platforms to keep, `os/arch[/variant]`; with `format: oci` only.",
           "all of the image", example='["linux/arm64"]'),
-), model.Volume, "A directory that containers share, at `/containers/volumes/NAME`. Use it by its name in `binds`.")  # fmt: skip
+), model.Volume, "A directory that containers share, at `/containers/volumes/NAME`. Use it by its name in `binds`.")
 
 FILE = Object("files", (
     Field("path", "path", Str(nonempty=True), "Where in the image; a leading `/` changes nothing.", required=True,
@@ -217,11 +217,11 @@ FILE = Object("files", (
     Field("uid", "uid", ID, "Owner: a number, or the name of an entry of onboot, onshutdown or services.", "0"),
     Field("gid", "gid", ID, "Group, likewise.", "0"),
 ), model.File, "A file, directory or link written into the image. Exactly one of `contents`, `source`, `metadata`, "
-   "`directory` and `symlink`. Missing parents are made with the same owner and mode (and `x` where there is `r` or `w`).")  # fmt: skip
+   "`directory` and `symlink`. Missing parents are made with the same owner and mode (and `x` where there is `r` or `w`).")
 
 TRUST = Object("trust", (
     Field("image", "image", STRS, "Ignored.", "none"), Field("org", "org", STRS, "Ignored.", "none"),
-), model.Trust, "Accepted and ignored, as in LinuxKit.")  # fmt: skip
+), model.Trust, "Accepted and ignored, as in LinuxKit.")
 
 TOP = Object("", (
     Field("kernel", "kernel", KERNEL, "The kernel and its command line."),
@@ -233,7 +233,5 @@ TOP = Object("", (
     Field("files", "files", ListOf(FILE), "Files written into the image."),
     Field("volumes", "volumes", ListOf(VOLUME), "Directories that containers share."),
     Field("trust", "trust", TRUST, "Ignored."),
-), doc="One YAML document. Every key may be left out; an unknown key is an error, and so is a key without a value.")  # fmt: skip
-
-#: settings that are not an image's business to carry
-ENTRY_ONLY: dict[str, Any] = {f.name: f for f in (RESTART, ONFAIL)}
+), doc="One YAML document. Every key may be left out; an unknown key is an error, and so is a key without a value.")
+# fmt: on

@@ -1,4 +1,4 @@
-"""The few types that YAML values have, as data. config/schema.py is written in them; parse, jsonschema and docs read them."""
+"""The few types that YAML values have, as data. config/schema.py is written in them; parse and docs read them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""JSON as Go's encoding/json with an indent of four spaces writes it: what LinuxKit puts into the image, byte for byte."""
+"""JSON as Go's encoding/json with an indent of four spaces writes it: what LinuxKit puts into images, byte for byte."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The image label `org.mobyproject.config`: settings that an image brings with it, and how the YAML overrides them. Pure."""
+"""The image label `org.mobyproject.config`: settings that an image brings, and how the YAML overrides them. Pure."""
 
 from __future__ import annotations
 

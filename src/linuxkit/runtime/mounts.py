@@ -1,4 +1,4 @@
-"""A container's mounts: LinuxKit's defaults, then tmpfs, binds and mounts, each replacing what has its destination. Pure."""
+"""A container's mounts: the defaults, then tmpfs, binds and mounts, each replacing what has its destination. Pure."""
 
 from __future__ import annotations
 
@@ -79,9 +79,7 @@ def _filled(mount: Mount, n: int, faults: Faults) -> Mount | None:
     return Mount(destination, type_, mount.source or type_, mount.options, mount.uid_mappings, mount.gid_mappings)
 
 
-def _volume(
-    mount: Mount, text: str, volumes: Mapping[str, Volume], faults: Faults, key: str, n: int
-) -> Mount:
+def _volume(mount: Mount, text: str, volumes: Mapping[str, Volume], faults: Faults, key: str, n: int) -> Mount:
     """`mount` with the name of a volume replaced by its directory."""
     name = mount.source
     if name.startswith("/"):
