@@ -1,0 +1,236 @@
+"""linuxkit run: boot what build wrote."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from linuxkit.errors import InputError, MachineError
+
+if TYPE_CHECKING:
+    from linuxkit.machine.machine import Machine
+    from linuxkit.machine.report import BootReport
+
+BACKENDS = (
+    "aws", "azure", "equinixmetal", "gcp", "hyperkit", "hyperv", "openstack", "scaleway", "vbox", "vcenter",
+    "virtualization", "vmware",
+)  # fmt: skip
+MAX_DATA = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """What to wait for, and what to say about it."""
+
+    report: bool
+    report_file: Path | None
+    once: bool
+    boot_timeout: float | None
+    stop_timeout: float
+    quiet: bool
+
+    @property
+    def judges(self) -> bool:
+        return self.report or self.once or self.report_file is not None or self.boot_timeout is not None
+
+
+def _memory(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> int | None:
+    if value is None:
+        return None
+    from linuxkit.platforms.disks import MIB, parse_size
+
+    try:
+        return parse_size(value, "M") // MIB
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is not a size; use 1024, 512M or 2G") from None
+
+
+def _prefix(target: tuple[str, ...]) -> str:
+    rest = target[1:] if target[:1] == ("qemu",) and len(target) > 1 else target
+    if len(rest) == 1 and rest[0] not in ("qemu", *BACKENDS):
+        return rest[0]
+    if rest and rest[0] in BACKENDS:
+        raise InputError(f"running on {rest[0]} is not supported", hint="use linuxkit run [qemu] PREFIX")
+    raise InputError("run takes one prefix", hint="linuxkit build web.yml writes web-kernel …; then: linuxkit run web")
+
+
+@click.command()
+@click.argument("target", nargs=-1, metavar="[qemu] PREFIX")
+@click.option("--cpus", type=click.IntRange(1, 255), default=1, show_default=True, help="Processors of the machine.")
+@click.option("--mem", callback=_memory, metavar="N[M|G]", help="Memory, in MB.  [default: what the image needs]")
+@click.option("--disk", "disks", multiple=True, metavar="DISK",
+              help="PATH or file=PATH,size=N[M|G],format=FMT; made when it is not there. Repeatable.")
+@click.option("--publish", multiple=True, metavar="[ADDR:]HOST:GUEST[/udp]",
+              help="Forward a port of this machine to the guest; host port 0 finds a free one. Repeatable.")
+@click.option("--networking", default="user", show_default=True, metavar="MODE",
+              help="user, none, tap,IFACE or bridge,BRIDGE.")
+@click.option("--data", metavar="TEXT", help="Give the guest a CD with one file, config, that holds this text.")
+@click.option("--data-file", type=click.Path(path_type=Path), metavar="FILE", help="The same, with this file's content.")
+@click.option("--device", "devices", multiple=True, metavar="DEVICE", help="Another QEMU -device. Repeatable.")
+@click.option("--usb", is_flag=True, help="Add a USB controller.")
+@click.option("--gui", is_flag=True, help="Open a window with the machine's screen.")
+@click.option("--accel", default="", metavar="NAME", help="kvm, hvf, tcg, or several with colons to take the first that "
+              "can work.  [env: LINUXKIT_QEMU_ACCEL; default: decided]")
+@click.option("--arch", default="", metavar="ARCH", help="amd64 or arm64.  [default: the kernel's]")
+@click.option("--qemu", type=click.Path(path_type=Path), metavar="PROGRAM", help="QEMU to use.  [default: from PATH]")
+@click.option("--state", type=click.Path(path_type=Path), metavar="DIR",
+              help="Folder for logs, disks and the network card's address.  [default: PREFIX-state]")
+@click.option("--report", is_flag=True, help="Print the boot report: every step with its time and exit status.")
+@click.option("--report-file", type=click.Path(path_type=Path), metavar="FILE", help="Write the boot report as JSON.")
+@click.option("--once", is_flag=True, help="Shut down as soon as it has booted; exit 1 if a step failed.")
+@click.option("--boot-timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
+              help="Fail when it has not booted by then.")
+@click.option("--stop-timeout", type=click.FloatRange(min=0), default=15, show_default=True, metavar="SECONDS",
+              help="How long the guest may take to shut down when asked.")
+@click.pass_context
+def run(ctx: click.Context, target: tuple[str, ...], mem: int | None, data: str | None, data_file: Path | None,
+        publish: tuple[str, ...], disks: tuple[str, ...], devices: tuple[str, ...], accel: str, **rest: Any) -> None:
+    """Boot what `linuxkit build` wrote for PREFIX, in a virtual machine under QEMU.
+
+    The machine's console is this terminal. Ctrl-C asks the guest to shut down; a second one ends it at once.
+    """
+    from linuxkit.platforms.prepare import Request, prepare
+
+    if data is not None and data_file is not None:
+        raise InputError("--data and --data-file cannot be used together", hint="give one of them")
+    request = Request(
+        prefix=_prefix(target), memory=mem, disks=disks, publish=publish, devices=devices,
+        accel=accel or os.environ.get("LINUXKIT_QEMU_ACCEL", ""),
+        **{key: rest[key] for key in ("cpus", "networking", "usb", "gui", "arch", "qemu", "state")},
+    )  # fmt: skip
+    watch = Watch(
+        quiet=ctx.obj.quiet, **{k: rest[k] for k in ("report", "report_file", "once", "boot_timeout", "stop_timeout")}
+    )
+    content = _content(data, data_file)
+
+    def write_data(path: Path) -> None:
+        from linuxkit.encode.iso9660 import write_config
+
+        write_config(path, content or b"")
+
+    prepared = prepare(request, write_data=write_data if content is not None else None)
+    with prepared.lock, _signals():
+        if not watch.quiet:
+            for note in prepared.notes:
+                click.echo(note, err=True)
+        status = _run(prepared, watch)
+    ctx.exit(status)
+
+
+def _content(data: str | None, file: Path | None) -> bytes | None:
+    if file is None:
+        return None if data is None else data.encode(errors="surrogateescape")
+    try:
+        with file.open("rb") as f:
+            content = f.read(MAX_DATA + 1)
+    except OSError as e:
+        raise InputError(f"--data-file {file}: {e.strerror or e}") from e
+    if len(content) > MAX_DATA:
+        raise InputError(f"--data-file {file} is larger than {MAX_DATA >> 20} MB")
+    return content
+
+
+@contextmanager
+def _signals() -> Iterator[None]:
+    """SIGTERM and a closed terminal stop the machine as Ctrl-C does."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _show(data: bytes) -> None:
+    while data:
+        data = data[os.write(1, data) :]
+
+
+def _run(prepared: Any, watch: Watch) -> int:
+    from linuxkit.machine.machine import Machine
+    from linuxkit.machine.terminal import guest_terminal
+    from linuxkit.platforms.qemu import command
+
+    sys.stdout.flush()
+    with guest_terminal(0) as typed:
+        stdin = 0 if typed or _is_stream(0) else None
+        with Machine(
+            lambda channels: command(prepared.spec, channels), state=prepared.state, output=_show, stdin=stdin
+        ) as machine:
+            try:
+                return _attend(machine, watch)
+            except KeyboardInterrupt:
+                return _stop(machine, watch)
+
+
+def _is_stream(fd: int) -> bool:
+    try:
+        mode = os.fstat(fd).st_mode
+    except OSError:
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISREG(mode)
+
+
+def _attend(machine: Machine, watch: Watch) -> int:
+    if not watch.judges:
+        machine.wait()
+        return 0
+    try:
+        report = machine.wait_booted(watch.boot_timeout) if watch.once else machine.settle(watch.boot_timeout)
+    finally:
+        _tell(machine.report, watch)
+    if not watch.once:
+        machine.wait()
+        _write(machine.report, watch)
+        return 0
+    machine.power_off(watch.stop_timeout)
+    _write(machine.report, watch)
+    if not report.ok or report.failed:
+        names = ", ".join(step.name for step in report.failed) or "the guest says so"
+        raise MachineError(f"the machine booted with failures: {names}", hint="" if watch.report else "add --report to see them")
+    return 0
+
+
+def _stop(machine: Machine, watch: Watch) -> int:
+    if not watch.quiet:
+        click.echo("\nasking the guest to shut down; Ctrl-C again ends it at once", err=True)
+    try:
+        machine.power_off(watch.stop_timeout)
+    except KeyboardInterrupt:
+        machine.kill()
+        click.echo("ended by force", err=True)
+        return 130
+    finally:
+        _write(machine.report, watch)
+    return 0
+
+
+def _tell(report: BootReport, watch: Watch) -> None:
+    from linuxkit.machine.table import render
+
+    if watch.report:
+        colour = sys.stderr.isatty() and "NO_COLOR" not in os.environ
+        click.echo("\n" + render(report, colour=colour) + "\n", err=True)
+    _write(report, watch)
+
+
+def _write(report: BootReport, watch: Watch) -> None:
+    if watch.report_file is None:
+        return
+    partial = watch.report_file.with_name(watch.report_file.name + ".partial")
+    partial.write_text(json.dumps(report.as_json(), indent=2) + "\n")
+    partial.replace(watch.report_file)

@@ -1,0 +1,212 @@
+"""How much memory a machine needs, from what its initramfs unpacks to.
+
+Linux unpacks an initramfs into a tmpfs that may fill half of the memory, while the compressed file is in memory too.
+The unpacked size comes from the frames' own headers where the format has them, and from decompressing where not:
+
+    zstd     frame headers and block headers; nothing is decompressed
+    xz       the index at the end of each stream
+    lz4      (the kernel's legacy format) every block but the last is 8 MiB
+    gzip     decompressed and counted
+    cpio     as is
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from linuxkit.errors import InputError
+
+MIB = 1 << 20
+DEFAULT = 1024
+KERNEL = 96 * MIB  # the kernel, its page tables, early user space
+WORK = 256 * MIB  # what containers may use before anybody has to think of --mem
+CHUNK = 1 << 18
+
+ZSTD, ZSTD_SKIP, LZ4 = 0xFD2FB528, 0x184D2A50, 0x184C2102
+LZ4_BLOCK = 8 * MIB
+
+
+def unpacked_size(path: Path) -> int:
+    """Bytes that an initramfs (cpio archives end to end, each compressed in its own way) unpacks to.
+
+    Archives that cannot be read further count with four times what is left of the file.
+    """
+    total = 0
+    length = path.stat().st_size
+    with path.open("rb") as f:
+        while True:
+            at = f.tell()
+            head = f.read(6)
+            if len(head) < 6:
+                return total
+            f.seek(at)
+            magic = int.from_bytes(head[:4], "little")
+            try:
+                if head[:4] == b"\0\0\0\0":  # padding between archives
+                    f.seek(at + 4)
+                elif head.startswith(b"0707"):
+                    total += _cpio(f)
+                elif magic == ZSTD or magic & 0xFFFFFFF0 == ZSTD_SKIP:
+                    total += _zstd(f)
+                elif head.startswith(b"\x1f\x8b"):
+                    total += _gzip(f)
+                elif magic == LZ4:
+                    total += _lz4(f, length)
+                elif head == b"\xfd7zXZ\0":
+                    return total + _xz(f, at, length)
+                else:
+                    raise ValueError
+            except (ValueError, IndexError, zlib.error):
+                return total + 4 * (length - at)
+
+
+def _exactly(f: BinaryIO, count: int) -> bytes:
+    data = f.read(count)
+    if len(data) < count:
+        raise ValueError
+    return data
+
+
+def _cpio(f: BinaryIO) -> int:
+    """One newc archive, to its trailer; the next archive begins at the next multiple of four that is not zero."""
+    start = f.tell()
+    while True:
+        head = _exactly(f, 110)
+        if not head.startswith((b"070701", b"070702")):
+            raise ValueError
+        size, name = int(head[54:62], 16), int(head[94:102], 16)
+        if not 0 < name <= 4096:
+            raise ValueError
+        trailer = _exactly(f, name).startswith(b"TRAILER!!!\0")
+        f.seek(f.tell() + -(110 + name) % 4)
+        f.seek(f.tell() + size + -size % 4)
+        if trailer:
+            return f.tell() - start
+
+
+def _zstd(f: BinaryIO) -> int:
+    """One frame (RFC 8878, 3.1.1)."""
+    magic = int.from_bytes(_exactly(f, 4), "little")
+    if magic != ZSTD:
+        f.seek(int.from_bytes(_exactly(f, 4), "little"), 1)
+        return 0
+    flags = _exactly(f, 1)[0]
+    single, dictionary, width = flags >> 5 & 1, (0, 1, 2, 4)[flags & 3], flags >> 6
+    _exactly(f, (0 if single else 1) + dictionary)
+    count = (single, 2, 4, 8)[width]
+    size = int.from_bytes(_exactly(f, count), "little") + (256 if count == 2 else 0)
+    blocks, last = 0, False
+    while not last:
+        header = int.from_bytes(_exactly(f, 3), "little")
+        last, kind, length = bool(header & 1), header >> 1 & 3, header >> 3
+        if kind == 3:
+            raise ValueError
+        blocks += 1
+        f.seek(1 if kind == 1 else length, 1)
+    f.seek(4 if flags & 4 else 0, 1)
+    return size if count else blocks * 128 * 1024  # without a size: no block unpacks to more than 128 KiB
+
+
+def _gzip(f: BinaryIO) -> int:
+    """One member, decompressed to nowhere."""
+    unpack = zlib.decompressobj(31)
+    total = 0
+    while not unpack.eof:
+        data = unpack.unconsumed_tail or _exactly(f, 1) + f.read(CHUNK)
+        total += len(unpack.decompress(data, 4 * MIB))
+    f.seek(-len(unpack.unused_data), 1)
+    return total
+
+
+def _lz4(f: BinaryIO, length: int) -> int:
+    """One legacy stream; it ends at the end of the file or at something too large to be a block."""
+    _exactly(f, 4)
+    total = 0
+    while len(word := f.read(4)) == 4:
+        size = int.from_bytes(word, "little")
+        if size == LZ4:
+            continue
+        if not 0 < size <= LZ4_BLOCK + LZ4_BLOCK // 128 or f.tell() + size > length:
+            f.seek(-4, 1)
+            break
+        total += min(LZ4_BLOCK, size * 255)
+        f.seek(size, 1)
+    return total
+
+
+def _xz(f: BinaryIO, start: int, end: int) -> int:
+    """Every stream from `start` to the end, read backwards by their footers (xz file format 1.2)."""
+    total = 0
+    while end > start:
+        f.seek(end - 12)
+        footer = _exactly(f, 12)
+        if footer == bytes(12) or footer[8:] == bytes(4):
+            end -= 4
+            continue
+        if footer[10:] != b"YZ":
+            raise ValueError
+        index_size = (int.from_bytes(footer[4:8], "little") + 1) * 4
+        f.seek(end - 12 - index_size)
+        index = _exactly(f, index_size)
+        at = 1
+        count, at = _varint(index, at)
+        packed = 0
+        for _ in range(count):
+            unpadded, at = _varint(index, at)
+            size, at = _varint(index, at)
+            total += size
+            packed += unpadded + -unpadded % 4
+        end -= 24 + index_size + packed
+    f.seek(0, 2)
+    return total
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 63, 7):
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if not byte & 0x80:
+            return value, at
+    raise ValueError
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What a machine is given, in MiB, and why."""
+
+    mib: int
+    why: str
+
+
+def memory_for(initrd: Path | None, cmdline: str, wanted: int | None = None) -> Memory:
+    """The memory of a machine.
+
+    Args:
+        wanted: MiB that the user asked for; None to compute it.
+
+    Raises:
+        InputError: what the user asked for cannot hold the image.
+    """
+    packed = initrd.stat().st_size if initrd is not None else 0
+    unpacked = unpacked_size(initrd) if initrd is not None else 0
+    halved = not any(word in ("rootfstype=ramfs", "rootflags=size=100%") for word in cmdline.split())
+    least = max(unpacked + packed + KERNEL, 2 * unpacked + KERNEL // 2 if halved else 0)
+    size = f"the image unpacks to {-(-unpacked // MIB)} MB"
+    if wanted is not None:
+        if wanted * MIB < least:
+            rule = ", and Linux lets an initramfs fill half of the memory" if halved else ""
+            raise InputError(
+                f"{wanted} MB of memory cannot hold this image: {size}{rule}",
+                hint=f"use --mem {_rounded(least)} or more, or leave --mem out",
+            )
+        return Memory(wanted, f"as asked; {size}")
+    return Memory(max(DEFAULT, _rounded(least + WORK)), size)
+
+
+def _rounded(size: int) -> int:
+    return -(-size // (128 * MIB)) * 128

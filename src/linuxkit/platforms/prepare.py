@@ -1,0 +1,170 @@
+"""From what the user asked for to a MachineSpec: looks at this machine, makes what the guest needs, starts nothing."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from linuxkit import host
+from linuxkit.errors import HostError, InputError
+from linuxkit.platforms import accel, bootfiles, disks, memory, ports, qemu
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the user asked for; everything but the prefix has a default. Texts are as on the command line."""
+
+    prefix: str
+    cpus: int = 1
+    memory: int | None = None  # MiB; None: computed from the image
+    disks: tuple[str, ...] = ()
+    publish: tuple[str, ...] = ()
+    networking: str = "user"
+    devices: tuple[str, ...] = ()
+    usb: bool = False
+    gui: bool = False
+    accel: str = ""
+    arch: str = ""
+    qemu: Path | None = None
+    state: Path | None = None
+    extra: tuple[str, ...] = ()
+
+    @property
+    def state_dir(self) -> Path:
+        return self.state or Path(f"{self.prefix}-state")
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A machine that can be started, and what the user should know about it: one line each.
+
+    The state folder is held from now on, until `lock` is closed.
+    """
+
+    spec: qemu.MachineSpec
+    state: Path
+    notes: tuple[str, ...]
+    lock: StateLock
+
+
+class StateLock:
+    """Holds the state folder: two machines with one disk would ruin it. Released when closed or when we end."""
+
+    def __init__(self, state: Path) -> None:
+        import fcntl
+
+        self._fd = os.open(state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._fd)
+            raise HostError(
+                f"a machine is running with {state} already", hint="end it, or give this one its own --state folder"
+            ) from None
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __enter__(self) -> StateLock:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def make_state(state: Path) -> None:
+    """Make the state folder.
+
+    Raises:
+        HostError: it cannot be made or written.
+    """
+    try:
+        state.mkdir(mode=0o755, parents=True, exist_ok=True)
+    except OSError as e:
+        raise HostError(f"state folder {state} cannot be made: {e.strerror or e}", hint="choose another --state") from e
+    if not os.access(state, os.W_OK | os.X_OK):
+        raise HostError(f"state folder {state} cannot be written", hint="choose another with --state")
+
+
+def mac_address(state: Path) -> str:
+    """The machine's hardware address: made once at random, kept in the state folder as text."""
+    kept = state / "mac-addr"
+    try:
+        text = kept.read_text().strip()
+        if re.fullmatch(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}", text) and not int(text[:2], 16) & 1:
+            return text
+    except (FileNotFoundError, UnicodeDecodeError):
+        pass
+    raw = bytearray(secrets.token_bytes(6))
+    raw[0] = raw[0] & 0xFC | 0x02  # locally administered, unicast
+    text = raw.hex(":")
+    descriptor = os.open(kept, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
+    with open(descriptor, "w") as f:
+        f.write(text)
+    return text
+
+
+def prepare(
+    request: Request, *, write_data: Callable[[Path], None] | None = None, machine: accel.Host | None = None
+) -> Prepared:
+    """Everything that can be found out, chosen and refused before QEMU starts.
+
+    Nothing is written before the request has been understood; then the state folder is made and held.
+
+    Args:
+        write_data: writes the ISO 9660 image that the guest sees as a CD; None for no CD.
+        machine: this host, for tests.
+
+    Raises:
+        InputError: the request makes no sense.
+        HostError: this machine lacks something.
+    """
+    wanted_disks = [disks.parse_disk(text) for text in request.disks]
+    published = [qemu.parse_port(text) for text in request.publish]
+    networking = qemu.parse_networking(request.networking)
+    if published and networking.kind is not qemu.Network.USER:
+        raise InputError("--publish works with --networking user only", hint="with a tap or bridge the guest has its own address")
+    files = bootfiles.find(request.prefix)
+    machine = machine or accel.this_host()
+    arch = accel.machine_arch(request.arch) if request.arch else files.arch or machine.arch
+    if files.arch and arch != files.arch:
+        raise InputError(f"{files.kernel} is a kernel for {files.arch}, not for {arch}", hint="leave --arch out")
+    program = request.qemu or host.find_tool(f"qemu-system-{accel.machine_arch(arch)}", why="to run a machine")
+    if request.qemu and not os.access(request.qemu, os.X_OK):
+        raise HostError(f"{request.qemu} is not a program", hint="give --qemu the path of qemu-system-" + arch)
+    chosen = accel.choose(request.accel, machine, arch)
+    given = memory.memory_for(files.initrd, files.cmdline, request.memory)
+    taken = ports.claim(published)
+    state = request.state_dir
+    make_state(state)
+    lock = StateLock(state)
+    try:
+        data = state / "data.iso" if write_data is not None else None
+        if write_data is not None and data is not None:
+            write_data(data)
+        spec = qemu.MachineSpec(
+            qemu=program, accel=chosen, kernel=files.kernel, initrd=files.initrd, cmdline=files.cmdline, arch=arch,
+            cpus=request.cpus, memory=given.mib, disks=disks.make_disks(wanted_disks, state), networking=networking,
+            ports=taken, mac=mac_address(state), data=data, devices=request.devices, usb=request.usb, gui=request.gui,
+            extra=request.extra,
+        )  # fmt: skip
+    except BaseException:
+        lock.close()
+        raise
+    return Prepared(spec, state, _notes(spec, chosen, given, files), lock)
+
+
+def _notes(spec: qemu.MachineSpec, chosen: accel.Accel, given: memory.Memory, files: bootfiles.BootFiles) -> tuple[str, ...]:
+    notes = [f"acceleration: {chosen.value} ({chosen.why})", f"memory: {given.mib} MB ({given.why})"]
+    for port in spec.ports:
+        address = port.address if port.address not in ("", "0.0.0.0") else "127.0.0.1"
+        notes.append(f"published: {address}:{port.host} -> port {port.guest}/{port.protocol} of the machine")
+    if spec.arch == "x86_64" and not spec.gui and "console=ttyS" not in files.cmdline:
+        notes.append("note: the kernel command line has no console=ttyS0, so the console stays empty")
+    return tuple(notes)

@@ -1,0 +1,182 @@
+"""QEMU's command line: a MachineSpec in, arguments out. Pure; nothing here looks at the host.
+
+What every machine gets: the board (q35, virt), a serial console, a virtio-serial port `org.linuxkit.report`, a random
+number source, and nothing that was not asked for (-nodefaults). Devices are virtio.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from linuxkit.errors import InputError
+from linuxkit.machine.machine import Channels
+from linuxkit.platforms.accel import Accel
+
+REPORT_PORT = "org.linuxkit.report"
+
+
+class Network(StrEnum):
+    """How the guest's network card is connected."""
+
+    USER = "user"
+    TAP = "tap"
+    BRIDGE = "bridge"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Networking:
+    """The kind, and for a tap or bridge its interface."""
+
+    kind: Network = Network.USER
+    interface: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """A published port: what connects to `address`:`host` reaches the guest's port `guest`."""
+
+    host: int
+    guest: int
+    protocol: str = "tcp"
+    address: str = ""  # empty: every address of the host
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """A disk image that exists."""
+
+    path: Path
+    format: str = "raw"
+
+
+@dataclass(frozen=True, slots=True)
+class MachineSpec:
+    """A machine to run. `memory` in MiB; `arch` as QEMU has it (x86_64, aarch64)."""
+
+    qemu: Path
+    accel: Accel
+    kernel: Path
+    initrd: Path | None = None
+    cmdline: str = ""
+    arch: str = "x86_64"
+    cpus: int = 1
+    memory: int = 1024
+    disks: tuple[Disk, ...] = ()
+    networking: Networking = Networking()
+    ports: tuple[Port, ...] = ()
+    mac: str = ""
+    data: Path | None = None  # an ISO 9660 image that the guest sees as a CD
+    devices: tuple[str, ...] = ()
+    usb: bool = False
+    gui: bool = False
+    extra: tuple[str, ...] = ()  # arguments as they are, for tests and benchmarks
+
+
+def quoted(value: object) -> str:
+    """A value inside one of QEMU's comma lists."""
+    return str(value).replace(",", ",,")
+
+
+def parse_networking(text: str) -> Networking:
+    """`user`, `none`, `tap,IFACE` or `bridge,BRIDGE`.
+
+    Raises:
+        InputError: something else.
+    """
+    kind, _, interface = text.partition(",")
+    kind = {"default": "user", "": "user"}.get(kind, kind)
+    if kind not in set(Network) or bool(interface) != (kind in ("tap", "bridge")):
+        raise InputError(f"--networking {text!r} is not understood", hint="use user, none, tap,IFACE or bridge,BRIDGE")
+    return Networking(Network(kind), interface)
+
+
+def parse_port(text: str) -> Port:
+    """`[ADDRESS:]HOST:GUEST[/tcp|udp]`; a host port of 0 asks for a free one.
+
+    Raises:
+        InputError: something else.
+    """
+    rest, _, protocol = text.partition("/")
+    parts = rest.rsplit(":", 2)
+    hint = "use HOST:GUEST, such as 8080:80, 127.0.0.1:8080:80 or 5353:53/udp"
+    if len(parts) < 2 or not all(p.isascii() and p.isdigit() and len(p) < 6 for p in parts[-2:]):
+        raise InputError(f"--publish {text!r} is not understood", hint=hint)
+    host, guest = int(parts[-2]), int(parts[-1])
+    if host > 65535 or not 1 <= guest <= 65535:
+        raise InputError(f"--publish {text!r}: ports go from 1 to 65535", hint=hint)
+    if protocol not in ("", "tcp", "udp") or (not protocol and text.endswith("/")):
+        raise InputError(f"--publish {text!r}: the protocol is tcp or udp", hint=hint)
+    address = parts[0].strip("[]") if len(parts) == 3 else ""
+    if ":" in address:
+        raise InputError(f"--publish {text!r}: QEMU publishes on IPv4 addresses only", hint=hint)
+    return Port(host, guest, protocol or "tcp", address)
+
+
+def _board(spec: MachineSpec) -> list[str]:
+    same = spec.accel.name != "tcg"
+    if spec.arch == "aarch64":
+        # pauth in software is by far the dearest thing an emulated boot does; impdef is QEMU's cheap variant of it
+        cpu = "host" if same else "max,pauth-impdef=on"
+        board = ["-machine", "virt,gic-version=max"]
+    else:
+        cpu = "host" if same else "max"
+        board = ["-machine", "q35"]
+        if not spec.gui:
+            board += ["-bios", "qboot.rom"]  # hands over to the kernel without looking for anything to boot
+    return [*board, "-accel", spec.accel.value, "-cpu", cpu]
+
+
+def _network(spec: MachineSpec) -> list[str]:
+    kind, interface = spec.networking.kind, quoted(spec.networking.interface)
+    if kind is Network.NONE:
+        return ["-nic", "none"]
+    if kind is Network.TAP:
+        netdev = f"tap,id=t0,ifname={interface},script=no,downscript=no"
+    elif kind is Network.BRIDGE:
+        netdev = f"bridge,id=t0,br={interface}"
+    else:
+        forwards = [f",hostfwd={p.protocol}:{p.address}:{p.host}-:{p.guest}" for p in spec.ports]
+        netdev = "user,id=t0" + "".join(forwards)
+    card = "virtio-net-pci,netdev=t0" + (f",mac={spec.mac}" if spec.mac else "")
+    return ["-netdev", netdev, "-device", card + (",romfile=" if spec.arch == "x86_64" else "")]
+
+
+def _storage(spec: MachineSpec) -> list[str]:
+    arguments = []
+    for number, disk in enumerate(spec.disks):
+        drive = f"file={quoted(disk.path)},format={quoted(disk.format)},if=none,id=disk{number},discard=unmap"
+        arguments += ["-drive", drive, "-device", f"virtio-blk-pci,drive=disk{number},serial=disk{number}"]
+    if spec.data is not None:
+        drive = f"file={quoted(spec.data)},format=raw,if=none,id=data,media=cdrom,readonly=on"
+        arguments += ["-device", "virtio-scsi-pci,id=scsi0", "-drive", drive]
+        arguments += ["-device", "scsi-cd,drive=data,bus=scsi0.0"]
+    return arguments
+
+
+def command(spec: MachineSpec, channels: Channels) -> list[str]:
+    """QEMU's command line for a machine.
+
+    Args:
+        channels: numbers of the connected sockets that QEMU inherits.
+    """
+    arguments = [str(spec.qemu), "-nodefaults", "-no-user-config", *_board(spec)]
+    arguments += ["-smp", str(spec.cpus), "-m", f"{spec.memory}M"]
+    arguments += ["-display", "gtk", "-device", "virtio-vga"] if spec.gui else ["-display", "none"]
+    arguments += ["-chardev", f"socket,id=qmp,fd={channels.qmp}", "-mon", "chardev=qmp,mode=control"]
+    arguments += ["-chardev", f"socket,id=console,fd={channels.console}", "-serial", "chardev:console"]
+    arguments += ["-chardev", f"socket,id=report,fd={channels.report}", "-device", "virtio-serial-pci,id=ports"]
+    arguments += ["-device", f"virtserialport,bus=ports.0,chardev=report,name={REPORT_PORT}"]
+    arguments += ["-object", "rng-random,id=rng0,filename=/dev/urandom", "-device", "virtio-rng-pci,rng=rng0"]
+    arguments += ["-kernel", str(spec.kernel)]
+    if spec.initrd is not None:
+        arguments += ["-initrd", quoted(spec.initrd)]  # a comma would separate modules
+    arguments += ["-append", spec.cmdline] if spec.cmdline else []
+    arguments += [*_storage(spec), *_network(spec)]
+    if spec.usb:
+        arguments += ["-device", "qemu-xhci"]
+    for device in spec.devices:
+        arguments += ["-device", device]
+    return [*arguments, *spec.extra]
