@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,6 +22,7 @@ from typing import Any, BinaryIO
 from linuxkit.errors import ImageError
 from linuxkit.oci import document as doc
 from linuxkit.oci.blob import BlobWriter, check
+from linuxkit.oci.container import open_below
 from linuxkit.oci.files import host_errors, locked, replacing, sweep
 from linuxkit.oci.media import (
     INDEX_TYPES,
@@ -302,26 +302,7 @@ class Store:
         return doc.decode(data, f"{self.root}/index.json")
 
     def _open(self, *parts: str) -> BinaryIO:
-        """Open a file below the root, one directory at a time, through no symbolic link."""
-        where = self.root.joinpath(*parts)
-        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-        try:
-            fd = os.open(self.root, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
-            for part in parts:
-                above = fd
-                try:
-                    fd = os.open(part, flags, dir_fd=above)
-                finally:
-                    os.close(above)
-        except OSError as e:
-            raise ImageError(
-                f"cannot read {where}: {(e.strerror or str(e)).lower()}",
-                hint="the cache lacks a part of the image; fetch or import it again",
-            ) from e
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            os.close(fd)
-            raise ImageError(f"{where} is not a regular file")
-        return open(fd, "rb")
+        return open_below(self.root, *parts)
 
 
 def _name(entry: dict[str, Any]) -> str:
