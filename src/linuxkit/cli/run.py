@@ -75,12 +75,12 @@ def _prefix(target: tuple[str, ...]) -> str:
 @click.option("--networking", default="user", show_default=True, metavar="MODE",
               help="user, none, tap,IFACE or bridge,BRIDGE.")
 @click.option("--data", metavar="TEXT", help="Give the guest a CD with one file, config, that holds this text.")
-@click.option("--data-file", type=click.Path(path_type=Path), metavar="FILE", help="The same, with this file's content.")
+@click.option("--data-file", type=click.Path(path_type=Path), metavar="FILE", help="The same, with a file's content.")
 @click.option("--device", "devices", multiple=True, metavar="DEVICE", help="Another QEMU -device. Repeatable.")
 @click.option("--usb", is_flag=True, help="Add a USB controller.")
 @click.option("--gui", is_flag=True, help="Open a window with the machine's screen.")
-@click.option("--accel", default="", metavar="NAME", help="kvm, hvf, tcg, or several with colons to take the first that "
-              "can work.  [env: LINUXKIT_QEMU_ACCEL; default: decided]")
+@click.option("--accel", default="", metavar="NAME",
+              help="kvm, hvf or tcg; several with colons: the first that can work.  [env: LINUXKIT_QEMU_ACCEL]")
 @click.option("--arch", default="", metavar="ARCH", help="amd64 or arm64.  [default: the kernel's]")
 @click.option("--qemu", type=click.Path(path_type=Path), metavar="PROGRAM", help="QEMU to use.  [default: from PATH]")
 @click.option("--state", type=click.Path(path_type=Path), metavar="DIR",
@@ -93,7 +93,7 @@ def _prefix(target: tuple[str, ...]) -> str:
 @click.option("--stop-timeout", type=click.FloatRange(min=0), default=15, show_default=True, metavar="SECONDS",
               help="How long the guest may take to shut down when asked.")
 @click.pass_context
-def run(ctx: click.Context, target: tuple[str, ...], mem: int | None, data: str | None, data_file: Path | None,
+def run(ctx: click.Context, /, target: tuple[str, ...], mem: int | None, data: str | None, data_file: Path | None,
         publish: tuple[str, ...], disks: tuple[str, ...], devices: tuple[str, ...], accel: str, **rest: Any) -> None:
     """Boot what `linuxkit build` wrote for PREFIX, in a virtual machine under QEMU.
 
@@ -201,7 +201,8 @@ def _attend(machine: Machine, watch: Watch) -> int:
     _write(machine.report, watch)
     if not report.ok or report.failed:
         names = ", ".join(step.name for step in report.failed) or "the guest says so"
-        raise MachineError(f"the machine booted with failures: {names}", hint="" if watch.report else "add --report to see them")
+        hint = "" if watch.report else "add --report to see them"
+        raise MachineError(f"the machine booted with failures: {names}", hint=hint)
     return 0
 
 

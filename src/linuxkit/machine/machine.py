@@ -255,11 +255,11 @@ class Machine:
         status = self._process.poll()
         if status == 0 or self._killed:
             return
-        words = self._process.last_words() or ("killed by signal %d" % -status if status and status < 0 else "no message")
-        name = self._process.name
+        signalled = f"killed by signal {-status}" if status is not None and status < 0 else ""
+        words = self._process.last_words() or signalled or "no message"
+        what = "failed" if self._text or self._qmp.ready else "could not start the machine"
         raise MachineError(
-            f"{name} failed: {words}" if self._text or self._qmp.ready else f"{name} could not start the machine: {words}",
-            hint="its error output is in " + str(self._process.log),
+            f"{self._process.name} {what}: {words}", hint=f"its error output is in {self._process.log}"
         )
 
     # -- the serving thread

@@ -100,7 +100,9 @@ def _text(value: object) -> str:
 
 
 def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e12 else None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e12:  # NaN too
+        return None
+    return float(value)
 
 
 def _small(value: object) -> int | None:
@@ -143,7 +145,8 @@ class ReportReader:
 
     def restart(self) -> None:
         """The machine was reset: a new boot begins, with an empty report."""
-        self.__init__()  # type: ignore[misc]  a dataclass of defaults
+        self._partial, self._skipping = b"", False
+        self._steps, self._rest = {}, BootReport()
 
     def feed(self, data: bytes) -> Iterator[Event]:
         """Take bytes as they arrive, in pieces of any length."""
@@ -175,9 +178,13 @@ class ReportReader:
                 return
             old = Step(e.step, State.RUNNING, start=max(0.0, e.t - (e.ms or 0) / 1000))
         new = replace(
-            old, status=old.status if e.status is None else e.status, signal=old.signal if e.signal is None else e.signal,
-            ms=old.ms if e.ms is None else e.ms, message=e.message or old.message, log=e.log or old.log,
-        )  # fmt: skip
+            old,
+            status=old.status if e.status is None else e.status,
+            signal=old.signal if e.signal is None else e.signal,
+            ms=old.ms if e.ms is None else e.ms,
+            message=e.message or old.message,
+            log=e.log or old.log,
+        )
         if e.event == "fail":
             new = replace(new, state=State.FAILED)
         elif e.event in ("done", "ready", "off"):

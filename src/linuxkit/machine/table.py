@@ -10,29 +10,50 @@ from linuxkit.machine.report import BootReport, State, Step
 
 #: (what the log or message says, what to do about it); the first that fits is given
 LOG_HINTS: tuple[tuple[str, str], ...] = (
-    (r"read-only file system", "the container's root is read-only: drop `readonly: true`, or add a tmpfs or a volume for what it writes"),
+    (
+        r"read-only file system",
+        "its root is read-only: drop `readonly: true`, or give it a tmpfs or a volume for what it writes",
+    ),
     (r"exec format error", "the program is for another architecture: build the image for this one"),
-    (r"address (already )?in use|eaddrinuse", "another service listens on that port: both share the machine's network unless `net: new`"),
-    (r"operation not permitted|permission denied|eperm|eacces", "it lacks a right: add the capability it needs, such as `capabilities: [CAP_NET_ADMIN]`, or check the file's mode and owner"),
-    (r"(module|modprobe).*not found|unknown (filesystem|device) type|no such device", "the kernel may lack a module for this: load it in `onboot` with modprobe, or use a kernel that has it"),
-    (r"network is unreachable|temporary failure in name resolution|no route to host", "there is no network yet: put a DHCP client in `onboot`, before this"),
+    (
+        r"address (already )?in use|eaddrinuse",
+        "another service listens on that port: they share the machine's network unless `net: new`",
+    ),
+    (
+        r"operation not permitted|permission denied|eperm|eacces",
+        "it lacks a right: add the capability it needs (`capabilities: [CAP_…]`), or check the file's mode and owner",
+    ),
+    (
+        r"(module|modprobe).*not found|unknown (filesystem|device) type|no such device",
+        "the kernel may lack a module for this: load it in `onboot` with modprobe, or use a kernel that has it",
+    ),
+    (
+        r"network is unreachable|temporary failure in name resolution|no route to host",
+        "there is no network yet: put a DHCP client in `onboot`, before this",
+    ),
     (r"cannot allocate memory|out of memory", "the machine has too little memory: give it more with --mem"),
     (r"no space left", "the root is in memory and full: give the machine more with --mem, or write to a disk"),
-    (r"executable file not found|command not found", "the program is not in the image or not in PATH: check `command` and `env`"),
-    (r"no such file or directory", "a file is missing: check `command`, and that the source of every bind exists in the machine"),
+    (
+        r"executable file not found|command not found",
+        "the program is not in the image or not in PATH: check `command` and `env`",
+    ),
+    (
+        r"no such file or directory",
+        "a file is missing: check `command`, and that the source of every bind exists in the machine",
+    ),
     (r"cgroup", "a control group is missing: check `cgroupsPath` and `runtime.cgroups`"),
-)  # fmt: skip
+)
 STATUS_HINTS = {
     125: "the container runtime could not make the container: its log says why",
     126: "the program cannot be executed: check its mode, and that it is for this architecture",
     127: "the program, its interpreter or a library it needs is not in the image: check `command`",
 }
 SIGNAL_HINTS = {
-    int(signal.SIGKILL): "it was killed, most often for want of memory: give the machine more with --mem, or raise the limit in `resources`",
+    int(signal.SIGKILL): "it was killed, most often for want of memory: more --mem, or a higher limit in `resources`",
     int(signal.SIGSEGV): "the program crashed",
     int(signal.SIGILL): "the program uses instructions that this CPU lacks",
     int(signal.SIGSYS): "it made a forbidden system call",
-}  # fmt: skip
+}
 
 
 def hint_for(step: Step) -> str:

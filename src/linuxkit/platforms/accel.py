@@ -119,7 +119,7 @@ def choose(wanted: str, host: Host, arch: str) -> Accel:
         HostError: none of what is wanted can work.
     """
     names = wanted.split(":") if wanted else ["kvm" if host.system.startswith("linux") else "hvf", "tcg"]
-    reasons = []
+    reasons: list[str] = []
     for name in names:
         reason = _cannot(name.split(",")[0], host, arch)
         if wanted and len(names) == 1 and arch == host.arch:

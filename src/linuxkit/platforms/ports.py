@@ -21,17 +21,16 @@ def claim(ports: Sequence[Port]) -> tuple[Port, ...]:
         InputError: a port is published twice.
     """
     held: list[socket.socket] = []
-    result = []
+    result: list[Port] = []
     try:
         for port in ports:
-            probe = _bind(port)
-            held.append(probe)
-            taken = replace(port, host=probe.getsockname()[1])
-            result.append(taken)
-    except OSError as e:
-        if e.errno == errno.EADDRINUSE and (port.protocol, port.host) in {(p.protocol, p.host) for p in result}:
-            raise InputError(f"port {port.host}/{port.protocol} is published twice", hint="remove one --publish") from e
-        raise _explain(port, e) from e
+            if any((p.protocol, p.host, p.address) == (port.protocol, port.host, port.address) for p in result):
+                raise InputError(f"port {port.host}/{port.protocol} is published twice", hint="remove one --publish")
+            try:
+                held.append(_bind(port))
+            except OSError as e:
+                raise _explain(port, e) from e
+            result.append(replace(port, host=held[-1].getsockname()[1]))
     finally:
         for probe in held:
             probe.close()
@@ -64,7 +63,7 @@ def _explain(port: Port, error: OSError) -> HostError:
     if error.errno == errno.EACCES:
         return HostError(
             f"port {shown}/{port.protocol} needs more rights than this user has",
-            hint=f"ports below 1024 are for root; publish a higher one, such as {8000 + port.guest % 1000}:{port.guest}",
+            hint=f"ports below 1024 are for root; publish a higher one: {8000 + port.guest % 1000}:{port.guest}",
         )
     return HostError(f"port {shown}/{port.protocol} cannot be published: {error.strerror or error}",
                      hint="the address must be an IPv4 address of this machine")  # fmt: skip

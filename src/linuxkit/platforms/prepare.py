@@ -129,7 +129,9 @@ def prepare(
     published = [qemu.parse_port(text) for text in request.publish]
     networking = qemu.parse_networking(request.networking)
     if published and networking.kind is not qemu.Network.USER:
-        raise InputError("--publish works with --networking user only", hint="with a tap or bridge the guest has its own address")
+        raise InputError(
+            "--publish works with --networking user only", hint="on a tap or bridge the guest has its own address"
+        )
     files = bootfiles.find(request.prefix)
     machine = machine or accel.this_host()
     arch = accel.machine_arch(request.arch) if request.arch else files.arch or machine.arch
@@ -160,7 +162,9 @@ def prepare(
     return Prepared(spec, state, _notes(spec, chosen, given, files), lock)
 
 
-def _notes(spec: qemu.MachineSpec, chosen: accel.Accel, given: memory.Memory, files: bootfiles.BootFiles) -> tuple[str, ...]:
+def _notes(
+    spec: qemu.MachineSpec, chosen: accel.Accel, given: memory.Memory, files: bootfiles.BootFiles
+) -> tuple[str, ...]:
     notes = [f"acceleration: {chosen.value} ({chosen.why})", f"memory: {given.mib} MB ({given.why})"]
     for port in spec.ports:
         address = port.address if port.address not in ("", "0.0.0.0") else "127.0.0.1"
