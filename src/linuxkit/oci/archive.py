@@ -5,7 +5,7 @@
 Blobs are copied into the store and verified on the way. `docker save` has no digests of its own: its layers are checked
 against the diff ids of its configuration, and the manifest is ours.
 
-https://github.com/opencontainers/image-spec v1.1, image-layout.md; Docker Image Specification v1.2, "Combined Image JSON".
+https://github.com/opencontainers/image-spec v1.1, image-layout.md; Docker Image Specification v1.2.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def split_path(rest: str) -> tuple[Path, str]:
             return Path(rest[:at]), rest[at + 1 :]
         at = rest.rfind(":", 0, at)
     raise InputError(f"there is no file or directory {rest}" if rest else "a path is missing",
-                     hint="write oci:DIR, oci-archive:FILE or docker-archive:FILE, with :TAG to choose an image")  # fmt: skip
+                     hint="write oci:DIR, oci-archive:FILE or docker-archive:FILE, with :TAG to choose")  # fmt: skip
 
 
 @contextmanager
@@ -98,7 +98,7 @@ def _reader(files: Container) -> select.Reader:
 
     def read(descriptor: Descriptor, limit: int) -> bytes:
         if descriptor.size > limit:
-            raise ImageError(f"{files.where}: {descriptor.digest} has {descriptor.size} bytes, over the limit of {limit}")
+            raise ImageError(f"{files.where}: {descriptor.digest} has {descriptor.size} bytes, more than {limit}")
         with files.open(_blob(descriptor)) as stream:
             data = stream.read(descriptor.size + 1)
         check(data, descriptor, files.where)
@@ -258,6 +258,10 @@ def _docker_manifest(store: Store, files: Container, item: dict[str, Any]) -> De
         raise ImageError(f"{where}: {len(names)} layers do not fit the {len(parsed.diff_ids)} diff_ids")
     layers = []
     for name, diff_id in zip(names, parsed.diff_ids, strict=True):
+        plain = Descriptor(OCI_LAYER, diff_id, files.size(name))
+        if store.has_blob(plain):
+            layers.append(plain)
+            continue
         with files.open(name) as stream:
             packed = stream.read(2) == b"\x1f\x8b"
         with files.open(name) as stream:  # LayerCache checks a compressed one against its diff id

@@ -77,3 +77,31 @@ def check(data: bytes, descriptor: Descriptor, where: object) -> None:
         raise ImageError(f"{where}: {descriptor.digest} should have {descriptor.size} bytes, not {size}", hint=hint)
     if f"sha256:{hashlib.sha256(data).hexdigest()}" != descriptor.digest:
         raise ImageError(f"{where}: {descriptor.digest} is damaged: its bytes have another digest", hint=hint)
+
+
+class Verified:
+    """Reads a blob and checks at the end that its size and digest are the descriptor's."""
+
+    def __init__(self, stream: BinaryIO, layer: Descriptor, where: str) -> None:
+        self._stream, self._layer, self._where = stream, layer, where
+        self._hash, self._count = hashlib.sha256(), 0
+
+    def read(self, size: int) -> bytes:
+        data = self._stream.read(size)
+        self._hash.update(data)
+        self._count += len(data)
+        if self._count > self._layer.size:
+            self._refuse(f"it is larger than the {self._layer.size} bytes of its descriptor")
+        return data
+
+    def finish(self) -> None:
+        """Read what is left, then check. Raises ImageError."""
+        while self.read(1 << 20):
+            pass
+        if self._count != self._layer.size:
+            self._refuse(f"it has {self._count} bytes instead of {self._layer.size}: it is cut short")
+        if f"sha256:{self._hash.hexdigest()}" != self._layer.digest:
+            self._refuse("it is damaged: its bytes have another digest")
+
+    def _refuse(self, why: str) -> None:
+        raise ImageError(f"{self._where}: {why}", hint="remove the image from the cache and fetch or import it again")

@@ -1,7 +1,7 @@
 """Files inside a directory or a tar archive, read by name and never by the host's rules.
 
-A directory is read without following symbolic links; an archive is mapped and indexed, and only its regular files (and, as
-`docker save` of old wrote them, links between its own members) can be opened.
+A directory is read without following symbolic links; an archive is mapped and indexed, and only its regular files
+(and, as `docker save` of old wrote them, links between its own members) can be opened.
 """
 
 from __future__ import annotations
@@ -35,6 +35,9 @@ class Container(Protocol):
 
     def has(self, name: str) -> bool:
         """Whether there is a file of that name."""
+
+    def size(self, name: str) -> int:
+        """The file's length in bytes. Raises ImageError when it is not there."""
 
     def open(self, name: str) -> BinaryIO:
         """The file's bytes. Raises ImageError when it is not there."""
@@ -83,6 +86,10 @@ class Directory:
             return True
         return False
 
+    def size(self, name: str) -> int:
+        with self.open(name) as stream:
+            return os.fstat(stream.fileno()).st_size
+
     def open(self, name: str) -> BinaryIO:
         return open_below(self._root, *name.split("/"))
 
@@ -117,11 +124,18 @@ class Archive:
     def has(self, name: str) -> bool:
         return self._find(name) is not None
 
+    def size(self, name: str) -> int:
+        return self._row(name).size
+
     def open(self, name: str) -> BinaryIO:
+        row = self._row(name)
+        return io.BufferedReader(_Slice(self._file.fileno(), row.offset, row.size), 1 << 20)
+
+    def _row(self, name: str) -> Row:
         row = self._find(name)
         if row is None:
             raise ImageError(f"{self._where}: it has no file {name}")
-        return io.BufferedReader(_Slice(self._file.fileno(), row.offset, row.size), 1 << 20)
+        return row
 
     def _find(self, name: str) -> Row | None:
         row = self._rows.get(posixpath.normpath(name).lstrip("/"))
@@ -146,7 +160,7 @@ class Archive:
             stream = source
         with host_errors("cannot write to", scratch):
             scratch.mkdir(parents=True, exist_ok=True)
-            out: BinaryIO = tempfile.TemporaryFile(dir=scratch)  # type: ignore[assignment]  # noqa: SIM115
+            out: BinaryIO = tempfile.TemporaryFile(dir=scratch)  # noqa: SIM115
             for piece in unpack(stream, 1 << 40, self._where):
                 out.write(piece)
             out.flush()

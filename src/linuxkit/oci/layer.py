@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 
 from linuxkit.entry import Entry, Extent, Kind
 from linuxkit.errors import ImageError
+from linuxkit.oci.blob import Verified
 from linuxkit.oci.derived import Derived
 from linuxkit.oci.media import Descriptor, Image
 from linuxkit.oci.reference import is_digest
@@ -58,6 +59,10 @@ class LayerCache:
         """
         tar, rows = self._load(layer, diff_id)
         return _entries(rows, str(tar))
+
+    def archive(self, layer: Descriptor, diff_id: str) -> Path:
+        """The layer's plain archive on disk. Arguments and errors as for `entries`."""
+        return self._load(layer, diff_id)[0]
 
     def image_entries(self, image: Image) -> list[tuple[Entry, ...]]:
         """The entries of each layer of an image, bottom first; layers not seen before are unpacked side by side."""
@@ -106,7 +111,7 @@ class LayerCache:
     def _unpack(self, layer: Descriptor, diff_id: str) -> tuple[Path, list[list[Any]]]:
         where = f"layer {layer.digest}"
         with self._store.open_blob(layer.digest) as blob:
-            reader = _Verified(blob, layer, where)
+            reader = Verified(blob, layer, where)
             if layer.digest == diff_id:
                 while reader.read(1 << 20):
                     pass
@@ -135,33 +140,6 @@ class LayerCache:
             return []
         with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as mapped, memoryview(mapped) as view:
             return read_tar(view, where, self._limits)
-
-
-class _Verified:
-    """Reads a blob and checks at the end that its size and digest are the descriptor's."""
-
-    def __init__(self, stream: BinaryIO, layer: Descriptor, where: str) -> None:
-        self._stream, self._layer, self._where = stream, layer, where
-        self._hash, self._count = hashlib.sha256(), 0
-
-    def read(self, size: int) -> bytes:
-        data = self._stream.read(size)
-        self._hash.update(data)
-        self._count += len(data)
-        if self._count > self._layer.size:
-            self._refuse(f"it is larger than the {self._layer.size} bytes of its descriptor")
-        return data
-
-    def finish(self) -> None:
-        while self.read(1 << 20):
-            pass
-        if self._count != self._layer.size:
-            self._refuse(f"it has {self._count} bytes instead of {self._layer.size}: it is cut short")
-        if f"sha256:{self._hash.hexdigest()}" != self._layer.digest:
-            self._refuse("it is damaged: its bytes have another digest")
-
-    def _refuse(self, why: str) -> None:
-        raise ImageError(f"{self._where}: {why}", hint="remove the image from the cache and fetch or import it again")
 
 
 def _entries(rows: list[list[Any]], tar: str) -> tuple[Entry, ...]:

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 
 from linuxkit.errors import ImageError
 from linuxkit.oci import document as doc
-from linuxkit.oci.blob import BlobWriter, check
+from linuxkit.oci.blob import BlobWriter, Verified, check
 from linuxkit.oci.container import open_below
 from linuxkit.oci.files import host_errors, locked, replacing, sweep
 from linuxkit.oci.media import (
@@ -140,6 +140,16 @@ class Store:
             data = stream.read(descriptor.size + 1)
         check(data, descriptor, self.root)
         return data
+
+    def verify(self, descriptor: Descriptor) -> None:
+        """Read a blob of any size and compare it with its descriptor.
+
+        Raises:
+            ImageError: it is missing or damaged.
+        """
+        with self.open_blob(descriptor.digest) as stream:
+            reader = Verified(stream, descriptor, f"{self.root}: {descriptor.digest}")
+            reader.finish()
 
     def image(self, descriptor: Descriptor, reference: str, platform: Platform) -> Image:
         """The image for one platform under an index, or the one that a manifest is.

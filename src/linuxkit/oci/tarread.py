@@ -86,7 +86,7 @@ class _Reader:
                 break
             fields = _HEADER.unpack(header)
             if fields[6].strip(b" \0") and not _checksum_ok(header, fields[6]):
-                raise self._error(at, "a header has a wrong checksum: the layer is damaged or not a tar archive")
+                raise self._error(at, "a header has a wrong checksum: damaged, or not a tar archive")
             kind = fields[7]
             size = self._number(fields[4], at)
             start = at + 512
