@@ -1,0 +1,189 @@
+"""From a recipe to an image in the store: one layer, sorted, with fixed times, and a configuration."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from linuxkit.encode import tar
+from linuxkit.encode.compress import Codec, Compressor
+from linuxkit.entry import FIXED_MTIME, Entry, Extent, Kind, Source
+from linuxkit.errors import InputError
+from linuxkit.oci.media import OCI_LAYER_ZSTD, Descriptor, Image, Platform
+from linuxkit.oci.store import Store
+from linuxkit.packages import deb, kmod, slice, toolchain
+from linuxkit.packages.debian import ARCHITECTURES, Debian
+from linuxkit.packages.image import ordered, own
+from linuxkit.packages.index import Package
+from linuxkit.packages.recipe import Recipe
+
+CONFIG_LABEL = "org.mobyproject.config"
+_LEVEL = 6  # of zstd: half a second for the largest package more than 3, and a tenth smaller
+
+
+class Builder:
+    """Builds packages for one architecture, sharing what they have in common. Several threads may build at once.
+
+    Args:
+        store: where images go.
+        architecture: in Go's names.
+        debian: the archive, for that architecture.
+        guest: the folder of C sources.
+        compiler_cache: where the C compiler keeps its own.
+
+    A context manager: unpacked packages are kept in a temporary folder until it is left.
+    """
+
+    def __init__(self, store: Store, architecture: str, debian: Callable[[str], Debian], guest: Path,
+                 compiler_cache: Path) -> None:  # fmt: skip
+        self._store, self._architecture, self._debian = store, architecture, debian
+        self._guest, self._compiler_cache = guest, compiler_cache
+        self._unpacked: dict[str, tuple[threading.Lock, dict[str, Entry]]] = {}
+        self._lock = threading.Lock()
+        self._folder = tempfile.TemporaryDirectory(prefix="linuxkit-kit-")
+
+    def __enter__(self) -> Builder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._folder.cleanup()
+
+    def packages(self, recipe: Recipe) -> list[Package]:
+        """The Debian packages that a recipe draws on."""
+        names = [*recipe.debian.packages, *recipe.debian.libraries]
+        spelled = ARCHITECTURES[self._architecture][0]
+        debian = self._debian(recipe.debian.suite)
+        if recipe.kernel is not None:
+            meta = debian.closure([recipe.kernel.package.replace("{arch}", spelled)])[0]
+            names += [r.name for group in meta.depends for r in group if r.name.startswith("linux-image-")][:1]
+        if not names:
+            return []
+        return debian.closure((n.replace("{arch}", spelled) for n in names), recipe.debian.without)
+
+    def build(self, recipe: Recipe, reference: str) -> Image:
+        """Make the image of a recipe and put it into the store under `reference`.
+
+        Raises:
+            LinuxkitError: of any kind; the store has the whole image or nothing of it by that name.
+        """
+        if self._architecture not in recipe.arches:
+            raise InputError(f"kit://{recipe.name} is not made for {self._architecture}",
+                             hint=f"it is for {', '.join(recipe.arches)}")  # fmt: skip
+        with tempfile.TemporaryDirectory(prefix="build-", dir=self._folder.name) as folder:
+            entries, labels = self._entries(recipe, Path(folder))
+            layer, diff_id = self._layer(ordered(entries))
+        config: dict[str, Any] = {
+            "config": _drop_empty({
+                "Entrypoint": list(recipe.entrypoint), "Cmd": list(recipe.cmd), "Env": list(recipe.env),
+                "WorkingDir": recipe.workdir,
+                "Labels": {**labels, **recipe.labels, **({CONFIG_LABEL: recipe.config} if recipe.config else {})},
+            }),
+            "rootfs": {"type": "layers", "diff_ids": [diff_id]},
+        }  # fmt: skip
+        return self._store.put_image(reference, Platform("linux", self._architecture), config, [layer])
+
+    def _entries(self, recipe: Recipe, folder: Path) -> tuple[dict[str, Entry], dict[str, str]]:
+        out: dict[str, Entry] = {}
+        labels = {
+            "org.opencontainers.image.title": recipe.name,
+            "org.opencontainers.image.description": recipe.description,
+        }
+        packages = self.packages(recipe)
+        if packages:
+            files = self._debian(recipe.debian.suite).fetch(packages)
+            tree = slice.merge((p.name, self._nodes(p, files[p.name])) for p in packages)
+            self._from_debian(recipe, packages, tree, out, labels, folder)
+        for program in recipe.programs:
+            path = folder / program.path.replace("/", "_")
+            toolchain.compile_program(self._architecture, self._guest, program.sources, program.flags, path,
+                                      cache=self._compiler_cache)  # fmt: skip
+            source = Extent(str(path), 0, path.stat().st_size)
+            out[program.path] = Entry(program.path, Kind.FILE, program.mode, mtime=FIXED_MTIME, source=source)
+        out.update(own(recipe))
+        return out, labels
+
+    def _from_debian(self, recipe: Recipe, packages: list[Package], tree: slice.Tree, out: dict[str, Entry],
+                     labels: dict[str, str], folder: Path) -> None:  # fmt: skip
+        wanted = recipe.debian
+        triplet = ARCHITECTURES[self._architecture][1]
+        expand = {"{arch}": ARCHITECTURES[self._architecture][0], "{triplet}": triplet}
+
+        def spelled(text: str) -> str:
+            for key, value in expand.items():
+                text = text.replace(key, value)
+            return text
+
+        moves = {spelled(a): b for a, b in wanted.move.items()}
+        kept = slice.keep(tree, [spelled(p) for p in wanted.keep], moves)
+        used = {tree.owner[slice.real(p)] for p in kept if slice.real(p) in tree.owner}
+        used |= {tree.owner[p] for old in moves for p in tree.entries if slice.glob(slice.real(old)).match(p)}
+        for path, pattern in wanted.concat.items():
+            parts = slice.keep(tree, [spelled(pattern)], {})
+            used |= {tree.owner[p] for p in parts}
+            out[path] = Entry(path, Kind.FILE, 0o644, mtime=FIXED_MTIME, source=_joined(parts, folder))
+        for path, (entry, package) in slice.closure(tree, kept, triplet, self._architecture).items():
+            out[path] = entry
+            used.add(package)
+        if recipe.kernel is not None:
+            version, nodes = kmod.image(tree, recipe.kernel, folder)
+            out.update(nodes)
+            labels["org.linuxkit.kernel.version"] = version
+            used |= {tree.owner[p] for p in tree.entries if p.startswith("boot/vmlinuz-")}
+        out.update(kept)
+        out.update(slice.licences(tree, used))
+        versions = {p.name: p.version for p in packages if p.name in used}
+        labels["org.linuxkit.debian.packages"] = " ".join(f"{name}={versions[name]}" for name in sorted(versions))
+        first = [p.version for p in packages if p.name in used]
+        labels["org.opencontainers.image.version"] = first[0] if first else ""
+
+    def _nodes(self, package: Package, file: Path) -> dict[str, Entry]:
+        """A package's nodes, unpacked once however many recipes want them."""
+        with self._lock:
+            lock, nodes = self._unpacked.setdefault(package.sha256, (threading.Lock(), {}))
+        with lock:
+            if not nodes:
+                nodes.update(deb.unpack(file, Path(self._folder.name) / f"{package.sha256}.tar"))
+        return nodes
+
+    def _layer(self, entries: list[Entry]) -> tuple[Descriptor, str]:
+        """Write the layer; its descriptor and the digest of the tar inside."""
+        with self._store.write_blob(OCI_LAYER_ZSTD) as blob, Compressor(blob, Codec.ZSTD, _LEVEL) as packed:
+            both = _Both(packed)
+            tar.write(entries, both)
+            both.write(tar.END)
+        return blob.descriptor, f"sha256:{both.digest.hexdigest()}"
+
+
+class _Both:
+    """A sink that hashes what it hands on."""
+
+    def __init__(self, out: Compressor) -> None:
+        self._out = out
+        self.digest = hashlib.sha256()
+
+    def write(self, data: bytes, /) -> int:
+        self.digest.update(data)
+        return self._out.write(data)
+
+
+def _joined(parts: dict[str, Entry], folder: Path) -> Source:
+    """Files put end to end in the order of their names, each closed by a newline."""
+    path = folder / "joined"
+    count = 0
+    with path.open("ab") as out:
+        start = out.tell()
+        for name in sorted(parts):
+            source = parts[name].source
+            if source is not None:
+                with source.open() as stream:
+                    data = stream.read()
+                count += out.write(data if data.endswith(b"\n") else data + b"\n")
+    return Extent(str(path), start, count)
+
+
+def _drop_empty(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value}

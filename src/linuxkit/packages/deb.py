@@ -1,0 +1,183 @@
+"""Debian binary packages (deb(5)), read without dpkg and without running anything from them.
+
+    "!<arch>\\n" ┬ 60-byte header "debian-binary"          "2.0\\n"
+                ├ 60-byte header "control.tar[.xz|.gz|.zst]"
+                └ 60-byte header "data.tar[.xz|.gz|.zst]"   the files, one tar
+
+The data tar is decompressed once into a spool file; the nodes that come out point into it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import lzma
+import tarfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from linuxkit.entry import Entry, Extent, Kind
+from linuxkit.errors import ImageError
+
+#: Most bytes that one package may unpack to. Debian's largest kernels are under 1 GiB.
+LIMIT = 4 << 30
+_CHUNK = 1 << 18
+_KINDS = {
+    tarfile.REGTYPE: Kind.FILE, tarfile.AREGTYPE: Kind.FILE, tarfile.DIRTYPE: Kind.DIRECTORY,
+    tarfile.SYMTYPE: Kind.SYMLINK, tarfile.LNKTYPE: Kind.HARDLINK,
+}  # fmt: skip
+
+
+def unpack(deb: Path, spool: Path, *, limit: int = LIMIT) -> dict[str, Entry]:
+    """The nodes of a package by path, their content in `spool`, which is written as a plain tar.
+
+    Args:
+        deb: the package file; its digest has been checked.
+        spool: where the decompressed data goes; must stay as long as the entries are used.
+        limit: most bytes of decompressed data.
+
+    Raises:
+        ImageError: not a package, damaged, too large, or a name that leaves its root.
+    """
+    with deb.open("rb") as stream:
+        name, size = _data_member(stream, deb.name)
+        with spool.open("wb") as out:
+            written = 0
+            for block in _decompressed(stream, size, name, deb.name):
+                written += len(block)
+                if written > limit:
+                    raise ImageError(f"{deb.name}: unpacks to more than {limit} bytes")
+                out.write(block)
+    return _nodes(spool, deb.name)
+
+
+def _data_member(stream: BinaryIO, where: str) -> tuple[str, int]:
+    """Leave `stream` at the start of the data tar; its name and size."""
+    if stream.read(8) != b"!<arch>\n":
+        raise ImageError(f"{where}: not a Debian package (no ar archive)")
+    while True:
+        header = stream.read(60)
+        if len(header) < 60 or header[58:] != b"`\n":
+            raise ImageError(f"{where}: truncated or damaged package")
+        name = header[:16].decode("ascii", "replace").strip().rstrip("/")
+        digits = header[48:58].strip()
+        if not digits.isdigit():
+            raise ImageError(f"{where}: damaged package (size of member {name!r})")
+        size = int(digits)
+        if name.startswith("data.tar"):
+            return name, size
+        stream.seek(size + size % 2, 1)
+
+
+def _decompressed(stream: BinaryIO, size: int, name: str, where: str) -> Iterator[bytes]:
+    decoder: Any
+    match name.removeprefix("data.tar"):
+        case ".xz":
+            decoder = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=256 << 20)
+        case ".zst":
+            decoder = _zstd()
+        case ".gz":
+            decoder = _Gzip()
+        case "":
+            decoder = _Plain()
+        case other:
+            raise ImageError(f"{where}: compression {other!r} is not known")
+    left = size
+    try:
+        while not decoder.eof:
+            block = b""
+            if decoder.needs_input:
+                block = stream.read(min(_CHUNK, left))
+                left -= len(block)
+                if not block:
+                    if isinstance(decoder, _Plain) and left == 0:
+                        return
+                    raise ImageError(f"{where}: truncated package")
+            yield decoder.decompress(block, _CHUNK * 4)
+    except (lzma.LZMAError, zlib.error, EOFError, ValueError) as e:
+        raise ImageError(f"{where}: damaged package: {e}") from e
+    except ImageError:
+        raise
+    except Exception as e:  # ZstdError has no common base with the others
+        if type(e).__name__ != "ZstdError":
+            raise
+        raise ImageError(f"{where}: damaged package: {e}") from e
+
+
+def _zstd() -> Any:
+    try:
+        from compression import zstd
+    except ImportError:
+        from backports import zstd
+    return zstd.ZstdDecompressor()
+
+
+class _Gzip:
+    """zlib's decompressor with the manners of the other two."""
+
+    def __init__(self) -> None:
+        self._z = zlib.decompressobj(31)
+
+    @property
+    def eof(self) -> bool:
+        return self._z.eof
+
+    @property
+    def needs_input(self) -> bool:
+        return not self._z.unconsumed_tail
+
+    def decompress(self, data: bytes, limit: int) -> bytes:
+        return self._z.decompress(self._z.unconsumed_tail + data, limit)
+
+
+class _Plain:
+    eof = False
+    needs_input = True
+
+    def decompress(self, data: bytes, limit: int) -> bytes:
+        return data
+
+
+def normal(name: str, where: str) -> str:
+    """A member's name as a path relative to the root; "" for the root itself.
+
+    Raises:
+        ImageError: absolute, or with `..` in it.
+    """
+    parts = [p for p in name.split("/") if p not in ("", ".")]
+    if name.startswith("/") or ".." in parts or "\0" in name:
+        raise ImageError(f"{where}: the name {name!r} leaves the package's root")
+    return "/".join(parts)
+
+
+def _nodes(spool: Path, where: str) -> dict[str, Entry]:
+    found: dict[str, Entry] = {}
+    try:
+        with tarfile.open(spool, "r:", errors="surrogateescape") as tar:
+            for member in tar:
+                path = normal(member.name, where)
+                if not path:
+                    continue
+                kind = _KINDS.get(member.type)
+                if kind is None:
+                    raise ImageError(f"{where}: {path}: a member of type {member.type!r} has no place in a package")
+                target = member.linkname
+                if kind is Kind.HARDLINK:
+                    target = normal(target, where)
+                found[path] = Entry(
+                    path, kind, member.mode & 0o7777, member.uid, member.gid, int(member.mtime), target,
+                    source=Extent(str(spool), member.offset_data, member.size) if kind is Kind.FILE else None,
+                )  # fmt: skip
+    except (tarfile.TarError, ValueError) as e:
+        raise ImageError(f"{where}: damaged package: {e}") from e
+    for path, entry in found.items():
+        if entry.kind is Kind.HARDLINK and entry.target not in found:
+            raise ImageError(f"{where}: {path} is a hard link to {entry.target}, which the package does not have")
+    return found
+
+
+def sha256(path: Path) -> str:
+    """Hex SHA-256 of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,189 @@
+"""Packages of a Debian suite for one architecture: the index and the files, both verified, both cached.
+
+    <root>/SUITE-ARCH/…            lists as the transport keeps them
+    <root>/debs/<sha256>.deb       packages by digest: downloaded once for all recipes
+
+How the bytes come here is the transport's business (apt.py, archive.py). What they are worth is decided here, the same
+way for both: the release file's signature against the keys that the project carries, the index's digest against the
+release file, each package's digest against the index.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Protocol
+
+from linuxkit.errors import ImageError, InputError, LinuxkitError
+from linuxkit.packages import deb, release
+from linuxkit.packages.index import Index, Package, Relation
+
+#: Debian's names of the architectures, and the GNU triplets of its library folders, by Go's names.
+ARCHITECTURES = {
+    "amd64": ("amd64", "x86_64-linux-gnu"),
+    "arm64": ("arm64", "aarch64-linux-gnu"),
+    "riscv64": ("riscv64", "riscv64-linux-gnu"),
+}
+#: Sections whose packages are followed as dependencies. Programs that a package needs are named by the recipe.
+LIBRARIES = frozenset({"libs", "oldlibs"})
+#: How old lists may be before they are asked for again.
+FRESH = timedelta(hours=6)
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """One suite as it lies on this machine: where it came from, its release file and its index."""
+
+    mirror: str
+    suite: str
+    release: Path
+    packages: Path
+
+
+class Transport(Protocol):
+    """Brings lists and packages to this machine. Checks nothing that Debian does not check again."""
+
+    def update(self) -> None:
+        """Fetch the lists anew."""
+
+    def listings(self) -> Sequence[Listing]:
+        """The suites whose lists are here; empty when there are none yet."""
+
+    def download(self, packages: Sequence[Package], folder: Path) -> None:
+        """Put each package into `folder`, under any name that ends in `.deb`."""
+
+
+class Debian:
+    """A suite for one architecture.
+
+    Args:
+        root: the cache folder for all of Debian.
+        transport: how to reach the archive.
+        architecture: in Debian's spelling.
+        keys: whom to trust.
+        now: the clock, for freshness and Valid-Until.
+        say: told what is going on, a line at a time.
+    """
+
+    def __init__(
+        self, root: Path, transport: Transport, *, architecture: str, keys: Sequence[release.Key] | None = None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC), say: Callable[[str], None] = lambda _: None,
+    ) -> None:  # fmt: skip
+        self._debs = root / "debs"
+        self._transport, self.architecture = transport, architecture
+        self._keys = list(keys) if keys is not None else release.trusted_keys()
+        self._now, self._say = now, say
+        self._lock = threading.RLock()
+        self._index: Index | None = None
+
+    def index(self, *, renew: bool = False) -> Index:
+        """The verified index; lists are fetched when there are none or they are old.
+
+        Raises:
+            NetworkError, HostError: the archive is out of reach and there are no lists from before.
+            ImageError: the archive's data is not what was signed.
+        """
+        with self._lock:
+            if self._index is None or renew:
+                listings = self._transport.listings()
+                if renew or not listings or self._old(listings):
+                    self._say("fetching the package lists")
+                    try:
+                        self._transport.update()
+                    except LinuxkitError as e:
+                        if not listings or renew:
+                            raise
+                        self._say(f"using the package lists from before: {e.message}")
+                listings = self._transport.listings()
+                self._index = Index([(one.mirror, self._checked(one)) for one in listings])
+            return self._index
+
+    def _old(self, listings: Sequence[Listing]) -> bool:
+        oldest = min(one.release.parent.joinpath("updated").stat().st_mtime if
+                     one.release.parent.joinpath("updated").exists() else 0 for one in listings)  # fmt: skip
+        return self._now() - datetime.fromtimestamp(oldest, UTC) > FRESH
+
+    def _checked(self, one: Listing) -> Path:
+        where = f"{one.suite}/InRelease"
+        text = release.verify(one.release.read_bytes(), self._keys, where)
+        signed = release.parse(text, codename=one.suite, now=self._now(), where=where)
+        name = f"main/binary-{self.architecture}/Packages"
+        if name not in signed.files:
+            raise ImageError(f"{where}: the archive has no packages for {self.architecture}")
+        if deb.sha256(one.packages) != signed.files[name][0]:
+            raise ImageError(f"{one.suite}: the package list is not the one that was signed",
+                             hint="try again; a mirror in the middle of an update can answer so")  # fmt: skip
+        return one.packages
+
+    def closure(self, names: Iterable[str], without: Iterable[str] = ()) -> list[Package]:
+        """The newest version of each named package and of the libraries that they need, in a stable order.
+
+        Raises:
+            InputError: a name that the archive does not have.
+        """
+        index = self.index()
+        skip = set(without)
+        found: dict[str, Package] = {}
+        queue: list[Package] = []
+        for name in names:
+            package = index.best(Relation(name))
+            if package is None:
+                import difflib
+
+                close = difflib.get_close_matches(name, index.names(), n=1)
+                raise InputError(f"Debian has no package {name!r}", hint=f"did you mean {close[0]!r}?" if close else "")
+            queue.append(package)
+        while queue:
+            package = queue.pop(0)
+            if package.name in found:
+                continue
+            found[package.name] = package
+            for group in package.depends:
+                offers = [best for relation in group if (best := index.best(relation)) is not None]
+                if offers and offers[0].section.rpartition("/")[2] in LIBRARIES and offers[0].name not in skip:
+                    queue.append(offers[0])
+        return list(found.values())
+
+    def fetch(self, packages: Iterable[Package]) -> dict[str, Path]:
+        """The files of some packages by package name, downloading those that are not here.
+
+        Raises:
+            NetworkError, HostError: the archive is out of reach.
+            ImageError: a file is not what the index says.
+        """
+        wanted = list(packages)
+        with self._lock:
+            self._debs.mkdir(parents=True, exist_ok=True)
+            missing = [p for p in wanted if not self._good(p)]
+            if missing:
+                total = sum(p.size for p in missing) / 1e6
+                self._say(f"downloading {len(missing)} package{'s' if len(missing) != 1 else ''}, {total:.1f} MB")
+                with tempfile.TemporaryDirectory(prefix=".tmp-", dir=self._debs) as folder:
+                    self._transport.download(missing, Path(folder))
+                    by_digest = {p.sha256: p for p in missing}
+                    for file in sorted(Path(folder).rglob("*.deb")):
+                        digest = deb.sha256(file)
+                        if digest in by_digest:
+                            file.replace(self._file(by_digest.pop(digest)))
+                if by_digest:
+                    names = ", ".join(str(p) for p in by_digest.values())
+                    raise ImageError(f"the mirror does not have these packages as its index lists them: {names}",
+                                     hint="try again in a few minutes, or give another mirror")  # fmt: skip
+            return {p.name: self._file(p) for p in wanted}
+
+    def _file(self, package: Package) -> Path:
+        return self._debs / f"{package.sha256}.deb"
+
+    def _good(self, package: Package) -> bool:
+        """Whether the cached file is there and undamaged; one that is not is removed."""
+        file = self._file(package)
+        if not file.is_file():
+            return False
+        if file.stat().st_size == package.size and deb.sha256(file) == package.sha256:
+            return True
+        file.unlink(missing_ok=True)
+        return False

@@ -1,0 +1,231 @@
+"""The kit: the packages behind kit://NAME. Finds them in the store by their recipe's hash, and builds what is missing.
+
+    kit/NAME/build.yml ─┐
+    guest/ (if it compiles) ├─ SHA-256, 40 hex ─► linuxkit.kit/NAME:HASH in the store, an image for each architecture
+    the recipe format's version ─┘
+
+Looking a package up reads a few small files and the store's index; everything heavier is imported when it is needed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import fcntl
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from linuxkit.data import data_dir
+from linuxkit.errors import ImageError, InputError
+from linuxkit.oci.media import Image, Platform
+from linuxkit.oci.store import Store
+
+if TYPE_CHECKING:
+    from linuxkit.packages.archive import Fetch
+    from linuxkit.packages.debian import Debian, Transport
+    from linuxkit.packages.recipe import Recipe
+
+#: Raise it when the same recipe gives another image than before.
+FORMAT = 1
+PREFIX = "linuxkit.kit"
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A package that was asked for: what it is now, and how long making it took (0 when it was there)."""
+
+    name: str
+    image: Image
+    seconds: float
+
+
+class Kit:
+    """The packages of a kit folder.
+
+    Args:
+        store: where images are and where built ones go.
+        cache: folder for what building needs again: package lists, packages, the compiler's cache.
+        folder, guest: the recipes and the C sources; the project's own when not given.
+        mirror: a Debian mirror, `URL` or `URL,SECURITY-URL`; "" takes the one that this machine's apt uses.
+        fetch: how to read a URL where there is no apt-get.
+        apt: use apt-get when it is there.
+        offline: build nothing.
+        say: told what is going on, a line at a time.
+    """
+
+    def __init__(
+        self, store: Store, cache: Path, *, folder: Path | None = None, guest: Path | None = None, mirror: str = "",
+        fetch: Fetch | None = None, apt: bool = True, offline: bool = False,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:  # fmt: skip
+        self._store, self._cache, self._mirror, self._fetch = store, cache, mirror, fetch
+        self._folder, self._guest = folder or data_dir("kit"), guest or data_dir("guest")
+        self._apt, self._offline, self._say = apt, offline, say
+
+    # -- what there is
+
+    def names(self) -> list[str]:
+        """The packages of the kit, sorted."""
+        return sorted(p.parent.name for p in self._folder.glob("*/build.yml"))
+
+    def recipe(self, name: str) -> Recipe:
+        """Raises: InputError, for an unknown package or a faulty recipe."""
+        from linuxkit.packages.recipe import load
+
+        return load(self._path(name))
+
+    def hash(self, name: str) -> str:
+        """The first 40 hex digits of the recipe's hash.
+
+        Raises:
+            InputError: no such package.
+        """
+        folder = self._path(name)
+        text = (folder / "build.yml").read_bytes()
+        files = [(p.relative_to(folder).as_posix(), p) for p in folder.rglob("*") if p.is_file()]
+        if text.startswith(b"c:") or b"\nc:" in text:  # it compiles: the sources count
+            for kind in ("src", "include"):
+                files += [(f"guest/{p.relative_to(self._guest).as_posix()}", p)
+                          for p in (self._guest / kind).rglob("*") if p.is_file()]  # fmt: skip
+        digest = hashlib.sha256(b"linuxkit kit %d\n" % FORMAT)
+        for key, path in sorted(files):
+            data = path.read_bytes()
+            digest.update(b"%d %s %d\n" % (len(key), key.encode(), len(data)) + data)
+        return digest.hexdigest()[:40]
+
+    def reference(self, name: str) -> str:
+        """The name of the package's image in the store."""
+        return f"{PREFIX}/{name}:{self.hash(name)}"
+
+    def find(self, name: str, platform: Platform) -> Image | None:
+        """The package's image, when the store has it."""
+        reference = self.reference(name)
+        found = self._store.find(reference)
+        if found is None:
+            return None
+        try:
+            return self._store.image(found, reference, platform)
+        except ImageError:  # not for this architecture, or damaged: it can be built
+            return None
+
+    def _path(self, name: str) -> Path:
+        names = self.names()
+        if name not in names:
+            close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+            hint = f"did you mean kit://{close[0]}?" if close else f"there are {', '.join(names)}"
+            raise InputError(f"the kit has no package {name!r}", hint=hint)
+        return self._folder / name
+
+    # -- what can be made
+
+    def resolve(self, rest: str, platform: Platform) -> Image:
+        """The image of kit://`rest`, built when the store does not have it.
+
+        Raises:
+            LinuxkitError: of any kind.
+        """
+        return self.ensure([rest], platform)[0].image
+
+    def ensure(self, names: Sequence[str], platform: Platform, *, again: bool = False) -> list[Built]:
+        """The images of some packages, in the order asked for. Missing ones are built, side by side.
+
+        Args:
+            again: build also what is there.
+
+        Raises:
+            LinuxkitError: of any kind; what has been built by then stays.
+        """
+        wanted = list(dict.fromkeys(names))
+        done = {} if again else self._present(wanted, platform)
+        if len(done) < len(wanted):
+            if self._offline:
+                lacking = ", ".join(f"kit://{n}" for n in wanted if n not in done)
+                raise ImageError(f"{lacking} must be built first and --offline keeps the network out",
+                                 hint="linuxkit kit build makes them")  # fmt: skip
+            with self._locked():
+                done = {} if again else self._present(wanted, platform)  # another process may have made them
+                done |= self._build([n for n in wanted if n not in done], platform)
+        return [done[name] for name in names]
+
+    def _present(self, names: Sequence[str], platform: Platform) -> dict[str, Built]:
+        return {name: Built(name, image, 0.0) for name in names if (image := self.find(name, platform)) is not None}
+
+    def _build(self, names: Sequence[str], platform: Platform) -> dict[str, Built]:
+        from concurrent.futures import ThreadPoolExecutor
+
+        from linuxkit.packages.build import Builder
+        from linuxkit.packages.debian import ARCHITECTURES
+
+        if platform.architecture not in ARCHITECTURES:
+            raise InputError(f"the kit is not made for {platform.architecture}",
+                             hint=f"it is for {', '.join(ARCHITECTURES)}")  # fmt: skip
+        recipes = [self.recipe(name) for name in names]
+        archives: dict[str, Debian] = {}
+
+        def debian(suite: str) -> Debian:
+            if suite not in archives:
+                archives[suite] = self._debian(suite, ARCHITECTURES[platform.architecture][0])
+            return archives[suite]
+
+        with ExitStack() as stack:
+            builder = stack.enter_context(Builder(
+                self._store, platform.architecture, debian, self._guest, self._cache / "compiler",
+            ))  # fmt: skip
+            by_suite: dict[str, dict[str, object]] = {}
+            for recipe in recipes:  # one download for all
+                if recipe.debian.packages or recipe.kernel:
+                    found = by_suite.setdefault(recipe.debian.suite, {})
+                    found.update({p.sha256: p for p in builder.packages(recipe)})
+            for suite, packages in by_suite.items():
+                debian(suite).fetch(packages.values())  # type: ignore[arg-type]
+
+            def make(recipe: Recipe) -> Built:
+                start = time.monotonic()
+                image = builder.build(recipe, self.reference(recipe.name))
+                seconds = time.monotonic() - start
+                self._say(f"built kit://{recipe.name} for {platform.architecture} in {seconds:.1f} s")
+                return Built(recipe.name, image, seconds)
+
+            with ThreadPoolExecutor(max_workers=2) as pool:  # decompressing leaves Python's lock alone
+                return {built.name: built for built in pool.map(make, recipes)}
+
+    def _debian(self, suite: str, architecture: str) -> Debian:
+        from linuxkit.packages import sources
+        from linuxkit.packages.debian import Debian
+
+        mirror = sources.parse(self._mirror) if self._mirror else sources.of_host()
+        root = self._cache / "debian"
+        # lists of one mirror are not those of another
+        tag = hashlib.sha256(f"{mirror.main} {mirror.security}".encode()).hexdigest()[:8]
+        folder = root / f"{suite}-{architecture}-{tag}"
+        transport = self._transport(folder, mirror, suite, architecture)
+        return Debian(root, transport, architecture=architecture, say=self._say)
+
+    def _transport(self, folder: Path, mirror: object, suite: str, architecture: str) -> Transport:
+        import shutil
+
+        from linuxkit.packages.apt import Apt
+        from linuxkit.packages.archive import Archive
+        from linuxkit.packages.sources import Mirror
+
+        assert isinstance(mirror, Mirror)
+        if self._fetch is None or (self._apt and shutil.which("apt-get")):
+            keys = sorted((Path(__file__).parent / "keys").glob("*.asc"))
+            return Apt(folder, mirror, suite, architecture, keys)
+        return Archive(folder, mirror, suite, architecture, self._fetch)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """One process at a time builds in a cache: apt and the compiler keep their state there."""
+        self._cache.mkdir(parents=True, exist_ok=True)
+        with (self._cache / ".kit.lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self._say("waiting for another linuxkit that is building the kit")
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            yield

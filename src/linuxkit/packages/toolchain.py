@@ -1,0 +1,72 @@
+"""A C compiler for the target: the zig wheel for any target from any host, or musl-gcc for this machine's own.
+
+Everything is linked statically against musl, without a build id, a time or a path of this machine in the output.
+"""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from linuxkit import host
+from linuxkit.errors import HostError
+
+#: Go's names → zig's targets.
+TARGETS = {"amd64": "x86_64-linux-musl", "arm64": "aarch64-linux-musl", "riscv64": "riscv64-linux-musl"}
+_NATIVE = {"x86_64": "amd64", "aarch64": "arm64", "arm64": "arm64", "riscv64": "riscv64"}
+FLAGS = (
+    "-std=gnu11", "-Os", "-static", "-s", "-Wall", "-Wextra", "-Werror", "-ffunction-sections", "-fdata-sections",
+    "-fno-asynchronous-unwind-tables", "-fno-ident", "-Wl,--gc-sections", "-Wl,--build-id=none",
+)  # fmt: skip
+_HINT = "pip install 'linuxkit[kit]' brings a compiler for every architecture"
+
+
+def compiler(architecture: str) -> list[str | Path]:
+    """The command that compiles for an architecture.
+
+    Raises:
+        HostError: this machine has nothing that does.
+    """
+    if architecture not in TARGETS:
+        raise HostError(f"no C compiler for {architecture} is known")
+    if find_spec("ziglang") is not None:
+        # zig's own checks for undefined behaviour would be linked in: they triple the size of a small program
+        return [sys.executable, "-m", "ziglang", "cc", "-target", TARGETS[architecture], "-fno-sanitize=undefined"]
+    if _NATIVE.get(platform.machine()) == architecture and platform.system() == "Linux":
+        try:
+            return [host.find_tool("musl-gcc", why="to compile the guest's programs")]
+        except HostError as e:
+            hint = f"{_HINT}; or: apt-get install musl-tools"
+            raise HostError("no C compiler for the guest's programs", hint=hint) from e
+    raise HostError(f"no C compiler for {architecture}", hint=_HINT)
+
+
+def compile_program(
+    architecture: str, root: Path, sources: Sequence[str], flags: Sequence[str], output: Path, *, cache: Path
+) -> None:
+    """Compile and link one static program.
+
+    Args:
+        root: the folder that `sources` (globs) are relative to; `root/include` is searched for headers.
+        output: the program.
+        cache: where the compiler may keep what it can use again.
+
+    Raises:
+        HostError: no compiler, or it refused the source; the message has what it said.
+    """
+    import os
+
+    files = [path for pattern in sources for path in sorted(root.glob(pattern))]
+    if not files:
+        raise HostError(f"no C source matches {', '.join(sources)} below {root}")
+    cache.mkdir(parents=True, exist_ok=True)
+    environment = dict(os.environ) | {
+        "ZIG_GLOBAL_CACHE_DIR": str(cache.absolute()), "ZIG_LOCAL_CACHE_DIR": str(cache.absolute()),
+        "SOURCE_DATE_EPOCH": "0", "LC_ALL": "C",
+    }  # fmt: skip
+    names = [path.relative_to(root) for path in files]
+    where: list[str | Path] = ["-ffile-prefix-map=.=guest", "-Iinclude", "-o", output.absolute()]
+    host.run([*compiler(architecture), *FLAGS, *flags, *where, *names], cwd=root, env=environment, timeout=900)
