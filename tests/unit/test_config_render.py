@@ -97,10 +97,12 @@ def test_everything_reads_back_the_same() -> None:
         assert again.volumes == config.volumes
 
 
-texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20) | st.sampled_from(
-    ["yes", "1:30", "0755", "~", "null", "", " ", "\n", "\n\n", "a\n", "a\n\n", " a\nb", "a \nb", "-", "- a", "? a", "...",
-     "---", "a: b", "a:", "'", '"', "#", "a #", "@x", "%a", "<<", "=", "2020-01-01", ".5", "1e3", "+1", "0x1", "\x85", "é",
-     "\U0001f600", "\ufeff", "a\tb", "\t", "a\r\nb", "[", "{}", "!x", "&a", "*a", "|", ">", "true", "1_000"])  # fmt: skip
+AWKWARD = [
+    "yes", "1:30", "0755", "~", "null", "", " ", "\n", "\n\n", "a\n", "a\n\n", " a\nb", "a \nb", "-", "- a", "? a",
+    "...", "---", "a: b", "a:", "'", '"', "#", "a #", "@x", "%a", "<<", "=", "2020-01-01", ".5", "1e3", "+1", "0x1", "\x85",
+    "\U0001f600", "\ufeff", "a\tb", "\t", "\ta\n", "a\r\nb", "[", "{}", "!x", "&a", "*a", "|", ">", "true", "1_000",
+]  # fmt: skip
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20) | st.sampled_from(AWKWARD)
 values = st.recursive(
     texts | st.integers(-(10**20), 10**20) | st.booleans(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
@@ -109,9 +111,9 @@ values = st.recursive(
 
 
 @given(st.dictionaries(texts, values, max_size=4))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_what_is_emitted_is_read_by_another_reader_as_it_was(value: dict[str, Any]) -> None:
     for style in (DRY_RUN, METADATA):
         text = emit_yaml(value, style)
-        read = yaml.safe_load(text) if text else {}
+        read = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)) if text else {}
         assert read == value, text

@@ -3,8 +3,8 @@
     bytes ──UTF-8──► events (libyaml) ──► Scalar | Sequence | Mapping
 
 PyYAML's events are turned into nodes here rather than by its own composer and constructor, because those read YAML 1.1
-(`on` becomes true, `1:30` becomes 90), keep the last of two equal keys, and recurse as deep as the text says. Everything
-that a text can make large is bounded: its size, its depth, and the number of nodes after aliases are expanded.
+(`on` becomes true, `1:30` becomes 90), keep the last of two equal keys, and recurse as deep as the text says. What a
+text can make large is bounded: its size, its depth, and the number of nodes after aliases are expanded.
 Plain scalars are read as yaml.v3, LinuxKit's parser, reads them: `yes` and `on` are text, `0x1F`, `0o17` and `0755`
 are numbers (the last one octal), `1_000` is 1000, a date is text.
 """

@@ -1,7 +1,8 @@
-"""Plain values to YAML, in the two layouts that Go's YAML libraries write. Block style throughout, UTF-8, no folding."""
+"""Plain values to YAML and JSON as Go's libraries lay them out: block style throughout, UTF-8, no folding."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from linuxkit.config.document import scalar_value
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """indent: spaces a level. indented_lists: `- ` stands one level in. tabs_in_blocks: a tab may stand in a `|` block."""
+    """Spaces a level; whether `- ` stands one level in; whether a tab may stand in a block of several lines."""
 
     indent: int
     indented_lists: bool
@@ -25,8 +26,20 @@ _OLD = re.compile(
     r"|[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}(?:[Tt \t].*)?"
 )
 _SPECIAL = re.compile("[^\t\n\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
+#: with these, text cannot stay on one line outside double quotes
+_BREAKS = "\t\n\x85\u2028\u2029"
 _NAMED = {"\0": "0", "\a": "a", "\b": "b", "\t": "t", "\n": "n", "\v": "v", "\f": "f", "\r": "r", "\x1b": "e",
           '"': '"', "\\": "\\", "\x85": "N", "\xa0": "_", "\u2028": "L", "\u2029": "P"}  # fmt: skip
+
+
+#: encoding/json escapes these for the sake of HTML; half of a surrogate pair becomes the replacement character
+_ESCAPED = re.compile("[<>&\u2028\u2029\ud800-\udfff]")
+
+
+def go_json(value: Any) -> bytes:
+    """`value` as JSON with an indent of four spaces, UTF-8, keys in the order they stand, no newline at the end."""
+    text = json.dumps(value, indent=4, ensure_ascii=False, allow_nan=False)
+    return _ESCAPED.sub(lambda m: "\\ufffd" if "\ud800" <= m[0] <= "\udfff" else f"\\u{ord(m[0]):04x}", text).encode()
 
 
 def emit_yaml(value: Mapping[str, Any], style: Style) -> str:
@@ -42,21 +55,30 @@ def _mapping(value: Mapping[str, Any], at: int, style: Style) -> list[str]:
 
 
 def _value(item: Any, at: int, style: Style) -> str:
-    """What follows `key:`, ended by a newline."""
+    """What follows `key:`, ended by a newline. Below a list's item, steps go on to the next multiple of the indent."""
+    deeper = style.indent * (at // style.indent + 1)
     if isinstance(item, Mapping):
-        return "\n" + "".join(_mapping(item, at + style.indent, style)) if item else " {}\n"
+        return "\n" + "".join(_mapping(item, deeper, style)) if item else " {}\n"
     if isinstance(item, str):
-        return f" {_text(item, at + style.indent, style)}\n"
+        return f" {_text(item, at, deeper, style)}\n"
     if isinstance(item, Sequence):
-        deeper = at + (style.indent if style.indented_lists else 0)
-        return "\n" + "".join(_item(i, deeper, style) for i in item) if item else " []\n"
+        return "\n" + _list(item, deeper if style.indented_lists else at, style) if item else " []\n"
     return f" {_inline(item)}\n"
 
 
-def _item(item: Any, at: int, style: Style) -> str:
-    if isinstance(item, Mapping) and item:
-        return f"{' ' * at}- " + "".join(_mapping(item, at + 2, style)).lstrip(" ")
-    return f"{' ' * at}-{_value(item, at, style)}"
+def _list(items: Sequence[Any], at: int, style: Style) -> str:
+    lines = []
+    for item in items:
+        if isinstance(item, str):
+            text = _text(item, at, at + 2, style) + "\n"
+        elif isinstance(item, Mapping) and item:
+            text = "".join(_mapping(item, at + 2, style))[at + 2 :]
+        elif isinstance(item, Sequence) and item:
+            text = _list(item, at + 2, style)[at + 2 :]
+        else:
+            text = ("{}" if isinstance(item, Mapping) else "[]" if isinstance(item, Sequence) else _inline(item)) + "\n"
+        lines.append(f"{' ' * at}- {text}")
+    return "".join(lines)
 
 
 def _inline(value: Any) -> str:
@@ -67,7 +89,7 @@ def _inline(value: Any) -> str:
         return "true" if value else "false"
     if not isinstance(value, str):
         return str(value)
-    if _SPECIAL.search(value) or "\n" in value or "\t" in value:
+    if _SPECIAL.search(value) or any(c in value for c in _BREAKS):
         return _quoted(value)
     if not isinstance(scalar_value(value), str) or _OLD.fullmatch(value):
         return f'"{value}"'
@@ -83,12 +105,12 @@ def _plain(text: str) -> bool:
     return ": " not in text and " #" not in text and not text.endswith(":")
 
 
-def _text(text: str, at: int, style: Style) -> str:
-    """A value; several lines become a `|` block whose lines stand at `at`."""
+def _text(text: str, parent: int, at: int, style: Style) -> str:
+    """A value; several lines become a `|` block whose lines stand at `at`, below a collection at `parent`."""
     blank = re.search(" \n| $", text) or (not style.tabs_in_blocks and "\t" in text)
-    if "\n" not in text or blank or _SPECIAL.search(text) or "\u2028" in text or "\u2029" in text or "\x85" in text:
+    if "\n" not in text or blank or _SPECIAL.search(text) or any(c in text for c in _BREAKS[2:]):
         return _inline(text)
-    head = str(style.indent) if text[0] in " \n" else ""
+    head = str(at - parent) if text[0] in " \n\t" else ""
     if not text.endswith("\n"):
         head += "-"
     elif text == "\n" or text.endswith("\n\n"):

@@ -1,4 +1,4 @@
-"""A Config back to text: the `metadata:` of files, and --dry-run. Keys in the order of the table, as LinuxKit writes them.
+"""A Config back to text: `metadata:` files and --dry-run. Keys in the order of the table, which is LinuxKit's.
 
     metadata yaml   two spaces, items of a list level with their key       (Go yaml.v2)
     metadata json   four spaces, an empty section is null                  (Go encoding/json)
@@ -14,7 +14,7 @@ from dataclasses import fields, replace
 from typing import Any, Literal
 
 from linuxkit.config import schema
-from linuxkit.config.emit import Style, emit_yaml
+from linuxkit.config.emit import Style, emit_yaml, go_json
 from linuxkit.config.model import Config, Container
 from linuxkit.config.types import ListOf, Object, Type
 
@@ -45,7 +45,7 @@ def metadata(config: Config, kind: Literal["yaml", "json"], canonical: Callable[
         for entry in found[section] or ():
             if "runtime" in entry:
                 entry["runtime"] = _with_bind_ns(entry["runtime"])
-    return _json(found)
+    return go_json(found)
 
 
 def dry_run(config: Config) -> str:
@@ -78,6 +78,7 @@ def _entry(entry: Container, of: Object) -> dict[str, Any]:
 def _file(found: dict[str, Any]) -> dict[str, Any]:
     """`directory` and `optional` always stand there; the rest when it was given."""
     always = {"directory": False, "optional": False}
+    found = {key: value for key, value in found.items() if value != "" or key == "contents"}
     return {f.name: {**always, **found}[f.name] for f in schema.FILE.fields if f.name in found or f.name in always}
 
 
@@ -91,9 +92,8 @@ def plain(value: Any, of: Type) -> Any:
         return dict(sorted(value.items()))
     if isinstance(of, Object):
         default = {f.name: f.default for f in fields(type(value))}
-        return {f.name: plain(got, f.type) for f in of.fields
-                if (got := getattr(value, f.attribute)) != default[f.attribute] and got not in ("", None)
-                or (f.name == "contents" and got == "")}  # fmt: skip
+        given = ((f, getattr(value, f.attribute)) for f in of.fields)
+        return {f.name: plain(got, f.type) for f, got in given if got is not None and got != default[f.attribute]}
     return str(value) if isinstance(value, str) else value
 
 
@@ -101,13 +101,3 @@ def _with_bind_ns(runtime: dict[str, Any]) -> dict[str, Any]:
     """LinuxKit's JSON always has `bindNS` in a runtime section."""
     order = [f.name for f in schema.RUNTIME.fields]
     return {name: runtime.get(name, {}) for name in order if name in runtime or name == "bindNS"}
-
-
-def _json(value: Any) -> bytes:
-    import json
-
-    text = json.dumps(value, indent=4, ensure_ascii=False)
-    escaped = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
-    return "".join(escaped.get(c, c) for c in text).encode()
-
-

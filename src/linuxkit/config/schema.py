@@ -217,7 +217,8 @@ FILE = Object("files", (
     Field("uid", "uid", ID, "Owner: a number, or the name of an entry of onboot, onshutdown or services.", "0"),
     Field("gid", "gid", ID, "Group, likewise.", "0"),
 ), model.File, "A file, directory or link written into the image. Exactly one of `contents`, `source`, `metadata`, "
-   "`directory` and `symlink`. Missing parents are made with the same owner and mode (and `x` where there is `r` or `w`).")
+   "`directory` and `symlink`. Missing parents are made with the same owner and mode, with `x` added to "
+   "each class that may do anything.")
 
 TRUST = Object("trust", (
     Field("image", "image", STRS, "Ignored.", "none"), Field("org", "org", STRS, "Ignored.", "none"),
