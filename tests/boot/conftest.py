@@ -1,0 +1,5 @@
+"""Fixtures of tests that boot machines."""
+
+from support.vm import guest_init, kernel, testguest
+
+__all__ = ["guest_init", "kernel", "testguest"]

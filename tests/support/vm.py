@@ -1,0 +1,181 @@
+"""Machines for tests: a tiny guest, a kernel for it, and `boot`, which never leaves a test hanging.
+
+    with boot(prefix) as machine:          # what `linuxkit build` wrote, or what testguest() made
+        machine.wait_booted(60)
+
+Verdicts come from the boot report and from waiting with a limit; the console is printed when a test fails, so that
+pytest shows it. A kernel comes from $LINUXKIT_TEST_KERNEL, or is fetched once from the archive that this machine's
+own apt sources name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from linuxkit.machine.machine import Machine
+from linuxkit.machine.report import Event
+from linuxkit.platforms import qemu
+from linuxkit.platforms.prepare import Request, prepare
+
+SECONDS = 60  # no test's machine lives longer, unless it says so
+SUITE = "trixie"
+SOURCE = Path(__file__).with_name("testguest.c")
+
+
+def cache_dir() -> Path:
+    """Where fetched and compiled things are kept between test runs."""
+    path = Path(os.environ.get("LINUXKIT_TEST_CACHE") or Path.home() / ".cache" / "linuxkit-tests")
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+# -- the kernel
+
+
+def _archive() -> str:
+    """A line for apt: this machine's own Debian archive, with the suite we want."""
+    files = [Path("/etc/apt/sources.list"), *sorted(Path("/etc/apt/sources.list.d").glob("*"))]
+    text = "\n".join(f.read_text() for f in files if f.suffix in (".list", ".sources") and f.is_file())
+    keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
+    uris = re.findall(r"^(?:URIs: *|deb (?:\[[^]]*\] )?)(\S+/debian)/?(?: |$)", text, re.MULTILINE)
+    if not uris or not Path(keyring).exists():
+        pytest.fail("no kernel for boot tests: no Debian archive in the apt sources; set LINUXKIT_TEST_KERNEL")
+    return f"deb [signed-by={keyring}] {uris[0]} {SUITE} main\n"
+
+
+def _fetch_kernel(into: Path) -> None:
+    work = into.parent / f"apt.{os.getpid()}"
+    for name in ("lists/partial", "cache/archives/partial", "preferences"):
+        (work / name).mkdir(parents=True, exist_ok=True)
+    (work / "sources.list").write_text(_archive())
+    options = {
+        "Dir::Etc::sourcelist": work / "sources.list", "Dir::Etc::sourceparts": "/dev/null", "Dir::State": work,
+        "Dir::State::Lists": work / "lists", "Dir::State::status": "/dev/null", "Dir::Cache": work / "cache",
+        "Dir::Etc::preferences": "/dev/null", "Dir::Etc::preferencesparts": work / "preferences",
+        "Acquire::Languages": "none", "APT::Architecture": "amd64", "APT::Architectures": "amd64",
+        "APT::Sandbox::User": "",
+    }  # fmt: skip
+    flags = [f"-o{key}={value}" for key, value in options.items()]
+
+    def apt(tool: str, *arguments: str) -> str:
+        done = subprocess.run([tool, *flags, *arguments], cwd=work, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    apt("apt-get", "-q", "update")
+    found = re.search(r"^Depends: (linux-image-\S+)", apt("apt-cache", "show", "linux-image-cloud-amd64"), re.MULTILINE)
+    assert found, "the archive has no cloud kernel"
+    apt("apt-get", "-q", "download", found[1])
+    (package,) = work.glob("linux-image-*.deb")
+    tree = subprocess.run(["dpkg-deb", "--fsys-tarfile", package], capture_output=True, check=True, timeout=120).stdout
+    import io
+    import tarfile
+
+    with tarfile.open(fileobj=io.BytesIO(tree)) as tar:
+        member = next(m for m in tar if re.fullmatch(r"\./boot/vmlinuz-\S+", m.name))
+        content = tar.extractfile(member)
+        assert content is not None
+        partial = work / "kernel"
+        partial.write_bytes(content.read())
+    partial.replace(into)
+    import shutil
+
+    shutil.rmtree(work)
+
+
+@pytest.fixture(scope="session")
+def kernel() -> Path:
+    """A kernel that finds virtio and a serial port without modules."""
+    if given := os.environ.get("LINUXKIT_TEST_KERNEL"):
+        return Path(given)
+    kept = cache_dir() / f"kernel-{SUITE}-cloud-amd64"
+    if not kept.exists():
+        _fetch_kernel(kept)
+    return kept
+
+
+# -- the guest
+
+
+def _newc(name: str, mode: int, data: bytes = b"", device: tuple[int, int] = (0, 0)) -> bytes:
+    path = name.encode() + b"\0"
+    numbers = (0, mode, 0, 0, 1, 0, len(data), 0, 0, *device, len(path), 0)
+    head = b"070701" + b"".join(b"%08x" % n for n in numbers) + path
+    return head + b"\0" * (-len(head) % 4) + data + b"\0" * (-len(data) % 4)
+
+
+def initrd_of(init: bytes) -> bytes:
+    """An initramfs with nothing but /init and a console."""
+    return b"".join([
+        _newc("dev", 0o40755), _newc("dev/console", 0o20600, device=(5, 1)), _newc("init", 0o100755, init),
+        _newc("TRAILER!!!", 0),
+    ])  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def guest_init() -> bytes:
+    """The test guest's PID 1, compiled once for its source."""
+    kept = cache_dir() / f"testguest-{hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:16]}"
+    if not kept.exists():
+        partial = kept.with_name(f"{kept.name}.{os.getpid()}")
+        command = [sys.executable, "-m", "ziglang", "cc", "-target", "x86_64-linux-musl", "-static", "-Os"]
+        subprocess.run([*command, "-Wall", "-Wextra", "-Werror", "-o", partial, SOURCE], check=True, timeout=300)
+        partial.replace(kept)
+    return kept.read_bytes()
+
+
+@pytest.fixture
+def testguest(tmp_path: Path, kernel: Path, guest_init: bytes) -> Any:
+    """Makes the files that `linuxkit run` boots: `testguest("panic")` is their prefix. Words: see testguest.c."""
+
+    def make(word: str = "ok", extra: str = "") -> str:
+        prefix = tmp_path / word
+        Path(f"{prefix}-kernel").symlink_to(kernel.resolve())
+        Path(f"{prefix}-initrd.img").write_bytes(initrd_of(guest_init))
+        Path(f"{prefix}-cmdline").write_text(f"console=ttyS0 quiet testguest={word} {extra}".strip())
+        return str(prefix)
+
+    return make
+
+
+# -- booting
+
+
+@contextlib.contextmanager
+def boot(prefix: str, *, seconds: float = SECONDS, **request: Any) -> Iterator[Machine]:
+    """Boot the files of a prefix, as `linuxkit run` does.
+
+    Args:
+        seconds: the machine is ended when it has run that long, whatever the test waits for.
+        request: fields of `platforms.prepare.Request`: memory, publish, disks, …
+
+    Yields the running Machine, with what it decided as `machine.prepared` and its events as `machine.events`.
+    """
+    request.setdefault("accel", os.environ.get("LINUXKIT_QEMU_ACCEL", ""))
+    prepared = prepare(Request(prefix=str(prefix), **request))
+    events: list[Event] = []
+    machine = Machine(
+        lambda channels: qemu.command(prepared.spec, channels), state=prepared.state, on_event=events.append
+    )
+    machine.prepared, machine.events = prepared, events  # type: ignore[attr-defined]
+    with prepared.lock, machine:
+        watchdog = threading.Timer(seconds, machine.kill)
+        watchdog.start()
+        try:
+            yield machine
+        except BaseException:
+            print(f"--- console of {prefix}\n{machine.console}\n--- report\n{machine.report}")
+            raise
+        finally:
+            watchdog.cancel()
