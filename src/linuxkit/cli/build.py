@@ -1,0 +1,152 @@
+"""linuxkit build."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from linuxkit.cli.main import Settings
+
+if TYPE_CHECKING:
+    from linuxkit.api import Artifact
+
+_HELP_FORMATS = """\b
+Formats:
+  kernel+initrd      NAME-kernel, NAME-initrd.img and NAME-cmdline (the default)
+  tar                the root filesystem as one archive (the default with --o)
+  docker             the same with a Dockerfile, for docker build -
+  tar-kernel-initrd  kernel, initrd.img and cmdline in one tar
+"""
+
+
+@click.command(epilog=_HELP_FORMATS)
+@click.argument("files", nargs=-1, required=True, metavar="FILE.yml|URL|-...")
+@click.option("--name", default="", help="What the files' names start with.  [default: the last FILE's name]")
+@click.option("--dir", "directory", type=click.Path(path_type=Path), help="Directory for the outputs.  [default: .]")
+@click.option("--o", "output", default="", metavar="FILE", help="One output file, or - for standard output.")
+@click.option("-f", "--format", "formats", multiple=True, metavar="NAME[,NAME...]", help="Output formats; see below.")
+@click.option("--arch", default="", metavar="ARCH", help="amd64, arm64 or riscv64.  [default: this machine's]")
+@click.option("--compress", default="zstd", show_default=True, metavar="CODEC",
+              help="Of the initrd: none, gzip, zstd, lz4 or xz.")
+@click.option("--level", type=int, default=None, metavar="N", help="Compression level.  [default: the codec's]")
+@click.option("--decompress-kernel", is_flag=True, help="Unpack a gzip-compressed kernel.")
+@click.option("--no-sbom", is_flag=True, help="Leave out the software bill of materials.")
+@click.option("--sbom-output", default="sbom.spdx.json", show_default=True, metavar="PATH",
+              help="Where it is in the image.")
+@click.option("--sbom-current-time", is_flag=True, help="Date it now; the image then differs each time.")
+@click.option("--plan", "show_plan", is_flag=True, help="Print what would be built, as JSON, and build nothing.")
+@click.option("--dry-run", is_flag=True, help="Print the merged YAML and build nothing.")
+@click.option("--pull", is_flag=True, help="Fetch images even when the cache has them.")
+@click.option("--offline", is_flag=True, help="Never use the network.")
+@click.option("--debian-mirror", default="", envvar="LINUXKIT_DEBIAN_MIRROR", show_envvar=True,
+              metavar="URL[,SECURITY-URL]", help="For kit packages.  [default: the one apt uses]")
+@click.option("--input-tar", default="", metavar="FILE", help="Accepted; what didn't change is reused without it.")
+@click.option("--docker", is_flag=True, help="Accepted; there is no Docker engine involved.")
+@click.option("--size", default="1024M", metavar="SIZE", help="Accepted; no format of this version needs it.")
+@click.pass_obj
+def build(
+    settings: Settings, files: tuple[str, ...], name: str, directory: Path | None, output: str,
+    formats: tuple[str, ...], arch: str, compress: str, level: int | None, decompress_kernel: bool, no_sbom: bool,
+    sbom_output: str, sbom_current_time: bool, show_plan: bool, dry_run: bool, pull: bool, offline: bool,
+    debian_mirror: str, input_tar: str, docker: bool, size: str,
+) -> None:  # fmt: skip
+    """Build a bootable image from YAML files, which are merged from left to right."""
+    started = time.monotonic()
+    from linuxkit import api
+    from linuxkit.errors import InputError
+    from linuxkit.plan.model import Options
+
+    config = api.load(*files)
+    if dry_run:
+        from linuxkit.config.render import dry_run as render
+
+        click.echo(render(config), nl=False)
+        return
+    if input_tar:
+        _check_input_tar(input_tar, output, pull, any(f.metadata for f in config.files))
+    if pull and offline:
+        raise InputError("--pull and --offline cannot be used together", hint="leave one of them out")
+    if docker:
+        _note(settings, "--docker: no Docker engine is used; give an image of it as docker-archive:FILE "
+                        "(docker save -o FILE IMAGE)")  # fmt: skip
+    created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()) if sbom_current_time else ""
+    options = Options(_architecture(arch), decompress_kernel, "" if no_sbom else sbom_output, created)
+    sources = api.Sources(
+        settings.cache, settings.mirrors, settings.cert_files, offline, pull, debian_mirror,
+        log=lambda line: _note(settings, line),
+    )  # fmt: skip
+    if show_plan:
+        import json
+
+        planned = api.plan(config, sources.resolver(sources.store()), options)
+        click.echo(json.dumps(planned.to_json() | {"digest": planned.digest}, indent=2))
+        return
+    default_name = name or _base_name(files[-1])
+    if name and output:
+        raise InputError("--o and --name cannot be used together", hint="leave out --name")
+    artifact = api.build(
+        config, name=default_name, sources=sources, directory=directory, output=output, formats=formats,
+        options=options, compress=compress, level=level, threads=max(1, min(4, os.cpu_count() or 1)),
+    )  # fmt: skip
+    _summary(settings, artifact, time.monotonic() - started)
+
+
+def _check_input_tar(path: str, output: str, pull: bool, has_metadata: bool) -> None:
+    """LinuxKit's rules. What it does with the file, the cache does for every build."""
+    from linuxkit.errors import InputError
+
+    if pull:
+        raise InputError("cannot use --input-tar and --pull together", hint="leave one of them out")
+    if output and output != "-" and Path(path).absolute() == Path(output).absolute():
+        raise InputError("input-tar and output file cannot be the same", hint="give another --o")
+    if not Path(path).is_file():
+        raise InputError(f"--input-tar {path}: there is no such file", hint="leave it out: the cache is used anyway")
+    if not has_metadata:
+        raise InputError("--input-tar needs a files: entry with metadata:", hint="leave --input-tar out: what did not "
+                         "change since the last build comes from the cache anyway")  # fmt: skip
+
+
+def _architecture(text: str) -> str:
+    from linuxkit.api import ARCHITECTURES
+    from linuxkit.errors import InputError
+
+    names = {"x86_64": "amd64", "aarch64": "arm64"}
+    if not text:
+        text = os.uname().machine
+    text = names.get(text, text)
+    if text not in ARCHITECTURES:
+        raise InputError(f"unknown architecture '{text}'", hint=f"give --arch {' or '.join(ARCHITECTURES)}")
+    return text
+
+
+def _base_name(file: str) -> str:
+    if file == "-":
+        return "moby"
+    base = file.rsplit("/", 1)[-1].partition("?")[0]
+    return base.rpartition(".")[0] or base
+
+
+def _note(settings: Settings, line: str) -> None:
+    if settings.verbose >= 1:
+        click.echo(line, err=True)
+
+
+def _summary(settings: Settings, artifact: Artifact, seconds: float) -> None:
+    if settings.verbose < 1:
+        return
+    files = ", ".join(f"{file.path} ({_size(file.size)})" for file in artifact.files) or "standard output"
+    cached = f"{artifact.cached} of {artifact.segments} segments from the cache"
+    print(f"built {files} in {seconds:.1f} s: {cached}", file=sys.stderr)
+
+
+def _size(count: int) -> str:
+    if count < 10_000:
+        return f"{count} B"
+    if count < 1_000_000:
+        return f"{count / 1000:.0f} KB"
+    return f"{count / 1e6:.1f} MB" if count < 10_000_000 else f"{count / 1e6:.0f} MB"

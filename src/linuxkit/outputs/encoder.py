@@ -1,0 +1,167 @@
+"""Segments → encoded pieces, through the cache: what an archive is made of, ready to be put end to end.
+
+An encoded segment is cached under its key, the archive format, the encoder versions, the codec and its level; so a
+build in which one segment changed encodes that one, and a build in which nothing changed copies files. Layers that are
+needed are unpacked ahead, and segments encoded side by side, on two threads: decompression, hashing and compression
+all leave Python's lock to others. The bytes don't depend on the number of threads.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from linuxkit.encode import compress, cpio, tar
+from linuxkit.encode.compress import Codec, Compressor
+from linuxkit.encode.content import Sink
+from linuxkit.entry import Entry, digest_of
+from linuxkit.rootfs.content import Content
+from linuxkit.rootfs.segment import Segment
+
+KIND = "segments"
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A run of encoded bytes: a file in the cache, or `data`."""
+
+    name: str
+    size: int
+    path: Path | None = None
+    data: bytes = b""
+
+
+@dataclass(slots=True)
+class Counts:
+    """What the work came to, for the last line of a build."""
+
+    segments: int = 0
+    cached: int = 0
+    names: list[str] = field(default_factory=list)  # of those that were encoded
+
+
+class Encoder:
+    """Encodes segments.
+
+    Args:
+        threads: how many segments to work on at once.
+        log: takes a line about what is being worked on.
+    """
+
+    def __init__(self, content: Content, *, threads: int = 2, log: Callable[[str], None] = lambda line: None) -> None:
+        self._content, self._threads, self._log = content, max(1, threads), log
+        self._stop = threading.Event()
+        self.counts = Counts()
+
+    def tar(self, segments: Sequence[Segment]) -> list[Piece]:
+        """The segments as runs of tar members; tar.END is still to come."""
+        parts = (b"tar", b"%d" % tar.VERSION)
+        return self._pieces(segments, lambda s: (*parts, s.key.encode(), repr(s.origin).encode()), _write_tar)
+
+    def cpio(self, segments: Sequence[Segment], codec: Codec, level: int | None) -> list[Piece]:
+        """The segments as cpio archives for an initramfs, each compressed by itself. boot/ stays empty.
+
+        Raises:
+            InputError: the codec has no such level. HostError: it needs a package that is not installed.
+        """
+        level = compress.level_of(codec, level)
+        parts = (b"cpio", b"%d.%d" % (cpio.VERSION, compress.VERSION), codec.encode(), b"%d" % level)
+
+        def write(entries: Iterable[Entry], out: Sink) -> None:
+            with Compressor(out, codec, level) as packed:
+                cpio.write((e for e in entries if not e.path.startswith("boot/")), packed)
+
+        return self._pieces(segments, lambda s: (*parts, s.key.encode()), write)
+
+    def _pieces(
+        self,
+        segments: Sequence[Segment],
+        key_parts: Callable[[Segment], tuple[bytes, ...]],
+        write: Callable[[Iterable[Entry], Sink], None],
+    ) -> list[Piece]:
+        keys = [digest_of(key_parts(segment)) for segment in segments]
+        ready: list[Piece | Future[Piece]] = []
+        missing = []
+        for segment, key in zip(segments, keys, strict=True):
+            found = None if segment.generated else self._cached(segment, key)
+            if found is None:
+                missing.append(segment)
+            ready.append(found or Piece("", 0))
+        self.counts.segments += len(segments)
+        self.counts.cached += len(segments) - len(missing)
+        self.counts.names += [segment.name for segment in missing]
+        if all(segment.generated for segment in missing):
+            for n, segment in enumerate(segments):
+                if segment.generated:
+                    ready[n] = self._in_memory(segment, write)
+            return [p for p in ready if isinstance(p, Piece)]
+        with ThreadPoolExecutor(self._threads, thread_name_prefix="encode") as pool:
+            try:
+                unpacking: dict[str, Future[Any]] = {}
+                for n, (segment, key) in enumerate(zip(segments, keys, strict=True)):
+                    if segment not in missing:
+                        continue
+                    # first in, first out: what a segment waits for is running or done when its turn comes
+                    for layer, diff_id in segment.layers:
+                        if diff_id not in unpacking:
+                            unpacking[diff_id] = pool.submit(self._content.layers.entries, layer, diff_id)
+                    waits = [unpacking[diff_id] for _, diff_id in segment.layers]
+                    ready[n] = pool.submit(self._encode, segment, key, write, waits)
+                return [p if isinstance(p, Piece) else p.result() for p in ready]
+            except BaseException:
+                self._stop.set()
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
+
+    def _cached(self, segment: Segment, key: str) -> Piece | None:
+        path = self._content.derived.get(KIND, key)
+        return Piece(segment.name, path.stat().st_size, path) if path is not None else None
+
+    def _encode(
+        self, segment: Segment, key: str, write: Callable[[Iterable[Entry], Sink], None], waits: list[Future[Any]]
+    ) -> Piece:
+        for wait in waits:
+            wait.result()
+        if segment.generated:
+            return self._in_memory(segment, write)
+        self._log(segment.name)
+        with self._content.derived.put(KIND, key) as out:
+            _write_some(write, segment.entries(), _Stoppable(out, self._stop))
+        path = self._content.derived.path(KIND, key)
+        return Piece(segment.name, path.stat().st_size, path)
+
+    def _in_memory(self, segment: Segment, write: Callable[[Iterable[Entry], Sink], None]) -> Piece:
+        out = io.BytesIO()
+        _write_some(write, segment.entries(), out)
+        data = out.getvalue()
+        return Piece(segment.name, len(data), data=data)
+
+
+class _Stoppable:
+    """A Sink that ends the work of its thread when another one has failed."""
+
+    def __init__(self, out: Sink, stop: threading.Event) -> None:
+        self._out, self._stop = out, stop
+
+    def write(self, data: bytes, /) -> object:
+        if self._stop.is_set():
+            raise InterruptedError("another part of the build failed")
+        return self._out.write(data)
+
+
+def _write_tar(entries: Iterable[Entry], out: Sink) -> None:
+    tar.write(entries, out)
+
+
+def _write_some(write: Callable[[Iterable[Entry], Sink], None], entries: Iterable[Entry], out: Sink) -> None:
+    """Nothing at all for no entries, instead of an empty archive."""
+    walk = iter(entries)
+    first = next(walk, None)
+    if first is not None:
+        write(itertools.chain([first], walk), out)

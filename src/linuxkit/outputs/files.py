@@ -1,0 +1,154 @@
+"""The files a build writes: all of them whole, or none.
+
+Each is written under a temporary name beside its place and renamed when every one of them is complete. So a failure, a
+full disk or Ctrl-C leaves what was there before, and nothing else.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
+
+from linuxkit.errors import HostError, ImageError
+from linuxkit.oci.files import make_temporary, sweep
+from linuxkit.outputs.encoder import Piece
+
+CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A file that was written. `size` in bytes; `format` as given to --format."""
+
+    path: Path
+    size: int
+    format: str
+
+
+class Outputs:
+    """A context manager; what was written counts only when it ends without an exception."""
+
+    def __init__(self) -> None:
+        self._pending: list[tuple[BinaryIO, Path, Path, str]] = []
+        self.written: list[Written] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    @contextmanager
+    def open(self, path: Path, format_: str) -> Iterator[BinaryIO]:
+        """A new file that is going to be `path`.
+
+        Raises:
+            HostError: it cannot be made or written, with the reason.
+        """
+        with _named(path):
+            sweep(path.parent)
+            if path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, "there is a directory of that name")
+            if path.exists() and not stat.S_ISREG(path.stat().st_mode):
+                with open(path, "wb") as special:  # a device or a pipe: nothing to rename
+                    yield special
+                self.written.append(Written(path, 0, format_))
+                return
+            stream, temporary = make_temporary(path.parent)
+            self._pending.append((stream, temporary, path, format_))
+            yield stream
+            stream.flush()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                for stream, temporary, path, format_ in self._pending:
+                    with _named(path):
+                        size = stream.tell()
+                        temporary.replace(path)
+                    self.written.append(Written(path, size, format_))
+        finally:
+            for stream, temporary, _, _ in self._pending:
+                with suppress(OSError):
+                    temporary.unlink()
+                with suppress(OSError):  # what a full disk didn't take is thrown away with the file
+                    stream.close()
+
+
+@contextmanager
+def standard_output() -> Iterator[BinaryIO]:
+    """Standard output for bytes.
+
+    Raises:
+        HostError: it is a terminal.
+    """
+    if sys.stdout.isatty():
+        raise HostError("an image cannot be written to the terminal", hint="send it to a file or a pipe: --o - > FILE")
+    sys.stdout.flush()
+    yield sys.stdout.buffer
+    sys.stdout.buffer.flush()
+
+
+def put(pieces: Iterable[Piece], out: BinaryIO) -> int:
+    """Copy pieces to a file, end to end, by the kernel alone where it can. Returns the number of bytes.
+
+    Raises:
+        ImageError: a cached piece became shorter.
+    """
+    total = 0
+    for piece in pieces:
+        if piece.path is None:
+            out.write(piece.data)
+        else:
+            out.flush()
+            with open(piece.path, "rb", buffering=0) as source:
+                copied = _copy(source.fileno(), out, piece.size)
+            if copied != piece.size:
+                raise ImageError(f"{piece.path} became shorter while it was being copied", hint="run the build again")
+        total += piece.size
+    return total
+
+
+def _copy(source: int, out: BinaryIO, size: int) -> int:
+    done = 0
+    if hasattr(os, "copy_file_range"):
+        try:
+            while done < size and (n := os.copy_file_range(source, out.fileno(), size - done)):
+                done += n
+        except (OSError, ValueError) as e:
+            if isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+                raise
+        out.seek(0, os.SEEK_CUR) if out.seekable() else None
+    while done < size and (data := os.read(source, min(CHUNK, size - done))):
+        out.write(data)
+        done += len(data)
+    return done
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Give the failures of the file system a name and a way out."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as e:
+        if e.filename and Path(os.fsdecode(e.filename)).parent != path.parent:
+            raise  # about another file
+        hints = {
+            errno.ENOSPC: "free some space, or choose another disk with --dir",
+            errno.EDQUOT: "free some space, or choose another disk with --dir",
+            errno.EFBIG: "this place allows no file of that size (see ulimit -f); choose another one with --dir",
+            errno.ENOENT: f"make the directory first: mkdir -p {path.parent}",
+            errno.EISDIR: "choose another --name or --dir",
+            errno.ENOTDIR: "choose another place with --dir",
+        }
+        hint = hints.get(e.errno or 0, "check its owner and mode, or choose another place with --dir")
+        raise HostError(f"cannot write {path}: {(e.strerror or str(e)).lower()}", hint=hint) from e

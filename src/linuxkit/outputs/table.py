@@ -1,0 +1,131 @@
+"""The table of output formats, and where their files go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from linuxkit.errors import InputError
+from linuxkit.outputs.archive import write_docker, write_tar
+from linuxkit.outputs.build import Build
+from linuxkit.outputs.files import Outputs, Written, standard_output
+from linuxkit.outputs.initrd import write_kernel_initrd, write_tar_kernel_initrd
+
+DEFAULT, DEFAULT_STREAM = "kernel+initrd", "tar"
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A value of --format. Exactly one of `stream` and `write` is set.
+
+    suffix  of a streamed format's default file.
+    stream  writes the whole output to one stream.
+    write   writes files whose names start with a base.
+    """
+
+    name: str
+    summary: str
+    suffix: str = ""
+    stream: Callable[[Build, BinaryIO], None] | None = None
+    write: Callable[[Build, Path, Outputs, str], None] | None = None
+
+
+FORMATS = {
+    f.name: f
+    for f in (
+        Format("docker", "the root filesystem with a Dockerfile, for docker build -", ".docker", write_docker),
+        Format("kernel+initrd", "NAME-kernel, NAME-initrd.img and NAME-cmdline", write=write_kernel_initrd),
+        Format("tar", "the root filesystem, one archive", ".tar", write_tar),
+        Format("tar-kernel-initrd", "kernel, initrd.img and cmdline in one tar", write=write_tar_kernel_initrd),
+    )
+}
+#: Formats of LinuxKit that are not made here (yet).
+MISSING = frozenset((
+    "aws", "dynamic-vhd", "gcp", "iso-bios", "iso-efi", "iso-efi-initrd", "kernel+erofs", "kernel+iso",
+    "kernel+squashfs", "qcow2-bios", "qcow2-efi", "raw-bios", "raw-efi", "rpi3", "vhd", "vmdk",
+))  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where the outputs of a build go: `output` is one file or "-"; else files named `name` in `directory`."""
+
+    formats: tuple[Format, ...]
+    output: str = ""
+    directory: Path = Path()
+    name: str = ""
+
+
+def choose(names: Sequence[str], output: str, directory: Path | None, name: str, default_name: str) -> Target:
+    """LinuxKit's rules for --format, --o, --dir and --name.
+
+    Args:
+        names: of formats, as given; each may be a list with commas.
+        output: --o; "" when absent.
+        directory, name: None and "" when absent.
+        default_name: what files are called without --name.
+
+    Raises:
+        InputError: the flags contradict each other or a format isn't known.
+    """
+    chosen = [part.strip() for text in names for part in text.split(",") if part.strip()]
+    chosen = list(dict.fromkeys(chosen)) or [DEFAULT_STREAM if output else DEFAULT]
+    formats = [_format(text) for text in chosen]
+    streamed = [f.name for f in formats if f.stream]
+    if streamed and len(formats) > 1:
+        raise InputError(f"format {streamed[0]} must be the only one", hint="build the others in another run: "
+                         "what they share comes from the cache")  # fmt: skip
+    if output:
+        if len(formats) > 1:
+            raise InputError("--o takes one format only", hint="use --dir and --name")
+        if not streamed:
+            raise InputError(f"--o is for a format that is one stream ({', '.join(_streams())}), not {formats[0].name}",
+                             hint="use --dir and --name")  # fmt: skip
+        for flag, given in (("--name", name), ("--dir", directory)):
+            if given:
+                raise InputError(f"--o and {flag} cannot be used together", hint=f"leave out {flag}")
+    base = name or default_name
+    if not output and (not base or "/" in base or base in (".", "..")):
+        raise InputError(f"'{base}' cannot be the name of a file", hint="use --dir for the directory")
+    return Target(tuple(formats), output, directory or Path(), base)
+
+
+def write(build: Build, target: Target) -> list[Written]:
+    """Write every output.
+
+    Raises:
+        HostError: a place can't be written; nothing of this build stays there then.
+    """
+    if target.output == "-":
+        stream = target.formats[0].stream
+        assert stream is not None
+        with standard_output() as out:
+            stream(build, out)
+        return []
+    with Outputs() as outputs:
+        for format_ in target.formats:
+            if format_.stream is not None:
+                path = Path(target.output) if target.output else target.directory / (target.name + format_.suffix)
+                with outputs.open(path, format_.name) as out:
+                    format_.stream(build, out)
+            elif format_.write is not None:
+                format_.write(build, target.directory / target.name, outputs, format_.name)
+    return outputs.written
+
+
+def _format(name: str) -> Format:
+    if name in FORMATS:
+        return FORMATS[name]
+    if name in MISSING:
+        raise InputError(f"format {name} is not made by this version", hint=f"there are {', '.join(FORMATS)}")
+    import difflib
+
+    close = difflib.get_close_matches(name, FORMATS, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(FORMATS)}"
+    raise InputError(f"unknown format '{name}'", hint=hint)
+
+
+def _streams() -> list[str]:
+    return [f.name for f in FORMATS.values() if f.stream]

@@ -1,0 +1,102 @@
+"""onboot, onshutdown and services → bundles: layout, config.json and runtime.json; and the boot plan. Pure.
+
+    writable   <bundle>/lower/  the image     + config.json, tmp/, rootfs/, runtime.json      overlay at boot
+    read-only  <bundle>/rootfs/ the image     + config.json, runtime.json                     bind mount at boot
+
+The first bundle of a build that uses an image holds its tree; the others point to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from linuxkit.config.model import Config, Container, Mount, Volume
+from linuxkit.errors import InputError, Problem
+from linuxkit.oci.media import Image
+from linuxkit.plan.model import BundlePlan, PlannedFile, Tree, VolumePlan
+from linuxkit.runtime.label import merge_settings, settings_from_label
+from linuxkit.runtime.oci_spec import oci_spec
+from linuxkit.runtime.runtime_spec import runtime_spec
+
+SECTIONS = ("onboot", "onshutdown", "services")
+
+
+def plan_bundles(config: Config, images: Mapping[str, Image], ids: Mapping[str, int]) -> tuple[BundlePlan, ...]:
+    """All bundles, in the order onboot, onshutdown, services.
+
+    Raises:
+        InputError: settings, or an image's label, are not right; `problems` has the faults of all containers.
+    """
+    owners: dict[str, str] = {}  # image → where its tree is
+    volumes = {volume.name: volume for volume in config.volumes}
+    bundles, failed = [], []
+    for section in SECTIONS:
+        containers: Sequence[Container] = getattr(config, section)
+        for number, container in enumerate(containers):
+            try:
+                bundles.append(_bundle(section, number, container, images[container.image], ids, volumes, owners))
+            except InputError as e:
+                failed.append(e)
+    if len(failed) > 1:
+        every = [problem for e in failed for problem in e.problems or [Problem(e.message, hint=e.hint)]]
+        raise InputError(f"{len(failed)} containers cannot work", problems=list(dict.fromkeys(every)))
+    if failed:
+        raise failed[0]
+    return tuple(bundles)
+
+
+def _bundle(
+    section: str, number: int, container: Container, image: Image, ids: Mapping[str, int],
+    volumes: Mapping[str, Volume], owners: dict[str, str],
+) -> BundlePlan:  # fmt: skip
+    directory = container_directory(section, number, container)
+    origin = (container.image, f"{section}[{number}]")
+    settings = merge_settings(container.settings, settings_from_label(image.config.labels, container.image))
+    readonly = bool(settings.readonly)
+    root, tree = owners.get(container.image), None
+    if root is None:
+        root = owners[container.image] = f"{directory}/" + ("rootfs" if readonly else "lower")
+        tree = Tree(image, root, origin, bundle=True)
+    spec = oci_spec(container, settings, image.config, ids, volumes)
+    runtime = runtime_spec(settings, rootfs_mounts(directory, root, readonly))
+    return BundlePlan(
+        section, container.name, directory, origin, readonly, spec, runtime, tree, settings.restart, settings.onfail
+    )
+
+
+def container_directory(section: str, number: int, container: Container) -> str:
+    """Where a container's bundle is in the image.
+
+    Raises:
+        InputError: the name would lead out of its directory.
+    """
+    name = container.name
+    if name.startswith("/") or not name or any(part in ("", ".", "..") for part in name.split("/")):
+        raise InputError(f"{section}[{number}].name: '{name}' cannot be the name of a directory",
+                         hint="use letters, digits, '-' and '_'")  # fmt: skip
+    return f"containers/{section}/" + (name if section == "services" else f"{number:03d}-{name}")
+
+
+def rootfs_mounts(directory: str, root: str, readonly: bool) -> tuple[Mount, ...]:
+    """What the guest mounts so that a bundle has its root filesystem."""
+    rootfs = f"/{directory}/rootfs"
+    if readonly:
+        return (Mount(rootfs, source=f"/{root}", options=("bind",)),)
+    tmp = f"/{directory}/tmp"
+    return (
+        Mount(tmp, "tmpfs", "tmpfs"),
+        Mount(tmp, options=("remount", "private")),
+        Mount(rootfs, "overlay", "overlay", (f"lowerdir=/{root}", f"upperdir={tmp}/upper", f"workdir={tmp}/work")),
+    )
+
+
+def guest_files(
+    config: Config, volumes: Sequence[VolumePlan], bundles: Sequence[BundlePlan]
+) -> tuple[PlannedFile, ...]:
+    """What our own guest reads: etc/linuxkit/plan, and a config.json for containerd for each service."""
+    raise NotImplementedError
+
+
+def _absolute(spec: dict[str, Any], directory: str) -> dict[str, Any]:
+    return spec | {"root": spec["root"] | {"path": f"/{directory}/rootfs"}}

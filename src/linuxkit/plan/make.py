@@ -1,0 +1,100 @@
+"""Config + pinned images + options → BuildPlan. Pure.
+
+    Config ─┐
+    images ─┼─► make_plan ─► BuildPlan ─► to_json (build --plan), digest (names the build), segment keys
+    files  ─┘
+
+No network, clock, environment or disk: what had to be read (the digest of a file's source) is passed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from linuxkit.config.model import Config, Kernel, Volume, VolumeFormat
+from linuxkit.errors import InputError
+from linuxkit.oci.media import Image
+from linuxkit.plan.containers import guest_files, plan_bundles
+from linuxkit.plan.files import plan_files
+from linuxkit.plan.model import (
+    BuildPlan,
+    KernelPlan,
+    Options,
+    PlannedFile,
+    SbomPlan,
+    SourceFile,
+    Tree,
+    VolumePlan,
+)
+from linuxkit.runtime.ids import id_map
+
+#: Image label of an init image that reads the boot plan, and its value.
+GUEST_LABEL, GUEST_PLAN = "org.linuxkit.guest", "plan/1"
+
+
+def make_plan(
+    config: Config,
+    images: Mapping[str, Image],
+    sources: Mapping[str, SourceFile],
+    metadata: Mapping[str, bytes],
+    options: Options,
+) -> BuildPlan:
+    """Decide everything.
+
+    Args:
+        images: every image of the configuration, by the text that stands in the YAML.
+        sources: `source:` of every file that exists, by its text.
+        metadata: the rendered configuration by kind, for `metadata:` files.
+
+    Raises:
+        InputError: the configuration contradicts itself or an image's label.
+    """
+    ids = id_map(config)
+    init = tuple(
+        Tree(images[item.image], "", (item.image, f"init[{n}]")) for n, item in enumerate(config.init)
+    )
+    volumes = tuple(_volume(volume, n, images) for n, volume in enumerate(config.volumes))
+    bundles = plan_bundles(config, images, ids)
+    files = plan_files(config.files, sources, metadata, ids)
+    kernel = _kernel(config.kernel, images, options)
+    guest: tuple[PlannedFile, ...] = ()
+    if any(tree.image.config.labels.get(GUEST_LABEL) == GUEST_PLAN for tree in init):
+        guest = guest_files(config, volumes, bundles)
+    sbom = None
+    if options.sbom:
+        trees = [*init, *(v.tree for v in volumes if v.tree), *(b.tree for b in bundles if b.tree)]
+        listed = [("", kernel.image)] if kernel else []
+        listed += [(tree.prefix, tree.image) for tree in trees]
+        sbom = SbomPlan(_sbom_path(options.sbom), options.sbom_created, tuple(listed))
+    return BuildPlan(options.architecture, kernel, init, volumes, bundles, guest, files, sbom)
+
+
+def _kernel(kernel: Kernel, images: Mapping[str, Image], options: Options) -> KernelPlan | None:
+    if not kernel.image:
+        return None
+    tar = "" if kernel.tar == "none" else kernel.tar
+    return KernelPlan(
+        images[kernel.image], kernel.cmdline, kernel.binary or "kernel", tar, kernel.ucode, options.decompress_kernel,
+        (kernel.image, "kernel"),
+    )  # fmt: skip
+
+
+def _volume(volume: Volume, number: int, images: Mapping[str, Image]) -> VolumePlan:
+    directory = f"containers/volumes/{volume.name}"
+    location = f"volume[{number}]"
+    origin = (volume.image or "empty", location)
+    tree = layout = None
+    if volume.image and volume.format is VolumeFormat.OCI:
+        layout = images[volume.image]
+    elif volume.image:
+        tree = Tree(images[volume.image], f"{directory}/lower", origin)
+    return VolumePlan(
+        volume.name, directory, origin, ("linuxkit.volumes", location), volume.readonly, tree, layout, volume.platforms
+    )
+
+
+def _sbom_path(text: str) -> str:
+    path = text.lstrip("/")
+    if not path or ".." in path.split("/"):
+        raise InputError(f"'{text}' is no place for the SBOM", hint="give a file name, such as sbom.spdx.json")
+    return path

@@ -1,0 +1,157 @@
+"""The BuildPlan: everything that decides the bytes of a build, as frozen dataclasses. Pure, and JSON-able."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from linuxkit.config.model import OnFail, Restart
+from linuxkit.entry import Kind
+from linuxkit.oci.media import Image
+
+#: Raise it when the same inputs give other bytes.
+VERSION = 1
+SBOM_NAME = "sbom.spdx.json"
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """A file of the build host that `files:` names, as it was when the plan was made."""
+
+    path: str
+    size: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line decides about the content.
+
+    sbom            path of the SBOM in the image; empty leaves it out.
+    sbom_created    when it says it was made, RFC 3339; empty is LinuxKit's fixed time.
+    """
+
+    architecture: str = "amd64"
+    decompress_kernel: bool = False
+    sbom: str = SBOM_NAME
+    sbom_created: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """An image's filesystem, laid out below `prefix` ("" is the root)."""
+
+    image: Image
+    prefix: str
+    origin: tuple[str, str]
+    bundle: bool = False  # a container's root: its own resolv.conf instead of the link to /run
+
+
+@dataclass(frozen=True, slots=True)
+class KernelPlan:
+    image: Image
+    cmdline: str
+    binary: str
+    tar: str  # "": no modules
+    ucode: str
+    decompress: bool
+    origin: tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class VolumePlan:
+    name: str
+    directory: str
+    origin: tuple[str, str]  # of the image's entries, or of the blank volume
+    own_origin: tuple[str, str]  # of tmp/ and merged/
+    readonly: bool = False
+    tree: Tree | None = None
+    layout: Image | None = None  # format oci: the whole image as an OCI layout
+    platforms: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BundlePlan:
+    """A container: its directory, its two JSON files, and its tree unless an earlier bundle has the same image."""
+
+    section: str  # onboot, onshutdown, services
+    name: str
+    directory: str
+    origin: tuple[str, str]
+    readonly: bool
+    config: dict[str, Any]
+    runtime: dict[str, Any]
+    tree: Tree | None = None
+    restart: Restart | None = None
+    onfail: OnFail | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedFile:
+    """One node of `files:`, or one that the builder adds. Content is `data`, or that of `source`."""
+
+    path: str
+    kind: Kind
+    mode: int
+    uid: int = 0
+    gid: int = 0
+    target: str = ""
+    data: bytes = b""
+    source: SourceFile | None = None
+    origin: tuple[str, str] = ("", "")
+
+
+@dataclass(frozen=True, slots=True)
+class SbomPlan:
+    path: str
+    created: str
+    images: tuple[tuple[str, Image], ...]  # prefix, image
+
+
+@dataclass(frozen=True, slots=True)
+class BuildPlan:
+    architecture: str
+    kernel: KernelPlan | None
+    init: tuple[Tree, ...]
+    volumes: tuple[VolumePlan, ...]
+    bundles: tuple[BundlePlan, ...]
+    guest: tuple[PlannedFile, ...]
+    files: tuple[PlannedFile, ...]
+    sbom: SbomPlan | None
+    version: int = field(default=VERSION)
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan as JSON values; contents of files appear as digest and size."""
+        value = _jsonable(self)
+        assert isinstance(value, dict)
+        return value
+
+    @property
+    def digest(self) -> str:
+        """`sha256:<hex>` of the plan: two builds with the same digest write the same bytes."""
+        return f"sha256:{hashlib.sha256(canonical(self.to_json())).hexdigest()}"
+
+
+def canonical(value: Any) -> bytes:
+    """JSON that is the same for equal values."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return {"sha256": hashlib.sha256(value).hexdigest(), "size": len(value)}
+    if isinstance(value, str | int | float | bool | None):
+        return value
+    if isinstance(value, Mapping):
+        return {str(k): _jsonable(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_jsonable(v) for v in value]
+    if isinstance(value, Image):
+        return {
+            "reference": value.reference, "digest": value.digest, "platform": str(value.platform),
+            "layers": [layer.digest for layer in value.layers], "index": value.index.digest if value.index else None,
+        }  # fmt: skip
+    return {name: _jsonable(getattr(value, name)) for name in value.__dataclass_fields__}

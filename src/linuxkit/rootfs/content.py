@@ -1,0 +1,89 @@
+"""Where a plan's bytes come from: layers, blobs and files of the build host."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO
+
+from linuxkit.entry import Entry
+from linuxkit.errors import HostError
+from linuxkit.oci.media import Descriptor, Image
+
+if TYPE_CHECKING:
+    from linuxkit.oci.derived import Derived
+    from linuxkit.oci.layer import LayerCache
+    from linuxkit.oci.store import Store
+
+
+class Content:
+    """The store and the derived cache, as the assembly uses them. Safe for several threads."""
+
+    def __init__(self, store: Store, derived: Derived) -> None:
+        self.store, self.derived = store, derived
+        self._layers: LayerCache | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def layers(self) -> LayerCache:
+        """Made on first use: a rebuild that finds everything in the cache never needs it."""
+        with self._lock:
+            if self._layers is None:
+                from linuxkit.oci.layer import LayerCache
+
+                self._layers = LayerCache(self.store, self.derived)
+            return self._layers
+
+    def tree(self, image: Image) -> list[Entry]:
+        """An image's layers, merged.
+
+        Raises:
+            ImageError: a layer is missing, damaged, or leads out of its root.
+        """
+        from linuxkit.oci.merge import merge_layers
+
+        return merge_layers(self.layers.image_entries(image), where=image.reference)
+
+
+def layers_of(image: Image) -> tuple[tuple[Descriptor, str], ...]:
+    """The layers of an image, each with its diff_id, bottom first."""
+    return tuple(zip(image.layers, image.config.diff_ids, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class HostFile:
+    """A Source: a file of the build host that must still be what it was when the build was planned."""
+
+    path: str
+    size: int
+    digest: str
+
+    def open(self) -> BinaryIO:
+        return io.BufferedReader(_Checked(self))
+
+
+class _Checked(io.RawIOBase):
+    """Reads a file and compares its digest at the end."""
+
+    def __init__(self, source: HostFile) -> None:
+        self._source = source
+        self._raw = open(source.path, "rb", buffering=0)  # noqa: SIM115  closed with this object
+        self._hash = hashlib.sha256()
+        self._left = source.size
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        got: int = self._raw.readinto(memoryview(buffer)[: self._left]) or 0
+        self._hash.update(memoryview(buffer)[:got])
+        self._left -= got
+        if self._left == 0 and got and f"sha256:{self._hash.hexdigest()}" != self._source.digest:
+            raise HostError(f"{self._source.path} changed while it was being read", hint="run the build again")
+        return got
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
