@@ -1,4 +1,4 @@
-"""Writing an image out of the store as a tar archive: an OCI layout, what `docker load` takes, or its root filesystem."""
+"""Writing an image out of the store as a tar: an OCI layout, what `docker load` takes, or its root filesystem."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from typing import Protocol
 from linuxkit.errors import ImageError, InputError, NetworkError
 from linuxkit.oci.media import Image, Platform
 from linuxkit.oci.reference import Reference, parse_reference
-from linuxkit.oci.store import Store
+from linuxkit.oci.store import REF_NAME, Store
 
 
 class Source(Protocol):
@@ -84,7 +84,8 @@ class Resolver:
         found = self._store.find_reference(ref)
         if found is not None:
             try:
-                return self._store.image(found, ref.text, platform)
+                name = ref.text if ref.digest else found.annotations.get(REF_NAME, ref.text)
+                return self._store.image(found, name, platform)
             except ImageError:
                 if self._registry is None:
                     raise  # else: another platform was pulled before, or the copy here is damaged

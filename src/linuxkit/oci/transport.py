@@ -1,0 +1,252 @@
+"""HTTP for the whole project: the only module that opens a socket to the network.
+
+Every request has a time limit, every body a size limit. Redirects are followed here, by rules: never from https to
+http, and credentials stay with the host they were meant for. What a message shows of a URL has no user, password or query.
+"""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+from linuxkit.errors import HostError, InputError, NetworkError
+
+CONNECT_TIMEOUT = 15.0  # seconds
+READ_TIMEOUT = 60.0  # seconds without a byte
+MAX_REDIRECTS = 5
+ATTEMPTS = 4
+MAX_WAIT = 30.0  # seconds of a Retry-After that we are ready to sit through
+CHUNK = 256 << 10
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+TEMPORARY = frozenset({408, 429, 500, 502, 503, 504})
+
+
+class Transport:
+    """Makes requests.
+
+    Args:
+        cert_files: PEM files whose certificates are trusted beside the system's.
+        environment: where http_proxy, https_proxy, all_proxy and no_proxy are looked up, in either case.
+        sleep: waits between attempts; tests put in their own.
+    """
+
+    def __init__(self, *, cert_files: Sequence[Path] = (), environment: Mapping[str, str] | None = None,
+                 sleep: Callable[[float], None] = time.sleep, read_timeout: float = READ_TIMEOUT) -> None:  # fmt: skip
+        self._certs, self._sleep, self._read_timeout = tuple(cert_files), sleep, read_timeout
+        self._environment = {k.lower(): v for k, v in (environment or {}).items() if v}
+        self._pools: dict[str, Any] = {}
+        self._context: ssl.SSLContext | None = None
+
+    def get(self, url: str, headers: Mapping[str, str] | None = None) -> Response:
+        """The response to a GET, whatever its status, its body unread. Temporary failures are tried again.
+
+        Raises:
+            NetworkError: nobody answered, or only with failures of the connection.
+            InputError: `url` is not an http or https URL.
+        """
+        wait = 0.5
+        for attempt in range(1, ATTEMPTS + 1):
+            last = attempt == ATTEMPTS
+            try:
+                response = self._follow(url, dict(headers or {}))
+                if response.status not in TEMPORARY or last:
+                    return response
+                pause = max(wait, response.retry_after)
+                response.close()
+                if pause > MAX_WAIT:
+                    return self._follow(url, dict(headers or {}))
+            except NetworkError as e:
+                if last or not e.temporary:
+                    raise
+                pause = wait
+            self._sleep(pause)
+            wait *= 2
+        raise AssertionError("unreachable")
+
+    def _follow(self, url: str, headers: dict[str, str]) -> Response:
+        for _ in range(MAX_REDIRECTS + 1):
+            response = self._once(url, headers)
+            target = response.headers.get("location", "")
+            if response.status not in _REDIRECTS or not target:
+                return response
+            response.close()
+            following = urljoin(url, target)
+            old, new = urlsplit(url), urlsplit(following)
+            if new.scheme not in ("http", "https") or (old.scheme == "https" and new.scheme != "https"):
+                raise NetworkError(f"{redact(url)} redirects to {redact(following)}, which is not https")
+            if (old.scheme, old.netloc) != (new.scheme, new.netloc):
+                headers = {k: v for k, v in headers.items() if k.lower() != "authorization"}
+            url = following
+        raise NetworkError(f"{redact(url)}: more than {MAX_REDIRECTS} redirects")
+
+    def _once(self, url: str, headers: dict[str, str]) -> Response:
+        import urllib3
+
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise InputError(f"'{redact(url)}' is not an http or https URL")
+        try:
+            raw = self._pool(parts.scheme, parts.hostname).request(
+                "GET", url, headers={"User-Agent": "linuxkit", "Accept-Encoding": "identity", **headers},
+                redirect=False, retries=False, preload_content=False, decode_content=False,
+                timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT, read=self._read_timeout),
+            )  # fmt: skip
+        except (urllib3.exceptions.HTTPError, OSError) as e:
+            raise _network_error(url, e) from e
+        return Response(url, raw.status, {k.lower(): v for k, v in raw.headers.items()}, raw)
+
+    def _pool(self, scheme: str, host: str) -> Any:
+        import urllib3
+
+        proxy = self._proxy(scheme, host)
+        if proxy not in self._pools:
+            options: dict[str, Any] = {"ssl_context": self._ssl(), "maxsize": 4}
+            self._pools[proxy] = urllib3.ProxyManager(proxy, **options) if proxy else urllib3.PoolManager(**options)
+        return self._pools[proxy]
+
+    def _proxy(self, scheme: str, host: str) -> str:
+        proxy = self._environment.get(f"{scheme}_proxy") or self._environment.get("all_proxy", "")
+        if proxy and "://" not in proxy:
+            proxy = f"http://{proxy}"
+        excluded = [p.strip().lower() for p in self._environment.get("no_proxy", "").split(",")]
+        name = "." + host.lower()
+        direct = is_loopback(host) or "*" in excluded
+        return "" if direct or any(name.endswith("." + p.lstrip("*.")) for p in excluded if p) else proxy
+
+    def _ssl(self) -> ssl.SSLContext:
+        if self._context is None:
+            self._context = ssl.create_default_context()
+            for path in self._certs:
+                try:
+                    self._context.load_verify_locations(cafile=str(path))
+                except (OSError, ssl.SSLError) as e:
+                    raise HostError(f"cannot read the certificate file {path}: {e.strerror or e}",
+                                    hint="--cert-file takes PEM certificates") from e  # fmt: skip
+        return self._context
+
+
+@dataclass
+class Response:
+    """An answer whose body is read in pieces. A context manager, so that the connection goes back."""
+
+    url: str
+    status: int
+    headers: Mapping[str, str]  # names in lower case
+    raw: Any
+
+    def __enter__(self) -> Response:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None,
+                 ) -> None:  # fmt: skip
+        self.close()
+
+    @property
+    def retry_after(self) -> float:
+        """Seconds that the server asks to wait; 0 when it does not say, or says it as a date."""
+        text = self.headers.get("retry-after", "")
+        return float(text) if text.isascii() and text.isdigit() and len(text) < 8 else 0.0
+
+    def pieces(self) -> Iterator[bytes]:
+        """The body as it comes. The caller stops when it has enough.
+
+        Raises:
+            NetworkError: the connection broke, or the body is shorter than announced.
+        """
+        import urllib3
+
+        count = 0
+        try:
+            while piece := self.raw.read(CHUNK):
+                count += len(piece)
+                yield piece
+        except (urllib3.exceptions.HTTPError, OSError) as e:
+            raise _network_error(self.url, e) from e
+        announced = self.headers.get("content-length", "")
+        if announced.isdigit() and count < int(announced):
+            raise NetworkError(f"{redact(self.url)}: the connection ended after {count} of {announced} bytes",
+                               temporary=True)  # fmt: skip
+
+    def read(self, limit: int) -> bytes:
+        """The whole body.
+
+        Raises:
+            NetworkError: it is larger than `limit` bytes, or the connection broke.
+        """
+        parts, total = [], 0
+        for piece in self.pieces():
+            total += len(piece)
+            if total > limit:
+                raise NetworkError(f"{redact(self.url)}: the answer is larger than {limit} bytes")
+            parts.append(piece)
+        return b"".join(parts)
+
+    def close(self) -> None:
+        """Drop the connection if the body was not read to its end; a half-read one cannot be used again."""
+        self.raw.close()
+        self.raw.release_conn()
+
+
+def get_url(url: str, limit: int, transport: Transport | None = None) -> bytes:
+    """The body behind a URL, for YAML files given as one.
+
+    Raises:
+        NetworkError: it cannot be fetched, or is larger than `limit` bytes.
+    """
+    with (transport or Transport()).get(url) as response:
+        if response.status != 200:
+            raise NetworkError(f"{redact(url)}: the server answers {response.status}")
+        return response.read(limit)
+
+
+def redact(url: str) -> str:
+    """A URL fit for messages: no user, no password, no query, not too long."""
+    try:
+        parts = urlsplit(url)
+        host = f"[{parts.hostname}]" if parts.hostname and ":" in parts.hostname else parts.hostname or ""
+        text = f"{parts.scheme}://{host}{f':{parts.port}' if parts.port else ''}{parts.path}"
+    except ValueError:
+        return "(unreadable URL)"
+    return text if len(text) <= 200 else text[:199] + "…"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address is this machine, where http is good enough."""
+    bare = host.strip("[]").lower()
+    return bare in ("localhost", "::1") or bare.endswith(".localhost") or (
+        bare.startswith("127.") and bare.replace(".", "").isdigit()
+    )  # fmt: skip
+
+
+def _network_error(url: str, error: BaseException) -> NetworkError:
+    from urllib3 import exceptions as x
+
+    host = urlsplit(url).netloc.rpartition("@")[2]
+    reason: BaseException = error
+    if isinstance(error, x.ProxyError):
+        reason = error.original_error
+        return NetworkError(f"the proxy for {host} cannot be used: {_text(reason)}", hint="see http_proxy and no_proxy")
+    if isinstance(reason, x.NameResolutionError):
+        return NetworkError(f"the host {host} is not known", hint="check the name, or the network; --mirror URL goes "
+                            "through another registry", temporary=False)  # fmt: skip
+    if isinstance(reason, x.SSLError | ssl.SSLError):
+        return NetworkError(f"no secure connection to {host}: {_text(reason)}",
+                            hint="--cert-file FILE trusts another authority")  # fmt: skip
+    if isinstance(reason, x.TimeoutError | TimeoutError):
+        return NetworkError(f"{host} does not answer in time", temporary=True)
+    if isinstance(reason, x.NewConnectionError | ConnectionError):
+        return NetworkError(f"{host} cannot be reached: {_text(reason)}", hint="check the network; --mirror URL goes "
+                            "through another registry", temporary=True)  # fmt: skip
+    return NetworkError(f"{host} did not answer properly: {_text(reason)}", temporary=True)
+
+
+def _text(error: BaseException) -> str:
+    text = str(error.args[-1] if error.args else error).splitlines()
+    line = text[0] if text else type(error).__name__
+    return line.rsplit(": ", 1)[-1][:160] or type(error).__name__
