@@ -1,0 +1,90 @@
+/* The parts of /usr/bin/service. */
+#pragma once
+
+#include "plan.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/types.h>
+
+#define STATE_DIR "/run/linuxkit"
+#define CONTROL_SOCKET STATE_DIR "/service.sock"
+#define CONTAINERD_NAMESPACE "services.linuxkit"
+#define CONTAINERD_SOCKET "/run/containerd/containerd.sock"
+#define TAIL_LINES 10
+#define ERROR_MAX 300
+
+/* --- prepare.c: what a container needs around it. 0, or -1 with the reason in `error`. */
+int prepare_files(const struct container *container, char error[static ERROR_MAX]);
+int prepare_process(const struct container *container, pid_t pid, char error[static ERROR_MAX]);
+bool needs_process(const struct container *container); /* is there anything for prepare_process() */
+void undo_files(const struct container *container);    /* unmounts the bundle's root and scratch space */
+int prepare_volumes(const struct plan *plan);          /* how many failed */
+
+/* --- netlink.c */
+int net_interface(const struct interface *wanted, pid_t pid, char error[static ERROR_MAX]);
+
+/* --- runtime.c: the OCI runtime's command lines */
+struct runtime {
+    const char *path; /* NULL: there is none */
+    bool debug;       /* linuxkit.runc_debug=1 */
+};
+#define RUNTIME_ARGS 12
+struct runtime runtime_find(void);
+/* `verb` is run, run-detached, create, start or delete; the pid goes to STATE_DIR/NAME.pid. */
+void runtime_args(const struct runtime *runtime, const char *verb, const struct container *container,
+                  const char *pid_file, const char *argv[RUNTIME_ARGS]);
+char *pid_file_of(const struct container *container);
+
+/* --- logs.c */
+struct tail {
+    char *text[2];
+    const char *lines[TAIL_LINES];
+    size_t count;
+};
+int log_open(const char *path, bool truncate); /* /dev/null when it can't be written */
+void log_cap(const char *path, size_t limit);  /* longer: the content moves to PATH.1 and the file starts anew */
+/* The last lines of the second file, filled up with the first one's in front. */
+void tail_read(struct tail *tail, const char *out, const char *err);
+void tail_free(struct tail *tail);
+#define scoped_tail __attribute__((cleanup(tail_free))) struct tail
+int logger_main(const char *name); /* containerd's logging program for a service */
+
+/* --- policy.c: when to start again */
+struct policy {
+    unsigned failures; /* quick ends in a row */
+};
+/* Seconds until the next start, or -1 for never. `healthy` is how long the service ran. */
+double policy_next(struct policy *policy, enum restart restart, int status, double healthy);
+
+/* --- once.c: onboot and onshutdown */
+int run_containers(const struct plan *plan, enum kind kind);
+
+/* --- supervisor.c */
+int supervise(const struct plan *plan, bool containerd);
+
+/* --- containerd.c */
+struct containerd {
+    pid_t pid;
+    double since, due; /* due: when to start it again; 0: runs */
+    struct policy policy;
+};
+int containerd_start(struct containerd *containerd);
+int containerd_wait(struct containerd *containerd, double seconds); /* until its socket answers */
+bool containerd_has_past(void);                        /* did an earlier boot leave containers on a kept disk */
+void containerd_forget(const struct plan *plan);       /* removes them */
+const char *namespace_of(const struct container *container);
+/* `verb` is run, start, delete or kill. The strings that are made live in `made`. */
+struct command {
+    const char *argv[24];
+    char *made[4];
+    size_t argc, made_count;
+};
+void containerd_args(struct command *command, const char *verb, const struct container *container,
+                     const char *pid_file);
+void command_free(struct command *command);
+int hook_main(const struct plan *plan, const char *name); /* createRuntime hook: the state comes on standard input */
+
+/* --- control.c: service start|stop|restart|status */
+int control_listen(void);
+int control_ask(const char *verb, const char *name);

@@ -1,0 +1,19 @@
+/* What PID 1 prepares before init.d: root, mounts, modules, network, identity. */
+#pragma once
+
+#include <stdbool.h>
+
+void root_move(void);           /* initramfs: give `/` a mount of its own that can be pivoted away */
+void root_protect(void);        /* remount read-only */
+void mount_early(void);         /* /proc /run /tmp /var /dev /sys and what belongs to them */
+void mount_cgroups(void);       /* v2, or v1 by linuxkit.unified_cgroup_hierarchy=0 */
+void share_mounts(void);        /* rshared from / down */
+void make_var(void);
+void make_device_links(void);
+void link_ports(void);          /* /dev/virtio-ports/NAME */
+unsigned coldplug(void);        /* loads modules for what is there; returns how many */
+void set_clock(void);           /* from /dev/rtc0, when the kernel did not */
+void loopback_up(void);
+void set_limits(void);
+void set_hostname(void);
+void make_resolv_target(void);

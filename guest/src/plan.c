@@ -1,0 +1,269 @@
+#include "plan.h"
+#include "util.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#define FIELDS 8
+#define PLAN_LIMIT (4 << 20)
+
+/* One line of the file; fields[0] is its word. */
+struct line {
+    char *fields[FIELDS];
+    size_t count;
+};
+
+/* Undoes \\ \t \n in place; false on any other escape. */
+static bool unescape(char *text)
+{
+    char *to = text;
+    for (const char *at = text; *at; at++) {
+        char c = *at;
+        if (c == '\\') {
+            at++;
+            if (*at != '\\' && *at != 't' && *at != 'n')
+                return false;
+            c = *at == 't' ? '\t' : *at == 'n' ? '\n' : '\\';
+        }
+        *to++ = c;
+    }
+    *to = 0;
+    return true;
+}
+
+static const char *split(char *text, struct line *line)
+{
+    line->count = 0;
+    for (char *field = text; field;) {
+        char *tab = strchr(field, '\t');
+        if (tab)
+            *tab++ = 0;
+        if (line->count == FIELDS)
+            return "too many fields";
+        if (!unescape(field))
+            return "unknown escape";
+        line->fields[line->count++] = field;
+        field = tab;
+    }
+    return NULL;
+}
+
+/* A name becomes a container id, a file name and an argument: letters, digits and _.- only, no dot in front. */
+static bool good_name(const char *name)
+{
+    static const char good[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-";
+    size_t length = strlen(name);
+    return length > 0 && length <= 200 && strspn(name, good) == length && *name != '.' && *name != '-';
+}
+
+static bool good_path(const char *path)
+{
+    return *path == '/' && strlen(path) < 4000;
+}
+
+static int choose(const char *text, const char *const words[], size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (strcmp(text, words[i]) == 0)
+            return (int)i;
+    return -1;
+}
+
+static const char *on_volume(struct plan *plan, char **field)
+{
+    if (!good_name(field[1]) || !good_path(field[2]))
+        return "bad volume";
+    int mode = choose(field[3], (const char *const[]){"rw", "ro"}, 2);
+    if (mode < 0)
+        return "a volume is rw or ro";
+    *APPEND(plan->volumes, plan->volume_count) = (struct volume){field[1], field[2], mode == 1};
+    return NULL;
+}
+
+static const char *on_container(struct plan *plan, char **field)
+{
+    int kind = choose(field[1], (const char *const[]){"onboot", "onshutdown", "service"}, 3);
+    if (kind < 0)
+        return "a container is onboot, onshutdown or service";
+    if (!good_name(field[2]))
+        return "bad container name";
+    if (!good_path(field[3]))
+        return "bad bundle folder";
+    if (plan_find(plan, (enum kind)kind, field[2]))
+        return "container named twice";
+    *APPEND(plan->containers, plan->container_count) =
+        (struct container){.kind = (enum kind)kind, .name = field[2], .directory = field[3], .namespace = ""};
+    return NULL;
+}
+
+static const char *on_restart(struct container *at, char **field)
+{
+    int word = choose(field[1], (const char *const[]){"no", "on-failure", "always"}, 3);
+    if (word < 0)
+        return "restart is no, on-failure or always";
+    at->restart = (enum restart)word;
+    return NULL;
+}
+
+static const char *on_onfail(struct container *at, char **field)
+{
+    int word = choose(field[1], (const char *const[]){"continue", "halt"}, 2);
+    if (word < 0)
+        return "onfail is continue or halt";
+    at->halt = word == 1;
+    return NULL;
+}
+
+static const char *on_mount(struct container *at, char **field)
+{
+    char *end;
+    errno = 0;
+    unsigned long flags = strtoul(field[4], &end, 10);
+    if (errno || *end || field[4][0] < '0' || field[4][0] > '9')
+        return "mount flags are a decimal number";
+    if (!good_path(field[3]))
+        return "bad mount destination";
+    *APPEND(at->steps, at->step_count) = (struct step){STEP_MOUNT, field[1], field[2], field[5], flags, field[3]};
+    return NULL;
+}
+
+static const char *on_mkdir(struct container *at, char **field)
+{
+    if (!good_path(field[1]))
+        return "bad folder";
+    *APPEND(at->steps, at->step_count) = (struct step){.what = STEP_MKDIR, .path = field[1]};
+    return NULL;
+}
+
+static const char *on_cgroup(struct container *at, char **field)
+{
+    if (!*field[1] || strstr(field[1], ".."))
+        return "bad cgroup name";
+    *APPEND(at->steps, at->step_count) = (struct step){.what = STEP_CGROUP, .path = field[1]};
+    return NULL;
+}
+
+static const char *on_interface(struct container *at, char **field)
+{
+    int root = choose(field[4], (const char *const[]){"0", "1"}, 2);
+    if (root < 0 || !*field[1] || strlen(field[1]) > 15 || strlen(field[3]) > 15)
+        return "bad interface";
+    *APPEND(at->interfaces, at->interface_count) = (struct interface){field[1], field[2], field[3], root == 1};
+    return NULL;
+}
+
+static const char *on_bindns(struct container *at, char **field)
+{
+    static const char *const types[] = {"cgroup", "ipc", "mnt", "net", "pid", "user", "uts"};
+    if (choose(field[1], types, COUNT(types)) < 0 || !good_path(field[2]))
+        return "bad namespace";
+    *APPEND(at->kept, at->kept_count) = (struct kept_namespace){field[1], field[2]};
+    return NULL;
+}
+
+static const char *on_namespace(struct container *at, char **field)
+{
+    if (!good_name(field[1]))
+        return "bad containerd namespace";
+    at->namespace = field[1];
+    return NULL;
+}
+
+static const struct word {
+    const char *word;
+    size_t fields; /* besides the word */
+    const char *(*top)(struct plan *, char **);
+    const char *(*inside)(struct container *, char **);
+} words[] = {
+    {"volume", 3, on_volume, NULL},       {"container", 3, on_container, NULL}, {"restart", 1, NULL, on_restart},
+    {"onfail", 1, NULL, on_onfail},       {"mount", 5, NULL, on_mount},         {"mkdir", 1, NULL, on_mkdir},
+    {"cgroup", 1, NULL, on_cgroup},       {"interface", 4, NULL, on_interface}, {"bindns", 2, NULL, on_bindns},
+    {"namespace", 1, NULL, on_namespace},
+};
+
+static const char *on_line(struct plan *plan, struct line *line)
+{
+    for (const struct word *word = words; word < words + COUNT(words); word++) {
+        if (strcmp(line->fields[0], word->word) != 0)
+            continue;
+        if (line->count != word->fields + 1)
+            return "wrong number of fields";
+        if (word->top)
+            return word->top(plan, line->fields);
+        if (plan->container_count == 0)
+            return "stands before the first container";
+        return word->inside(&plan->containers[plan->container_count - 1], line->fields);
+    }
+    return "unknown word";
+}
+
+int plan_parse(struct plan *plan, char *text, size_t length, char *error, size_t error_size)
+{
+    *plan = (struct plan){.text = text};
+    *error = 0;
+    size_t number = 0;
+    const char *problem = NULL;
+    if (memchr(text, 0, length) || length == 0 || text[length - 1] != '\n')
+        problem = length ? "a zero byte, or no newline at the end" : "empty";
+    for (char *at = text, *end; !problem && *at; at = end) {
+        struct line line;
+        number++;
+        end = strchr(at, '\n');
+        *end++ = 0;
+        problem = split(at, &line);
+        if (!problem && number == 1)
+            problem = line.count == 2 && !strcmp(line.fields[0], "linuxkit-plan") && !strcmp(line.fields[1], "1")
+                          ? NULL
+                          : "not a version 1 plan";
+        else if (!problem)
+            problem = on_line(plan, &line);
+    }
+    if (!problem)
+        return 0;
+    snprintf(error, error_size, "line %zu: %s", number, problem);
+    plan_free(plan);
+    return -1;
+}
+
+int plan_read(struct plan *plan, const char *path, char *error, size_t error_size)
+{
+    *plan = (struct plan){0};
+    *error = 0;
+    size_t length = 0;
+    char *text = read_file(path, PLAN_LIMIT, &length);
+    if (text)
+        return plan_parse(plan, text, length, error, error_size);
+    if (errno != ENOENT)
+        snprintf(error, error_size, "%s", strerror(errno));
+    return -1;
+}
+
+void plan_free(struct plan *plan)
+{
+    for (size_t i = 0; i < plan->container_count; i++) {
+        free(plan->containers[i].steps);
+        free(plan->containers[i].interfaces);
+        free(plan->containers[i].kept);
+    }
+    free(plan->containers);
+    free(plan->volumes);
+    free(plan->text);
+    *plan = (struct plan){0};
+}
+
+const struct container *plan_find(const struct plan *plan, enum kind kind, const char *name)
+{
+    for (size_t i = 0; i < plan->container_count; i++)
+        if (plan->containers[i].kind == kind && strcmp(plan->containers[i].name, name) == 0)
+            return &plan->containers[i];
+    return NULL;
+}
+
+size_t plan_count(const struct plan *plan, enum kind kind)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < plan->container_count; i++)
+        count += plan->containers[i].kind == kind;
+    return count;
+}

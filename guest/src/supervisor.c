@@ -1,0 +1,218 @@
+/* Keeps the services running: starts them side by side, notices when one ends, says so, starts it again if it should.
+ *
+ * A service goes STOPPED → (CREATING →) STARTING → RUNNING → CLEANING → WAITING or STOPPED. Creating, starting and
+ * cleaning are one run of crun, runc or ctr each, here called the helper; nothing in here waits for one. */
+#include "supervisor.h"
+#include "event.h"
+#include "spawn.h"
+#include "util.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+#define HELPER_LIMIT 120.0 /* seconds that one run of crun, runc or ctr may take */
+#define DELETE_TRIES 20    /* containerd may hear of the end a little later than we do */
+
+static bool call(struct supervisor *all, struct service *one, const char *verb)
+{
+    scoped_fd out = log_open(one->out, false), err = log_open(one->err, false);
+    one->helper_since = now();
+    if (!all->containerd) {
+        const char *argv[RUNTIME_ARGS];
+        runtime_args(&all->runtime, verb, one->plan, one->pid_file, argv);
+        one->helper = spawn(&(struct spawn){.argv = argv, .out = &out, .err = &err});
+    } else {
+        struct command command;
+        containerd_args(&command, strcmp(verb, "run-detached") ? verb : "run", one->plan, one->pid_file);
+        one->helper = spawn(&(struct spawn){.argv = command.argv, .out = &out, .err = &err});
+        command_free(&command);
+    }
+    if (one->helper >= 0)
+        return true;
+    one->helper = 0;
+    snprintf(one->error, sizeof(one->error), "%s: %s", all->containerd ? "ctr" : "crun or runc", strerror(errno));
+    return false;
+}
+
+static void announce(struct service *one, const char *event, int status, const char *message)
+{
+    scoped_tail tail = {.count = 0};
+    bool bad = strcmp(event, "ready") && strcmp(event, "restart") && strcmp(event, "start");
+    if (bad)
+        tail_read(&tail, one->out, one->err);
+    int code = status_code(status), number = status_signal(status);
+    if (!number && code > 128 && code < 128 + 65)
+        number = code - 128;
+    double ms = strcmp(event, "ready") == 0 ? (now() - one->asked) * 1e3 : 0;
+    report(&(struct event){.event = event, .step = one->step, .ended = !strcmp(event, "exit"), .status = code,
+                           .signal = number, .ms = ms, .message = message, .log = tail.lines,
+                           .log_count = tail.count});
+    if (bad)
+        say("%s: %s with status %d%s%s", one->step, strcmp(event, "exit") ? "failed" : "ended", code,
+            *message ? ": " : "", message);
+}
+
+/* It is down. Again, later, or never? */
+static void decide(struct service *one, int status)
+{
+    double healthy = one->state_since && one->ran ? now() - one->started : 0;
+    one->ran = false;
+    one->settled = true;
+    one->pid = 0;
+    if (one->stopping) {
+        one->state = STOPPED;
+        return;
+    }
+    double delay = policy_next(&one->policy, one->plan->restart, status_code(status), healthy);
+    one->state = delay < 0 ? STOPPED : WAITING;
+    one->due = now() + delay;
+    if (delay >= 0) {
+        scoped_free char *text = format("in %.1f s, time %u", delay, ++one->restarts);
+        announce(one, "restart", 0, text);
+    }
+}
+
+static void failed_start(struct service *one, int status)
+{
+    announce(one, "fail", status ? status : 1 << 8, one->error);
+    decide(one, status ? status : 1 << 8);
+}
+
+void service_begin(struct supervisor *all, struct service *one)
+{
+    bool first = !one->mounted;
+    one->error[0] = 0;
+    one->stopping = false;
+    one->asked = one->state_since = now();
+    if (first) {
+        close(log_open(one->out, true));
+        close(log_open(one->err, true));
+        if (prepare_files(one->plan, one->error) < 0) {
+            failed_start(one, 0);
+            return;
+        }
+        one->mounted = true;
+    }
+    unlink(one->pid_file);
+    bool staged = !all->containerd && needs_process(one->plan);
+    const char *verb = staged ? "create" : all->containerd && one->known ? "start" : "run-detached";
+    one->state = staged ? CREATING : STARTING;
+    if (!call(all, one, verb))
+        failed_start(one, 0);
+}
+
+/* The process ended; its traces are to be removed before it can start again. */
+static void clean(struct supervisor *all, struct service *one, int status)
+{
+    one->status = status;
+    if (one->pidfd >= 0)
+        close(one->pidfd);
+    one->pidfd = -1;
+    one->state = CLEANING;
+    one->tries = 0;
+    one->died = now();
+    if (!call(all, one, "delete"))
+        decide(one, status);
+}
+
+void service_ended(struct supervisor *all, struct service *one, int status)
+{
+    if (!all->containerd && !one->stopping)
+        announce(one, "exit", status, "");
+    clean(all, one, status);
+}
+
+static void running(struct supervisor *all, struct service *one)
+{
+    int status;
+    one->pid = (pid_t)read_number(one->pid_file);
+    one->state = RUNNING;
+    one->started = one->state_since = now();
+    one->known = one->ran = one->settled = true;
+    announce(one, "ready", 0, "");
+    if (all->containerd) {
+        one->pidfd = (int)syscall(SYS_pidfd_open, one->pid, 0);
+        if (one->pidfd < 0)
+            clean(all, one, 0); /* gone already; ctr knows the status */
+    } else if (orphan_take(all, one->pid, &status)) {
+        service_ended(all, one, status);
+    }
+}
+
+static void prepared(struct supervisor *all, struct service *one)
+{
+    one->pid = (pid_t)read_number(one->pid_file);
+    one->state = STARTING;
+    if (one->pid > 0 && prepare_process(one->plan, one->pid, one->error) == 0 && call(all, one, "start"))
+        return;
+    if (!*one->error)
+        snprintf(one->error, sizeof(one->error), "no pid in %s", one->pid_file);
+    announce(one, "fail", 1 << 8, one->error);
+    clean(all, one, 1 << 8);
+}
+
+static void cleaned(struct supervisor *all, struct service *one, int status)
+{
+    if (all->containerd) {
+        bool slow = status_code(status) == 1 && one->tries++ < DELETE_TRIES && task_still_there(one);
+        if (slow) {
+            pause_ms(50);
+            if (call(all, one, "delete"))
+                return;
+        }
+        one->status = status;
+        if (!one->stopping)
+            announce(one, "exit", status, "");
+    }
+    decide(one, one->status);
+}
+
+void helper_ended(struct supervisor *all, struct service *one, int status)
+{
+    one->helper = 0;
+    if (one->state == CLEANING)
+        cleaned(all, one, status);
+    else if (status != 0)
+        failed_start(one, status);
+    else if (one->state == CREATING)
+        prepared(all, one);
+    else if (one->state == STARTING)
+        running(all, one);
+    if (one->stopping && one->state == RUNNING)
+        service_stop(one);
+}
+
+void service_stop(struct service *one)
+{
+    one->stopping = true;
+    if (one->state == WAITING)
+        one->state = STOPPED;
+    if (one->state == RUNNING && one->pid > 0) {
+        kill(one->pid, SIGTERM);
+        one->kill_at = now() + STOP_GRACE;
+    }
+}
+
+/* What is due by now; returns when to look again, at most `limit` from now. */
+double service_tick(struct supervisor *all, struct service *one, double limit)
+{
+    double next = now() + limit, t = now();
+    if (one->state == WAITING && one->due <= t)
+        service_begin(all, one);
+    if (one->state == WAITING && one->due < next)
+        next = one->due;
+    if (one->stopping && one->state == RUNNING) {
+        if (one->kill_at <= t) {
+            kill(one->pid, SIGKILL);
+            one->kill_at = t + STOP_GRACE;
+        }
+        next = one->kill_at < next ? one->kill_at : next;
+    }
+    if (one->helper && t - one->helper_since > HELPER_LIMIT)
+        kill(one->helper, SIGKILL);
+    return next;
+}
