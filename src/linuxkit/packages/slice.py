@@ -132,6 +132,7 @@ def closure(tree: Tree, kept: Mapping[str, Entry], triplet: str, machine: str) -
     """
     standard = [f"usr/lib/{triplet}", "usr/lib", "usr/lib64"]
     found: dict[str, tuple[Entry, str]] = {}
+    loaded: set[str] = set()
     queue = [(path, entry, path) for path, entry in kept.items() if entry.kind is Kind.FILE]
     while queue:
         path, entry, place = queue.pop(0)
@@ -144,9 +145,12 @@ def closure(tree: Tree, kept: Mapping[str, Entry], triplet: str, machine: str) -
             continue
         if elf.MACHINES.get(header.machine) != machine:
             raise ImageError(f"{path} is a program for another machine than {machine}")
-        wanted = [(soname, _search(tree, soname, header.runpath, place, standard)) for soname in header.needed]
-        if header.interpreter:
+        wanted: list[tuple[str, str | None]] = []
+        if header.interpreter:  # it is also the library that others ask for by its base name: loaded already
+            loaded.add(header.interpreter.rpartition("/")[2])
             wanted.append((header.interpreter, header.interpreter.lstrip("/")))
+        wanted += [(soname, _search(tree, soname, header.runpath, place, standard))
+                   for soname in header.needed if soname not in loaded]  # fmt: skip
         for name, at in wanted:
             if at is not None and (at in found or at in kept):
                 continue
