@@ -8,11 +8,11 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from support.system import CONTAINERD, CRUN, Build
-from support.vm import boot
 
 from linuxkit.machine.machine import Machine
 from linuxkit.machine.report import State, Step
+from support.system import CONTAINERD, CRUN, Build
+from support.vm import boot
 
 pytestmark = pytest.mark.boot
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -112,7 +112,8 @@ def test_a_service_that_dies_says_so_and_is_restarted_if_it_asks_for_that(build:
         def said(step: str, event: str) -> list[int]:
             return [e.status or 0 for e in machine.events if (e.step, e.event) == (step, event)]  # type: ignore[attr-defined]
 
-        while time.monotonic() < until and not (len(said("service/again", "exit")) >= 3 and said("service/once", "exit")):
+        while len(said("service/again", "exit")) < 3 or not said("service/once", "exit"):
+            assert time.monotonic() < until, "the services did not end and restart as they should"
             time.sleep(0.2)
         assert said("service/again", "exit")[:3] == [7, 7, 7]
         assert len(said("service/again", "restart")) >= 2
@@ -171,7 +172,8 @@ def test_onshutdown_runs_when_the_machine_is_asked_to_power_off(build: Build) ->
 
 
 def test_a_guest_can_power_itself_off(build: Build) -> None:
-    system = CRUN + "services:\n  - name: poweroff\n    image: kit://poweroff\n    command: ['/bin/sh', '/poweroff.sh', '1']\n"
+    system = CRUN + "services:\n  - name: poweroff\n    image: kit://poweroff\n"
+    system += "    command: ['/bin/sh', '/poweroff.sh', '1']\n"
     with boot(build(system)) as machine:
         machine.wait(60)
 
