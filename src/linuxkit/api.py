@@ -1,7 +1,7 @@
 """The library: what `import linuxkit` offers, and what the command line calls.
 
-    config = linuxkit.load("web.yml")
-    artifact = linuxkit.build(config, name="web", directory=Path("out"), cache=Path("cache"))
+    sources = linuxkit.Sources(Path("cache"))
+    artifact = linuxkit.build(linuxkit.load("web.yml"), name="web", directory=Path("out"), sources=sources)
     for file in artifact.files:
         print(file.path, file.size)
 """
@@ -10,23 +10,29 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from linuxkit.config.model import Config
-from linuxkit.errors import HostError, InputError, LinuxkitError, Problem
+from linuxkit.config.model import Config, VolumeFormat
+from linuxkit.errors import HostError, InputError, LinuxkitError, NetworkError, Problem
 from linuxkit.oci.media import Image, Platform
 from linuxkit.plan.model import BuildPlan, Options, SourceFile
 
 if TYPE_CHECKING:
+    from linuxkit.oci.reference import Reference
+    from linuxkit.oci.registry import RegistryClient
     from linuxkit.oci.resolve import Resolver
     from linuxkit.oci.store import Store
+    from linuxkit.oci.transport import Transport
     from linuxkit.outputs.files import Written
     from linuxkit.packages.kit import Kit
 
 ARCHITECTURES = ("amd64", "arm64", "riscv64")
+KIT = "kit://"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +52,16 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Sources:
-    """Where images come from.
+    """Where images and files from elsewhere come from. Nothing of the network is imported before it is used.
 
-    cache     LinuxKit's cache directory: an OCI layout, with the derived cache inside.
-    mirrors   registry mirrors, `[REGISTRY=]URL`.
-    offline   never use the network.
-    pull      fetch images from the registry even when the cache has them.
-    debian    the Debian mirror that kit packages are made from; "" takes the one of this machine's apt.
-    log       takes a line about something that takes a while.
+    cache        LinuxKit's cache directory: an OCI layout, with the derived cache inside.
+    mirrors      registry mirrors, `[REGISTRY=]URL`.
+    cert_files   PEM files of authorities to trust beside the system's.
+    offline      never use the network.
+    pull         fetch images from the registry even when the cache has them.
+    debian       the Debian mirror that kit packages are made from; "" takes the one of this machine's apt.
+    environment  where proxies and Docker's configuration are looked up.
+    log          takes a line about something that takes a while.
     """
 
     cache: Path
@@ -62,45 +70,105 @@ class Sources:
     offline: bool = False
     pull: bool = False
     debian: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
     log: Callable[[str], None] = lambda line: None
 
+    @cached_property
     def store(self) -> Store:
+        """The cache directory."""
         from linuxkit.oci.store import Store
 
         return Store(self.cache)
 
-    def resolver(self, store: Store) -> Resolver:
-        """A resolver over the store, the kit and, unless offline, registries."""
-        from linuxkit.oci.resolve import Resolver
+    @cached_property
+    def transport(self) -> Transport:
+        """HTTP.
 
-        return Resolver(store, {"kit": self.kit(store)}, None, offline=self.offline, log=self.log)
+        Raises:
+            NetworkError: with `offline`.
+        """
+        if self.offline:
+            raise NetworkError("--offline keeps the network out", hint="leave it out")
+        from linuxkit.oci.transport import Transport
 
-    def kit(self, store: Store) -> Kit:
+        return Transport(cert_files=self.cert_files, environment=self.environment)
+
+    @cached_property
+    def kit(self) -> Kit:
+        """The packages behind kit://."""
         from linuxkit.packages.kit import Kit
 
-        return Kit(store, self.cache / "kit", mirror=self.debian, offline=self.offline, say=self.log)
+        return Kit(self.store, self.cache / "kit", mirror=self.debian, fetch=self.fetch, offline=self.offline,
+                   say=self.log)  # fmt: skip
+
+    @cached_property
+    def resolver(self) -> Resolver:
+        """Finds images: in the store, the kit, archives and, unless offline, registries."""
+        from linuxkit.oci.resolve import Resolver
+
+        registry = None if self.offline else _Registry(self)
+        return Resolver(self.store, {"kit": self.kit}, registry, offline=self.offline, pull=self.pull, log=self.log)
+
+    @contextmanager
+    def fetch(self, url: str) -> Iterator[Iterator[bytes]]:
+        """The body behind a URL, in pieces.
+
+        Raises:
+            NetworkError: it cannot be had.
+        """
+        from linuxkit.oci.transport import redact
+
+        with self.transport.get(url) as response:
+            if response.status != 200:
+                raise NetworkError(f"{redact(url)}: the server answers {response.status}")
+            yield response.pieces()
 
 
-def load(*files: str | Path) -> Config:
-    """Read and merge YAML files.
+class _Registry:
+    """A registry client that is made when the first image is missing."""
+
+    def __init__(self, sources: Sources) -> None:
+        self._sources = sources
+        self._client: RegistryClient | None = None
+
+    def pull(self, reference: Reference, platform: Platform) -> Image:
+        if self._client is None:
+            from linuxkit.oci.auth import DockerConfig
+            from linuxkit.oci.registry import RegistryClient, parse_mirrors
+
+            at = self._sources
+            folder = at.environment.get("DOCKER_CONFIG") or f"{at.environment.get('HOME', '')}/.docker"
+            self._client = RegistryClient(
+                at.store, at.transport, keychain=DockerConfig(Path(folder, "config.json")),
+                mirrors=parse_mirrors(at.mirrors),
+            )  # fmt: skip
+        return self._client.pull(reference, platform)
+
+
+def load(*files: str | Path, sources: Sources | None = None, stdin: Callable[[int], bytes] | None = None) -> Config:
+    """Read and merge YAML: files, http(s) addresses, and with `stdin` also `-`.
+
+    Args:
+        sources: how to reach the network.
+        stdin: reads standard input to its end, but no more than the number of bytes it is given.
 
     Raises:
         InputError: `problems` has every fault of every file.
-        HostError: a file cannot be read.
+        NetworkError: an address cannot be fetched.
     """
-    from linuxkit.config.merge import merge
-    from linuxkit.config.parse import parse_config
+    from linuxkit.config.load import Readers, load_documents
 
-    configs: list[Config] = []
-    problems: list[Problem] = []
-    for file in files:
-        try:
-            configs.append(parse_config(Path(file).read_bytes(), str(file), check_reference=check_reference))
-        except InputError as e:
-            problems += e.problems or [Problem(e.message, str(file), hint=e.hint)]
-    if problems:
-        raise InputError(f"{len(problems)} problems", problems=problems)
-    return merge(configs)
+    def fetch(url: str, limit: int) -> bytes:
+        from linuxkit.oci.transport import get_url
+
+        return get_url(url, limit, sources.transport if sources else None)
+
+    def package(directory: Path) -> str:
+        from linuxkit.packages.treehash import package_name
+
+        return package_name(directory)
+
+    return load_documents([str(f) for f in files], Readers(stdin, fetch, package, check_reference))
 
 
 def check_reference(text: str) -> None:
@@ -113,11 +181,8 @@ def check_reference(text: str) -> None:
     parse_reference(text)
 
 
-def plan(config: Config, resolver: Resolver, options: Options, *, home: Path | None = None) -> BuildPlan:
-    """Pin every image and decide every byte of a build, without writing anything but fetched images.
-
-    Args:
-        home: what `~/` in `source:` means.
+def plan(config: Config, sources: Sources, options: Options) -> BuildPlan:
+    """Pin every image and decide every byte of a build, without writing anything but images into the cache.
 
     Raises:
         LinuxkitError: of any kind.
@@ -127,11 +192,11 @@ def plan(config: Config, resolver: Resolver, options: Options, *, home: Path | N
     from linuxkit.plan.make import make_plan
 
     platform = Platform("linux", options.architecture)
-    images = _resolve(config, resolver, platform)
+    images = _resolve(config, sources, platform)
     kinds: tuple[Literal["yaml", "json"], ...] = ("yaml", "json")
     wanted = {file.metadata for file in config.files}
     rendered: dict[str, bytes] = {kind: metadata(config, kind, expand) for kind in kinds if kind in wanted}
-    return make_plan(config, images, _read_sources(config, home), rendered, options)
+    return make_plan(config, images, _read_sources(config, sources), rendered, options)
 
 
 def build(
@@ -146,7 +211,6 @@ def build(
     compress: str = "zstd",
     level: int | None = None,
     threads: int = 2,
-    home: Path | None = None,
 ) -> Artifact:
     """Build a configuration.
 
@@ -178,15 +242,14 @@ def build(
     from linuxkit.outputs.table import write
     from linuxkit.rootfs.content import Content
 
-    store = sources.store()
-    planned = plan(config, sources.resolver(store), options or Options(), home=home)
-    content = Content(store, Derived(cache_root(sources.cache)))
+    planned = plan(config, sources, options or Options())
+    content = Content(sources.store, Derived(cache_root(sources.cache)))
     encoder = Encoder(content, threads=threads, log=lambda part: sources.log(f"encoding {part}"))
     written = write(Build(planned, content, encoder, codec, level), target)
     return Artifact(tuple(written), planned.digest, encoder.counts.segments, encoder.counts.cached)
 
 
-def _resolve(config: Config, resolver: Resolver, platform: Platform) -> Mapping[str, Image]:
+def _resolve(config: Config, sources: Sources, platform: Platform) -> Mapping[str, Image]:
     """Every image, once. What is wrong with one does not hide what is wrong with the next."""
     texts = [("kernel.image", config.kernel.image, config.kernel.position)] if config.kernel.image else []
     texts += [(f"init[{n}]", item.image, item.position) for n, item in enumerate(config.init)]
@@ -194,15 +257,24 @@ def _resolve(config: Config, resolver: Resolver, platform: Platform) -> Mapping[
         entries = getattr(config, section)
         texts += [(f"{section}[{n}].image", c.image, c.position) for n, c in enumerate(entries)]
     texts += [(f"volumes[{n}].image", v.image, v.position) for n, v in enumerate(config.volumes) if v.image]
+    kit = [text.removeprefix(KIT) for _, text, _ in texts if text.startswith(KIT)]
+    if len(kit) > 1 and not sources.offline:
+        sources.kit.ensure(list(dict.fromkeys(kit)), platform)  # those that are missing, side by side
     images: dict[str, Image] = {}
     failed: dict[str, tuple[LinuxkitError, Problem]] = {}
     for path, text, at in texts:
         if text in images or text in failed:
             continue
         try:
-            images[text] = resolver.resolve(text, platform)
+            images[text] = sources.resolver.resolve(text, platform)
         except LinuxkitError as e:
             failed[text] = (e, Problem(e.message, at.file, at.line, at.column, path, e.hint))
+    for volume in config.volumes:
+        if volume.format is VolumeFormat.OCI:
+            for text in volume.platforms if volume.image in images else ():
+                os_, _, rest = text.partition("/")
+                architecture, _, variant = rest.partition("/")
+                sources.resolver.resolve(volume.image, Platform(os_, architecture, variant))
     if not failed:
         return images
     errors = [error for error, _ in failed.values()]
@@ -216,14 +288,14 @@ def _resolve(config: Config, resolver: Resolver, platform: Platform) -> Mapping[
     )
 
 
-def _read_sources(config: Config, home: Path | None) -> dict[str, SourceFile]:
+def _read_sources(config: Config, sources: Sources) -> dict[str, SourceFile]:
     found = {}
     for file in config.files:
         if file.source is None or file.source in found:
             continue
         path = Path(file.source)
         if file.source.startswith("~/"):
-            path = (home or Path.home()) / file.source[2:]
+            path = Path(sources.environment.get("HOME") or Path.home(), file.source[2:])
         try:
             found[file.source] = _digest(path)
         except FileNotFoundError:

@@ -61,7 +61,11 @@ def build(
     from linuxkit.errors import InputError
     from linuxkit.plan.model import Options
 
-    config = api.load(*files)
+    sources = api.Sources(
+        settings.cache, settings.mirrors, settings.cert_files, offline, pull, debian_mirror, os.environ,
+        lambda line: _note(settings, line),
+    )  # fmt: skip
+    config = api.load(*files, sources=sources, stdin=sys.stdin.buffer.read)
     if dry_run:
         from linuxkit.config.render import dry_run as render
 
@@ -76,14 +80,10 @@ def build(
                         "(docker save -o FILE IMAGE)")  # fmt: skip
     created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()) if sbom_current_time else ""
     options = Options(_architecture(arch), decompress_kernel, "" if no_sbom else sbom_output, created)
-    sources = api.Sources(
-        settings.cache, settings.mirrors, settings.cert_files, offline, pull, debian_mirror,
-        log=lambda line: _note(settings, line),
-    )  # fmt: skip
     if show_plan:
         import json
 
-        planned = api.plan(config, sources.resolver(sources.store()), options)
+        planned = api.plan(config, sources, options)
         click.echo(json.dumps(planned.to_json() | {"digest": planned.digest}, indent=2))
         return
     default_name = name or _base_name(files[-1])

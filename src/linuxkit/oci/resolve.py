@@ -39,13 +39,15 @@ class Resolver:
         sources: scheme → source, for `kit://NAME` and the like.
         registry: fetches what the store lacks; None with `offline`.
         offline: no network; only changes what the message says.
+        pull: ask the registry even when the store has the name.
         log: takes one line about something that takes a while.
     """
 
     def __init__(self, store: Store, sources: Mapping[str, Source] | None = None, registry: Registry | None = None,
-                 *, offline: bool = False, log: Callable[[str], None] = lambda line: None) -> None:  # fmt: skip
+                 *, offline: bool = False, pull: bool = False,
+                 log: Callable[[str], None] = lambda line: None) -> None:  # fmt: skip
         self._store, self._sources, self._registry = store, dict(sources or {}), registry
-        self._offline, self._log = offline, log
+        self._offline, self._pull, self._log = offline, pull and registry is not None, log
         self._done: dict[tuple[str, Platform], Image] = {}
 
     def resolve(self, text: str, platform: Platform) -> Image:
@@ -82,7 +84,7 @@ class Resolver:
 
     def _from_store(self, ref: Reference, platform: Platform) -> Image:
         found = self._store.find_reference(ref)
-        if found is not None:
+        if found is not None and not (self._pull and not ref.digest):
             try:
                 name = ref.text if ref.digest else found.annotations.get(REF_NAME, ref.text)
                 return self._store.image(found, name, platform)
