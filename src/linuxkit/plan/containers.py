@@ -9,12 +9,21 @@ The first bundle of a build that uses an image holds its tree; the others point 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-from linuxkit.config.model import Config, Container, Mount, Volume
+from linuxkit.config.model import Config, Container, Mount, OnFail, Restart, Volume
+from linuxkit.entry import Kind as FileKind
 from linuxkit.errors import InputError, Problem
 from linuxkit.oci.media import Image
 from linuxkit.plan.model import BundlePlan, PlannedFile, Tree, VolumePlan
+from linuxkit.runtime.bootplan import (
+    PLAN_PATH,
+    SPEC_FOLDER,
+    Kind,
+    PlannedContainer,
+    PlannedVolume,
+    boot_plan,
+    containerd_specs,
+)  # fmt: skip
 from linuxkit.runtime.label import merge_settings, settings_from_label
 from linuxkit.runtime.oci_spec import oci_spec
 from linuxkit.runtime.runtime_spec import runtime_spec
@@ -91,12 +100,30 @@ def rootfs_mounts(directory: str, root: str, readonly: bool) -> tuple[Mount, ...
     )
 
 
-def guest_files(
-    config: Config, volumes: Sequence[VolumePlan], bundles: Sequence[BundlePlan]
-) -> tuple[PlannedFile, ...]:
-    """What our own guest reads: etc/linuxkit/plan, and a config.json for containerd for each service."""
-    raise NotImplementedError
+def guest_files(volumes: Sequence[VolumePlan], bundles: Sequence[BundlePlan]) -> tuple[PlannedFile, ...]:
+    """What our own guest reads: etc/linuxkit/plan, and a config.json for containerd for each service.
+
+    Raises:
+        InputError: runtime settings that cannot be carried out.
+    """
+    kinds: dict[str, Kind] = {"onboot": "onboot", "onshutdown": "onshutdown", "services": "service"}
+    containers = [
+        PlannedContainer(
+            kinds[b.section], b.name, f"/{b.directory}", b.runtime, b.config, b.restart or Restart.NO,
+            b.onfail or OnFail.CONTINUE,
+        )
+        for b in bundles
+    ]  # fmt: skip
+    data = {PLAN_PATH: boot_plan((PlannedVolume(v.name, f"/{v.directory}", v.readonly) for v in volumes), containers)}
+    data |= {f"{SPEC_FOLDER}/{name}": text for name, text in sorted(containerd_specs(containers).items())}
+    origin = ("linuxkit.plan", "plan")
+    folders = sorted({parent for path in data for parent in _parents(path)})
+    return (
+        *(PlannedFile(path, FileKind.DIRECTORY, 0o755, origin=origin) for path in folders),
+        *(PlannedFile(path, FileKind.FILE, 0o644, data=text, origin=origin) for path, text in data.items()),
+    )
 
 
-def _absolute(spec: dict[str, Any], directory: str) -> dict[str, Any]:
-    return spec | {"root": spec["root"] | {"path": f"/{directory}/rootfs"}}
+def _parents(path: str) -> list[str]:
+    parts = path.split("/")[:-1]
+    return ["/".join(parts[: n + 1]) for n in range(len(parts))]

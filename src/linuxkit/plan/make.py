@@ -26,10 +26,8 @@ from linuxkit.plan.model import (
     Tree,
     VolumePlan,
 )
+from linuxkit.runtime.bootplan import GUEST_LABEL, GUEST_VERSION
 from linuxkit.runtime.ids import id_map
-
-#: Image label of an init image that reads the boot plan, and its value.
-GUEST_LABEL, GUEST_PLAN = "org.linuxkit.guest", "plan/1"
 
 
 def make_plan(
@@ -58,8 +56,8 @@ def make_plan(
     files = plan_files(config.files, sources, metadata, ids)
     kernel = _kernel(config.kernel, images, options)
     guest: tuple[PlannedFile, ...] = ()
-    if any(tree.image.config.labels.get(GUEST_LABEL) == GUEST_PLAN for tree in init):
-        guest = guest_files(config, volumes, bundles)
+    if any(tree.image.config.labels.get(GUEST_LABEL) == GUEST_VERSION for tree in init):
+        guest = guest_files(volumes, bundles)
     sbom = None
     if options.sbom:
         trees = [*init, *(v.tree for v in volumes if v.tree), *(b.tree for b in bundles if b.tree)]
