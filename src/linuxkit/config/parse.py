@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 from linuxkit.config import schema
@@ -114,11 +115,10 @@ class _Reader(Converter):
 
     def _kernel(self, node: Node | None) -> Kernel:
         kernel: Kernel = self._or_default(node, schema.KERNEL, "kernel", Kernel())
-        if isinstance(node, Mapping):
-            from dataclasses import replace
-
-            return replace(kernel, keys=frozenset(key.text for key, _ in node.pairs), binary=kernel.binary or "kernel")
-        return kernel
+        if not isinstance(node, Mapping):
+            return kernel
+        keys = {key.text for key, _ in node.pairs} - ({"binary"} if not kernel.binary else set())
+        return replace(kernel, keys=frozenset(keys), binary=kernel.binary or "kernel")
 
     def _init(self, node: Node | None) -> tuple[InitImage, ...]:
         field = schema.TOP.field("init")

@@ -76,10 +76,8 @@ def _entry(entry: Container, of: Object) -> dict[str, Any]:
 
 
 def _file(found: dict[str, Any]) -> dict[str, Any]:
-    """`directory` and `optional` always stand there; the rest when it was given."""
-    always = {"directory": False, "optional": False}
-    found = {key: value for key, value in found.items() if value != "" or key == "contents"}
-    return {f.name: {**always, **found}[f.name] for f in schema.FILE.fields if f.name in found or f.name in always}
+    """An empty text, except as content, is the same as none."""
+    return {key: value for key, value in found.items() if value != "" or key == "contents"}
 
 
 def plain(value: Any, of: Type) -> Any:
@@ -93,7 +91,11 @@ def plain(value: Any, of: Type) -> Any:
     if isinstance(of, Object):
         default = {f.name: f.default for f in fields(type(value))}
         given = ((f, getattr(value, f.attribute)) for f in of.fields)
-        return {f.name: plain(got, f.type) for f, got in given if got is not None and got != default[f.attribute]}
+        return {
+            f.name: plain(got, f.type)
+            for f, got in given
+            if f.always or (got is not None and got != default[f.attribute])
+        }
     return str(value) if isinstance(value, str) else value
 
 

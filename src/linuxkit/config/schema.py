@@ -35,10 +35,11 @@ MOUNT = Object("mount", (
 
 DEVICE = Object("device", (
     Field("path", "path", STR, "Node to make, or `all`: allow every device of the type and make none.",
-          example="/dev/console"),
-    Field("type", "type", STR, "`c` character, `b` block, `a` all, `p` FIFO, `u` unbuffered character.", example="c"),
-    Field("major", "major", INT, "Major number.", "0"),
-    Field("minor", "minor", INT, "Minor number.", "0"),
+          example="/dev/console", always=True),
+    Field("type", "type", STR, "`c` character, `b` block, `a` all, `p` FIFO, `u` unbuffered character.", example="c",
+          always=True),
+    Field("major", "major", INT, "Major number.", "0", always=True),
+    Field("minor", "minor", INT, "Minor number.", "0", always=True),
     Field("mode", "mode", STR, "Permissions in octal, in quotes. Needed unless `path` is `all`.", example='"0666"'),
 ), model.Device, "A device node and the permission to use it.")
 
@@ -46,7 +47,8 @@ INTERFACE = Object("interface", (
     Field("name", "name", STR, "Interface to move into the container's network namespace.", example="wg0"),
     Field("add", "add", STR, "Make it first, of this type: `veth`, `wireguard`, `dummy`, …", example="wireguard"),
     Field("peer", "peer", STR, "Name of the other end of a veth pair."),
-    Field("createInRoot", "create_in_root", BOOL, "Make it in the root namespace and move it.", "false"),
+    Field("createInRoot", "create_in_root", BOOL, "Make it in the root namespace and move it.", "false",
+          always=True),
 ), model.Interface, "A network interface given to a container.")
 
 BIND_NS = Object("bindNS", tuple(
@@ -142,6 +144,7 @@ SETTINGS = Object("settings", (
     Field("ipc", "ipc", STR, "IPC namespace: `root` (or `host`), `new`, or a path.", "root"),
     Field("uts", "uts", STR, "Host name namespace: `root` (or `host`), `new`, or a path.", "root"),
     Field("userns", "userns", STR, "User namespace: `root` (or `host`), `new`, or a path.", "root"),
+    Field("hostname", "hostname", STR, "Host name; needs `uts: new`."),
     Field("readonly", "readonly", BOOL, "Mount its root filesystem read-only.", "false"),
     Field("maskedPaths", "masked_paths", STRS, "Paths hidden from it.", "none"),
     Field("readonlyPaths", "readonly_paths", STRS, "Paths made read-only in it.", "none"),
@@ -150,7 +153,6 @@ SETTINGS = Object("settings", (
     Field("gid", "gid", ID, "Group, likewise.", "0"),
     Field("additionalGids", "additional_gids", ListOf(ID), "Further groups, likewise.", "none"),
     Field("noNewPrivileges", "no_new_privileges", BOOL, "No gain of privilege by exec.", "false"),
-    Field("hostname", "hostname", STR, "Host name; needs `uts: new`."),
     Field("oomScoreAdj", "oom_score_adj", Int(-1000, 1000), "Which process the kernel kills first: -1000 to 1000."),
     Field("rootfsPropagation", "rootfs_propagation", STR, "Mount propagation of its root filesystem.",
           example="shared"),
@@ -206,12 +208,13 @@ VOLUME = Object("volumes", (
 FILE = Object("files", (
     Field("path", "path", Str(nonempty=True), "Where in the image; a leading `/` changes nothing.", required=True,
           example="etc/motd"),
-    Field("directory", "directory", BOOL, "Make a directory.", "false"),
+    Field("directory", "directory", BOOL, "Make a directory.", "false", always=True),
     Field("symlink", "symlink", STR, "Make a symbolic link to this.", example="/proc/mounts"),
     Field("contents", "contents", STR, "The content.", example='"hello\\n"'),
     Field("source", "source", STR, "A file of this machine, relative to the working directory; `~/` is your home."),
     Field("metadata", "metadata", Str(choices=("yaml", "json")), "Put the merged configuration there, in this form."),
-    Field("optional", "optional", BOOL, "With `source`: leave it out when there is no such file.", "false"),
+    Field("optional", "optional", BOOL, "With `source`: leave it out when there is no such file.", "false",
+          always=True),
     Field("mode", "mode", Str(pattern="0*[0-7]{0,4}"), "Permissions in octal, in quotes.",
           '"0600", for directories "0700"', example='"0644"'),
     Field("uid", "uid", ID, "Owner: a number, or the name of an entry of onboot, onshutdown or services.", "0"),

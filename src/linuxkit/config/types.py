@@ -58,6 +58,7 @@ class Field:
     doc        one or two sentences for the reference, Markdown.
     default    what holds when the key is absent, in words.
     example    a YAML value, for the reference.
+    always     written out (config/render.py) even when it is the default, as LinuxKit does.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Field:
     default: str = ""
     required: bool = False
     example: str = ""
+    always: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,10 @@
 """The image name of a package directory, as LinuxKit gives it: ORG/IMAGE:TAG with a tag that is the content's git hash.
 
-    tag template of build.yml, usually {{.Hash}}
-    Hash = git tree id of the directory at HEAD
-           sha1 over it and the tree ids of `extra-sources`, when there are any
-           + -dirty-<7 hex of the sha256 of the files' contents>, when the work tree differs from HEAD
-           "latest" outside git
+tag template of build.yml, usually {{.Hash}}
+Hash = git tree id of the directory at HEAD
+       sha1 over it and the tree ids of `extra-sources`, when there are any
+       + -dirty-<7 hex of the sha256 of the files' contents>, when the work tree differs from HEAD
+       "latest" outside git
 """
 
 from __future__ import annotations
