@@ -14,10 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.vm import boot
 
 from linuxkit.errors import MachineError
 from linuxkit.machine.report import State
+from support.vm import boot
 
 pytestmark = pytest.mark.boot
 Guest = Callable[..., str]
@@ -126,7 +126,9 @@ def test_ctrl_c_in_a_terminal_shuts_the_guest_down_and_leaves_the_terminal_as_it
 
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
-    child = subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal, preexec_fn=own_terminal)
+    child = subprocess.Popen(  # the test has no other threads
+        command, stdin=terminal, stdout=terminal, stderr=terminal, preexec_fn=own_terminal  # noqa: PLW1509
+    )
     try:
         seen = _until(control, b"hello")
         assert b"published: 127.0.0.1:" in seen

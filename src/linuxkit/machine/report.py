@@ -30,6 +30,10 @@ class State(StrEnum):
     EXITED = "exited"  # a service that ended
 
 
+#: the state of a step after an event; a service that is ready goes on running
+ENDS = {"fail": State.FAILED, "done": State.DONE, "ready": State.RUNNING, "off": State.DONE}
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     """One line of the report. `t` in seconds since the kernel started; `status` and `signal` None when not given."""
@@ -185,10 +189,8 @@ class ReportReader:
             message=e.message or old.message,
             log=e.log or old.log,
         )
-        if e.event == "fail":
-            new = replace(new, state=State.FAILED)
-        elif e.event in ("done", "ready", "off"):
-            new = replace(new, state=State.RUNNING if e.event == "ready" else State.DONE)
+        if e.event in ("fail", "done", "ready", "off"):
+            new = replace(new, state=ENDS[e.event])
             if e.ms is None and old.ms is None:
                 new = replace(new, ms=round((e.t - old.start) * 1000, 3))
         elif e.event == "exit":

@@ -141,6 +141,8 @@ def _xz(f: BinaryIO, start: int, end: int) -> int:
     """Every stream from `start` to the end, read backwards by their footers (xz file format 1.2)."""
     total = 0
     while end > start:
+        if end - start < 24:
+            raise ValueError
         f.seek(end - 12)
         footer = _exactly(f, 12)
         if footer == bytes(12) or footer[8:] == bytes(4):
@@ -149,6 +151,8 @@ def _xz(f: BinaryIO, start: int, end: int) -> int:
         if footer[10:] != b"YZ":
             raise ValueError
         index_size = (int.from_bytes(footer[4:8], "little") + 1) * 4
+        if end - start < 24 + index_size:
+            raise ValueError
         f.seek(end - 12 - index_size)
         index = _exactly(f, index_size)
         at = 1
