@@ -29,7 +29,7 @@ def decode(data: bytes, where: str) -> dict[str, Any]:
     """The JSON object in `data`.
 
     Raises:
-        ImageError: it is not one, or repeats a key or nests as no honest document does.
+        ImageError: it is not one, or nests as no honest document does.
     """
     try:
         document = json.loads(data, parse_constant=_refuse)

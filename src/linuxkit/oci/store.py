@@ -16,6 +16,7 @@ import hashlib
 import io
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -90,16 +91,14 @@ class Store:
 
     def _manifest_blob(self, digest: str) -> Descriptor | None:
         """The descriptor of a manifest or index that is here without a name."""
-        try:
+        with suppress(ImageError):  # missing, damaged, or something else: to be fetched
             with self.open_blob(digest) as stream:
                 size = os.fstat(stream.fileno()).st_size
-        except ImageError:
-            return None
-        if size > doc.MAX_MANIFEST:
-            return None
-        found = doc.decode(self.read_blob(Descriptor("", digest, size), doc.MAX_MANIFEST), digest)
-        kind = doc.text(found, "mediaType", digest) or (OCI_INDEX if "manifests" in found else OCI_MANIFEST)
-        return Descriptor(kind, digest, size) if kind in INDEX_TYPES | MANIFEST_TYPES else None
+            found = doc.decode(self.read_blob(Descriptor("", digest, size), doc.MAX_MANIFEST), digest)
+            kind = doc.text(found, "mediaType", digest) or (OCI_INDEX if "manifests" in found else OCI_MANIFEST)
+            if kind in INDEX_TYPES | MANIFEST_TYPES:
+                return Descriptor(kind, digest, size)
+        return None
 
     def blob_path(self, digest: str) -> Path:
         """Where a blob is or would be.

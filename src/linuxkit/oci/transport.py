@@ -1,7 +1,7 @@
 """HTTP for the whole project: the only module that opens a socket to the network.
 
 Every request has a time limit, every body a size limit. Redirects are followed here, by rules: never from https to
-http, and credentials stay with the host they were meant for. What a message shows of a URL has no user, password or query.
+http, and credentials stay with the host they were meant for. Messages show URLs without user, password and query.
 """
 
 from __future__ import annotations
