@@ -98,8 +98,9 @@ class Sources:
         """The packages behind kit://."""
         from linuxkit.packages.kit import Kit
 
+        compiler = self.environment.get("ZIG_GLOBAL_CACHE_DIR")
         return Kit(self.store, self.cache / "kit", mirror=self.debian, fetch=self.fetch, offline=self.offline,
-                   say=self.log)  # fmt: skip
+                   compiler_cache=Path(compiler) if compiler else None, say=self.log)  # fmt: skip
 
     @cached_property
     def resolver(self) -> Resolver:

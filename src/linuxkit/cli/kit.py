@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -20,18 +19,18 @@ def kit() -> None:
     """The packages behind kit://NAME: made from Debian's, here, on first use."""
 
 
-def make_kit(settings: Settings, mirror: str, *, quiet: bool = False) -> Kit:
-    """The kit of the project, with the store and the cache that the global flags name."""
-    from linuxkit.oci.store import Store
-    from linuxkit.packages.kit import Kit
+def open_kit(settings: Settings, mirror: str = "") -> Kit:
+    """The project's kit, with the cache and the network that the global flags name."""
+    import os
 
-    silent = quiet or settings.verbose < 1
-    return Kit(Store(settings.cache), settings.cache / "kit", mirror=mirror, fetch=_fetch(settings),
-               say=(lambda _: None) if silent else lambda line: click.echo(line, err=True))  # fmt: skip
+    from linuxkit import api
 
+    def log(line: str) -> None:
+        if settings.verbose:
+            click.echo(line, err=True)
 
-def _fetch(settings: Settings) -> None:
-    return None
+    return api.Sources(settings.cache, settings.mirrors, settings.cert_files, debian=mirror, environment=os.environ,
+                       log=log).kit  # fmt: skip
 
 
 def host_architecture() -> str:
@@ -49,7 +48,7 @@ def ls(settings: Settings, names: bool) -> None:
     """List the packages: name, hash, what they have been built for, description."""
     from linuxkit.oci.media import Platform
 
-    known = make_kit(settings, "")
+    known = open_kit(settings)
     for name in known.names():
         if names:
             click.echo(name)
@@ -74,7 +73,7 @@ def build(settings: Settings, names: tuple[str, ...], everything: bool, arch: st
     from linuxkit.oci.media import Platform
 
     start = time.monotonic()
-    known = make_kit(settings, debian_mirror)
+    known = open_kit(settings, debian_mirror)
     if bool(names) == everything:
         raise InputError("name the packages to build, or give --all", hint=f"there are {', '.join(known.names())}")
     platform = Platform("linux", arch or host_architecture())

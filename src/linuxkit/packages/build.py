@@ -34,14 +34,15 @@ class Builder:
         debian: the archive, for that architecture.
         guest: the folder of C sources.
         compiler_cache: where the C compiler keeps its own.
+        say: told what takes a while.
 
     A context manager: unpacked packages are kept in a temporary folder until it is left.
     """
 
     def __init__(self, store: Store, architecture: str, debian: Callable[[str], Debian], guest: Path,
-                 compiler_cache: Path) -> None:  # fmt: skip
+                 compiler_cache: Path, say: Callable[[str], None] = lambda _: None) -> None:  # fmt: skip
         self._store, self._architecture, self._debian = store, architecture, debian
-        self._guest, self._compiler_cache = guest, compiler_cache
+        self._guest, self._compiler_cache, self._say = guest, compiler_cache, say
         self._unpacked: dict[str, tuple[threading.Lock, dict[str, Entry]]] = {}
         self._lock = threading.Lock()
         self._folder = tempfile.TemporaryDirectory(prefix="linuxkit-kit-")
@@ -98,6 +99,8 @@ class Builder:
             tree = slice.merge((p.name, self._nodes(p, files[p.name])) for p in packages)
             self._from_debian(recipe, packages, tree, out, labels, folder)
         for program in recipe.programs:
+            first = "" if self._compiler_cache.is_dir() else "; the first time this takes half a minute"
+            self._say(f"compiling {recipe.name}/{program.path} for {self._architecture}{first}")
             path = folder / program.path.replace("/", "_")
             toolchain.compile_program(self._architecture, self._guest, program.sources, program.flags, path,
                                       cache=self._compiler_cache)  # fmt: skip

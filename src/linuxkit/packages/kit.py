@@ -54,17 +54,19 @@ class Kit:
         fetch: how to read a URL where there is no apt-get.
         apt: use apt-get when it is there.
         offline: build nothing.
+        compiler_cache: where the C compiler keeps its libraries; below `cache` when not given.
         say: told what is going on, a line at a time.
     """
 
     def __init__(
         self, store: Store, cache: Path, *, folder: Path | None = None, guest: Path | None = None, mirror: str = "",
         fetch: Fetch | None = None, apt: bool = True, offline: bool = False,
-        say: Callable[[str], None] = lambda _: None,
+        compiler_cache: Path | None = None, say: Callable[[str], None] = lambda _: None,
     ) -> None:  # fmt: skip
         self._store, self._cache, self._mirror, self._fetch = store, cache, mirror, fetch
         self._folder, self._guest = folder or data_dir("kit"), guest or data_dir("guest")
         self._apt, self._offline, self._say = apt, offline, say
+        self._compiler_cache = compiler_cache or cache / "compiler"
 
     # -- what there is
 
@@ -173,7 +175,7 @@ class Kit:
 
         with ExitStack() as stack:
             builder = stack.enter_context(Builder(
-                self._store, platform.architecture, debian, self._guest, self._cache / "compiler",
+                self._store, platform.architecture, debian, self._guest, self._compiler_cache, self._say,
             ))  # fmt: skip
             by_suite: dict[str, dict[str, object]] = {}
             for recipe in recipes:  # one download for all
