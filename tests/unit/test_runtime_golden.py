@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from linuxkit.oci.reference import parse_reference
 from linuxkit.runtime.ids import id_map
 from linuxkit.runtime.json import go_json
 from linuxkit.runtime.label import merge_settings, settings_from_label
-from linuxkit.runtime.oci_spec import oci_spec
+from linuxkit.runtime.oci_spec import oci_spec, to_json
 from linuxkit.runtime.runtime_spec import runtime_spec
 
 pytestmark = pytest.mark.golden
@@ -76,8 +77,8 @@ def bundles(config: Config) -> Iterator[tuple[str, Container]]:
         yield f"containers/services/{entry.name}", entry
 
 
-def made(case: dict[str, Any]) -> dict[str, Any]:
-    """path → JSON, for each container of a case."""
+def made(case: dict[str, Any]) -> dict[str, bytes]:
+    """path → content, for each container of a case."""
     config = config_of(case)
     known, ids = images(), id_map(config)
     arch = case["args"][case["args"].index("--arch") + 1] if "--arch" in case["args"] else "amd64"
@@ -102,8 +103,8 @@ def made(case: dict[str, Any]) -> dict[str, Any]:
                 Mount(f"/{bundle}/rootfs", "overlay", "overlay", (f"lowerdir={root}", f"upperdir=/{bundle}/tmp/upper",
                                                                   f"workdir=/{bundle}/tmp/work")),
             ]  # fmt: skip
-        found[f"{bundle}/config.json"] = json.loads(go_json(spec))
-        found[f"{bundle}/runtime.json"] = json.loads(go_json(runtime_spec(settings, mounts)))
+        found[f"{bundle}/config.json"] = to_json(spec)
+        found[f"{bundle}/runtime.json"] = go_json(runtime_spec(settings, mounts))
     return found
 
 
@@ -111,13 +112,17 @@ def made(case: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize("name", RECORDED)
 def test_the_specs_of_a_recorded_build(name: str) -> None:
     case = ALL[name]
-    found, want = made(case), case["json"]
+    data, want = made(case), case["json"]
+    found = {path: json.loads(content) for path, content in data.items()}
+    assert set(found) == {path for path in want if path.endswith(("config.json", "runtime.json"))}
     if name in DIFFERS:
         assert "upstream_bug" in case
-        assert found != want
-    else:
-        assert found == {path: value for path, value in want.items() if path in found}
-        assert set(found) == {path for path in want if path.endswith(("config.json", "runtime.json"))}
+        assert found != {path: want[path] for path in found}
+        return
+    assert found == {path: want[path] for path in found}
+    recorded = {path: entry["sha256"] for tree in case["outputs"].values() for path, entry in tree.items()
+                if path in data and "sha256" in entry}  # fmt: skip
+    assert {path: hashlib.sha256(data[path]).hexdigest() for path in recorded} == recorded, "same values, other bytes"
 
 
 @pytest.mark.skipif(not CASES, reason="there are no recorded builds beside this checkout (../shared/golden)")
