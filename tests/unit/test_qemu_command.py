@@ -110,7 +110,8 @@ def test_ports(text: str, port: Port) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "80", "a:80", "80:0", "80:65536", "65536:80", "80:80/sctp", "80:80/", "::1:80:80", "80:-1", "8\u0660:80"]
+    "text",
+    ["", "80", "a:80", "80:0", "80:65536", "65536:80", "80:80/sctp", "80:80/", "::1:80:80", "80:-1", "8\u0660:80"],
 )
 def test_bad_ports_are_refused(text: str) -> None:
     with pytest.raises(InputError, match="--publish"):

@@ -213,6 +213,9 @@ class Machine:
         self._killed = self._killed or not self._ended
         self._process.end()
         self._wake()
+        if threading.current_thread() is not self._thread:
+            with self._changed:
+                self._changed.wait_for(lambda: self._ended, 5)
 
     def send(self, data: bytes) -> None:
         """Type on the guest's console."""
