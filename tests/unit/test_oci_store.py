@@ -160,9 +160,10 @@ def test_a_damaged_document_is_noticed(store: Store) -> None:
         store.image(found, "a:1", AMD64)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"manifests": 5}', '{"manifests": [5]}', '{"manifests": [{}]}',
-                                  "[" * 100000, '{"manifests": [{"digest": "sha256:../../../../etc/passwd", "size": 1}]}',
-                                  '{"manifests": [{"digest": 7, "size": 1}]}', '{"manifests": NaN}'])  # fmt: skip
+@pytest.mark.parametrize("text", [
+    "", "{", "[]", '{"manifests": 5}', '{"manifests": [5]}', '{"manifests": [{}]}', "[" * 100000, '{"manifests": NaN}',
+    '{"manifests": [{"digest": "sha256:../../../../etc/passwd", "size": 1}]}', '{"manifests": [{"digest": 7, "size": 1}]}',
+])  # fmt: skip
 def test_a_broken_index_is_one_clear_error(store: Store, text: str) -> None:
     store.prepare()
     (store.root / "index.json").write_text(text)
@@ -235,8 +236,10 @@ def test_odd_manifests_are_errors_not_crashes(store: Store, field: dict[str, obj
         store.image(blob, "a:1", AMD64)
 
 
-@pytest.mark.parametrize("config", [{"rootfs": {"diff_ids": ["../x"]}}, {"rootfs": 5}, {"config": [1]},
-                                    {"architecture": 5}, {"config": {"Env": [5]}}, {"config": {"Labels": {"a": 5}}}])  # fmt: skip
+@pytest.mark.parametrize("config", [
+    {"rootfs": {"diff_ids": ["../x"]}}, {"rootfs": 5}, {"config": [1]}, {"architecture": 5}, {"config": {"Env": [5]}},
+    {"config": {"Labels": {"a": 5}}},
+])  # fmt: skip
 def test_odd_configurations_are_errors_not_crashes(store: Store, config: dict[str, object]) -> None:
     layer = put(store, pack(TAR))
     with pytest.raises(ImageError):
