@@ -132,13 +132,15 @@ bogus: 1
     ("services:\n", "f.yml:1:10: services: needs a list, not nothing (remove the key, or write [])"),
     ("kernel: linuxkit/kernel\n", "f.yml:1:9: kernel: needs a mapping, not a string"),
     ("init: [a, '']\n", "f.yml:1:11: init[1]: is empty"),
-    ("volumes: [{name: A}]\n", "f.yml:1:18: volumes[0].name: 'A' does not match [a-z0-9_-]+"),
+    ("volumes: [{name: A}]\n", "f.yml:1:18: volumes[0].name: 'A' is not of a-z, 0-9, _ and - only"),
     ("volumes: [{readonly: true}]\n", "f.yml:1:11: volumes[0]: 'name' is missing"),
     ("volumes: [{name: a}, {name: a}]\n", "f.yml:1:22: volumes[1].name: duplicate volume name 'a' (first on line 1)"),
+    ("volumes: [{name: a, platforms: [amd64]}]\n", ("f.yml:1:33: volumes[0].platforms[0]: 'amd64' is not os/arch "
+                                                     "or os/arch/variant")),
     ("volumes: [{name: a, format: oci}]\n", "f.yml:1:11: volumes[0]: format 'oci' needs an image"),
     ("files: [{path: a, mode: 0644}]\n", ('f.yml:1:25: files[0].mode: needs a string, not an integer '
      '(put it in quotes: "0644")')),
-    ("files: [{path: a, mode: '8', contents: x}]\n", "f.yml:1:25: files[0].mode: '8' does not match 0*[0-7]{0,4}"),
+    ("files: [{path: a, mode: '8', source: x}]\n", "f.yml:1:25: files[0].mode: '8' is not an octal mode such as 0644"),
     ("files: [{contents: x}]\n", "f.yml:1:9: files[0]: 'path' is missing"),
     ("files: [{path: a}]\n", ("f.yml:1:9: files[0]: nothing says what 'a' is (give one of contents, source, metadata, "
      "directory: true, symlink)")),
@@ -153,6 +155,18 @@ bogus: 1
 ])  # fmt: skip
 def test_one_fault(text: str, expected: str) -> None:
     assert faults(text) == [expected]
+
+
+def test_what_a_file_says_cannot_reach_the_terminal_as_control_characters() -> None:
+    text = (
+        '"\\e[31m": 1\n"k\\x07": 2\nservices: [{name: "a\\e[2J", image: "x\\0y"}]\nvolumes: [{name: "'
+        + "v" * 9999
+        + 'V"}]\n'
+    )
+    found = faults(text)
+    assert len(found) == 5
+    assert all(line.isprintable() and len(line) < 1000 for line in found)
+    assert "NUL" in "".join(found)
 
 
 def test_image_names_are_checked_by_the_caller_s_rule() -> None:

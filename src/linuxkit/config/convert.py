@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Any
 
-from linuxkit.config.document import Mapping, Node, Scalar, Sequence
+from linuxkit.config.document import Mapping, Node, Scalar, Sequence, printable
 from linuxkit.config.model import Position
 from linuxkit.config.types import AnyOf, Bool, Field, Int, ListOf, MapOf, Object, Str, Type
 from linuxkit.errors import InputError, Problem
@@ -28,6 +27,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     names = list(known)
     folded = {n.lower().replace("_", "").replace("-", ""): n for n in names}
     same = folded.get(word.lower().replace("_", "").replace("-", ""))
+    import difflib
+
     near = [same] if same else difflib.get_close_matches(word, names, n=1, cutoff=0.6)
     if near:
         return f"did you mean '{near[0]}'?"
@@ -54,7 +55,7 @@ class Converter:
         self._check_reference = check_reference
 
     def problem(self, message: str, at: Position, path: str, hint: str = "") -> Any:
-        self.problems.append(Problem(message, file=at.file, line=at.line, column=at.column, path=path, hint=hint))
+        self.problems.append(Problem(printable(message), at.file, at.line, at.column, printable(path), printable(hint)))
         return BAD
 
     def value(self, node: Node, of: Type, path: str) -> Any:
@@ -169,6 +170,8 @@ class Converter:
                 return self.problem(e.message, node.position, path, e.hint)
         elif text.startswith("@pkg:") and of.image:
             return self.problem("@pkg: works only in files on this machine", node.position, path)
+        if "\0" in text and not of.binary:
+            return self.problem("has a NUL character in it", node.position, path)
         if of.nonempty and not text:
             return self.problem("is empty", node.position, path)
         if of.choices and text not in of.choices:
@@ -177,7 +180,7 @@ class Converter:
             hint = hint if "mean" in hint else ""
             return self.problem(f"'{text}' is not one of {listed}", node.position, path, hint)
         if of.pattern and not re.fullmatch(of.pattern, text):
-            return self.problem(f"'{text}' does not match {of.pattern}", node.position, path)
+            return self.problem(f"'{text}' is not {of.form or of.pattern}", node.position, path)
         if of.image and text and self._check_reference is not None:
             try:
                 self._check_reference(text)

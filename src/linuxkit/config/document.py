@@ -12,8 +12,7 @@ are numbers (the last one octal), `1_000` is 1000, a date is text.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from linuxkit.config.model import Position
 from linuxkit.errors import InputError, Problem
@@ -37,8 +36,13 @@ _FLOAT = re.compile(
 Value = str | int | float | bool | None
 
 
-@dataclass(frozen=True, slots=True)
-class Scalar:
+def printable(text: str) -> str:
+    """Text from a file as it may reach a terminal: no control characters, and not without end."""
+    shown = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text[:400])
+    return shown if len(text) <= 400 else shown + "…"
+
+
+class Scalar(NamedTuple):
     """A leaf. `text` is what was written (quotes and escapes undone), `value` what it means."""
 
     text: str
@@ -53,8 +57,9 @@ class Scalar:
         return names[type(self.value)]
 
 
-@dataclass(frozen=True, slots=True)
-class Sequence:
+class Sequence(NamedTuple):
+    """A list."""
+
     items: tuple[Node, ...]
     position: Position
 
@@ -63,8 +68,7 @@ class Sequence:
         return "a list"
 
 
-@dataclass(frozen=True, slots=True)
-class Mapping:
+class Mapping(NamedTuple):
     """Keys are unique, in the order written; merge keys (`<<`) are already expanded."""
 
     pairs: tuple[tuple[Scalar, Node], ...]
@@ -166,7 +170,7 @@ def _syntax(e: Any, text: str) -> tuple[str, str]:
 
 def _fail(message: str, hint: str, file: str, mark: Any) -> InputError:
     line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
-    where = Problem(message, file=file, line=line, column=column, hint=hint)
+    where = Problem(printable(message), file, line, column, hint=hint)
     return InputError(f"{file or 'the text'} is not valid YAML", problems=[where])
 
 
@@ -188,15 +192,15 @@ def scalar_value(text: str) -> Value:
     return text
 
 
-@dataclass(slots=True)
 class _Open:
     """A collection whose end has not been seen."""
 
-    mapping: bool
-    position: Position
-    anchor: str | None
-    items: list[Node] = field(default_factory=list)
-    weight: int = 1
+    __slots__ = ("anchor", "items", "mapping", "position", "weight")
+
+    def __init__(self, mapping: bool, position: Position, anchor: str | None) -> None:
+        self.mapping, self.position, self.anchor = mapping, position, anchor
+        self.items: list[Node] = []
+        self.weight = 1
 
 
 class _Builder:
@@ -293,4 +297,4 @@ class _Builder:
         return Mapping((*pairs.values(), *(p for text, p in merged.items() if text not in pairs)), done.position)
 
     def _problem(self, message: str, at: Position, hint: str = "") -> None:
-        self.problems.append(Problem(message, file=at.file, line=at.line, column=at.column, hint=hint))
+        self.problems.append(Problem(printable(message), at.file, at.line, at.column, hint=hint))

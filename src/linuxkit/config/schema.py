@@ -14,6 +14,7 @@ UNSIGNED = Int(0, 2**63 - 1)
 U32, U16 = Int(0, 2**32 - 1), Int(0, 2**16 - 1)
 ID = AnyOf((Int(0, 2**32 - 1), Str()))
 IMAGE = Str(image=True)
+PLATFORM = Str(pattern="[a-z0-9_]+/[a-z0-9_]+(?:/[a-z0-9_.]+)?", form="os/arch or os/arch/variant")
 TEXTS = MapOf(STR)
 
 # fmt: off
@@ -196,12 +197,13 @@ KERNEL = Object("kernel", (
 ), model.Kernel, "The kernel.")
 
 VOLUME = Object("volumes", (
-    Field("name", "name", Str(pattern="[a-z0-9_-]+"), "Its name: `a-z`, `0-9`, `_` and `-`; unique.", example="data"),
+    Field("name", "name", Str(pattern="[a-z0-9_-]+", form="of a-z, 0-9, _ and - only"),
+          "Its name: `a-z`, `0-9`, `_` and `-`; unique.", example="data"),
     Field("image", "image", IMAGE, "Image that it is filled with.", "none: it starts empty"),
     Field("readonly", "readonly", BOOL, "Refuse to give it to a container writable.", "false"),
     Field("format", "format", Str(choices=tuple(model.VolumeFormat), enum=model.VolumeFormat),
           "`filesystem`: the image's files. `oci`: the image itself, as an OCI layout.", "filesystem"),
-    Field("platforms", "platforms", STRS, "Platforms to keep, `os/arch[/variant]`; with `format: oci` only.",
+    Field("platforms", "platforms", ListOf(PLATFORM), "Platforms to keep, `os/arch[/variant]`; for `format: oci`.",
           "all of the image", example='["linux/arm64"]'),
 ), model.Volume, "A directory that containers share, at `/containers/volumes/NAME`. Use it by its name in `binds`.")
 
@@ -210,13 +212,13 @@ FILE = Object("files", (
           example="etc/motd"),
     Field("directory", "directory", BOOL, "Make a directory.", "false", always=True),
     Field("symlink", "symlink", STR, "Make a symbolic link to this.", example="/proc/mounts"),
-    Field("contents", "contents", STR, "The content.", example='"hello\\n"'),
+    Field("contents", "contents", Str(binary=True), "The content.", example='"hello\\n"'),
     Field("source", "source", STR, "A file of this machine, relative to the working directory; `~/` is your home."),
     Field("metadata", "metadata", Str(choices=("yaml", "json")), "Put the merged configuration there, in this form."),
     Field("optional", "optional", BOOL, "With `source`: leave it out when there is no such file.", "false",
           always=True),
-    Field("mode", "mode", Str(pattern="0*[0-7]{0,4}"), "Permissions in octal, in quotes.",
-          '"0600", for directories "0700"', example='"0644"'),
+    Field("mode", "mode", Str(pattern="0*[0-7]{0,4}", form="an octal mode such as 0644"),
+          "Permissions in octal, in quotes.", '"0600", for directories "0700"', example='"0644"'),
     Field("uid", "uid", ID, "Owner: a number, or the name of an entry of onboot, onshutdown or services.", "0"),
     Field("gid", "gid", ID, "Group, likewise.", "0"),
 ), model.File, "A file, directory or link written into the image. Exactly one of `contents`, `source`, `metadata`, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from linuxkit.config.document import printable
 from linuxkit.config.model import Container
 from linuxkit.errors import InputError, Problem
 
@@ -29,7 +30,7 @@ class Faults:
             at = entry.position
             message += f" (in the label of image {entry.image})"
         full = f"{entry.path}.{path}" if entry.path else f"{entry.name}: {path}"
-        self._found.append(Problem(message, at.file, at.line, at.column, full, hint))
+        self._found.append(Problem(printable(message), at.file, at.line, at.column, printable(full), printable(hint)))
 
     def check(self) -> None:
         """Raise what was found.

@@ -220,10 +220,11 @@ def _devices(settings: ImageSettings, faults: Faults) -> tuple[list[Json], list[
     nodes: list[Json] = []
     rules: list[Json] = []
     for n, device in enumerate(settings.devices or ()):
-        if device.type not in _DEVICE_TYPES:
+        if device.type not in _DEVICE_TYPES and (device.type or device.path != "all"):
             faults.add(f"'{device.type}' is not a type of device", "devices", n, "one of a, b, c, p, u")
         if device.path == "all":
-            rules.append({"allow": True, "type": device.type, "access": "rwm"})
+            kind = {"type": device.type} if device.type else {}
+            rules.append({"allow": True, **kind, "access": "rwm"})
             continue
         if not re.fullmatch("0*[0-7]{1,4}", device.mode):
             faults.add(f"'{device.mode}' is not an octal mode", "devices", n, 'write it in quotes: mode: "0666"')
