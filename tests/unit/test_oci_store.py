@@ -162,7 +162,8 @@ def test_a_damaged_document_is_noticed(store: Store) -> None:
 
 @pytest.mark.parametrize("text", [
     "", "{", "[]", '{"manifests": 5}', '{"manifests": [5]}', '{"manifests": [{}]}', "[" * 100000, '{"manifests": NaN}',
-    '{"manifests": [{"digest": "sha256:../../../../etc/passwd", "size": 1}]}', '{"manifests": [{"digest": 7, "size": 1}]}',
+    '{"manifests": [{"digest": "sha256:../../../../etc/passwd", "size": 1}]}',
+    '{"manifests": [{"digest": 7, "size": 1}]}',
 ])  # fmt: skip
 def test_a_broken_index_is_one_clear_error(store: Store, text: str) -> None:
     store.prepare()

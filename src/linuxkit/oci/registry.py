@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from urllib.parse import urlsplit
 
 from linuxkit.errors import ImageError, InputError, NetworkError
@@ -31,7 +32,7 @@ from linuxkit.oci.media import (
 from linuxkit.oci.reference import DEFAULT_REGISTRY, Reference
 from linuxkit.oci.select import select
 from linuxkit.oci.store import Store
-from linuxkit.oci.transport import ATTEMPTS, Response, Transport, is_loopback
+from linuxkit.oci.transport import Response, Transport, is_loopback
 
 ACCEPT = ", ".join((OCI_INDEX, OCI_MANIFEST, DOCKER_INDEX, DOCKER_MANIFEST))
 HUB = "https://registry-1.docker.io"
@@ -85,18 +86,19 @@ class RegistryClient:
             ImageError: the registry does not have it, or what it sent is not what was promised.
             NetworkError: the registry cannot be reached, or refuses.
         """
-        top, data = self._top(reference)
+        again = self._transport.retrying
+        top, data = again(lambda: self._top(reference))
         small = {top.digest: (top, data)}
 
         def read(descriptor: Descriptor, limit: int) -> bytes:
             if descriptor.digest not in small:
-                small[descriptor.digest] = descriptor, self._small(reference, descriptor, limit)
+                small[descriptor.digest] = descriptor, again(lambda: self._small(reference, descriptor, limit))
             return small[descriptor.digest][1]
 
         image = select(read, top, reference.tagged, platform)
         wanted = {layer.digest: layer for layer in image.layers if not self._store.has_blob(layer)}
         with ThreadPoolExecutor(THREADS) as pool:
-            jobs = [pool.submit(self._blob, reference, layer) for layer in wanted.values()]
+            jobs = [pool.submit(again, partial(self._blob, reference, layer)) for layer in wanted.values()]
             try:
                 for job in jobs:
                     job.result()
@@ -140,22 +142,17 @@ class RegistryClient:
         return data
 
     def _blob(self, ref: Reference, blob: Descriptor) -> None:
-        """Fetch one blob into the store; a broken connection is tried again from the start."""
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                with self._get(ref, f"blobs/{blob.digest}", {}) as response, \
-                     self._store.write_blob(blob.media_type, digest=blob.digest, size=blob.size) as out:  # fmt: skip
-                    done = 0
-                    for piece in response.pieces():
-                        out.write(piece)
-                        done += len(piece)
-                        self._progress(blob.digest, done, blob.size)
-                return
-            except NetworkError as e:
-                if attempt == ATTEMPTS or not e.temporary:
-                    raise
-            except ImageError as e:
-                raise ImageError(f"image {ref.text}: {ref.registry} sent something else: {e.message}") from e
+        """Fetch one blob into the store."""
+        try:
+            with self._get(ref, f"blobs/{blob.digest}", {}) as response, \
+                 self._store.write_blob(blob.media_type, digest=blob.digest, size=blob.size) as out:  # fmt: skip
+                done = 0
+                for piece in response.pieces():
+                    out.write(piece)
+                    done += len(piece)
+                    self._progress(blob.digest, done, blob.size)
+        except ImageError as e:
+            raise ImageError(f"image {ref.text}: {ref.registry} sent something else: {e.message}") from e
 
     # -- requests
 

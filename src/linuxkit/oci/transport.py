@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 from linuxkit.errors import HostError, InputError, NetworkError
@@ -23,8 +23,13 @@ MAX_REDIRECTS = 5
 ATTEMPTS = 4
 MAX_WAIT = 30.0  # seconds of a Retry-After that we are ready to sit through
 CHUNK = 256 << 10
+T = TypeVar("T")
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 TEMPORARY = frozenset({408, 429, 500, 502, 503, 504})
+
+
+class BrokenBodyError(NetworkError):
+    """The connection broke in the middle of an answer."""
 
 
 class Transport:
@@ -68,6 +73,15 @@ class Transport:
             self._sleep(pause)
             wait *= 2
         raise AssertionError("unreachable")
+
+    def retrying(self, work: Callable[[], T]) -> T:
+        """Do something whose connection may break in the middle of a body, again and again while that can help."""
+        for attempt in range(1, ATTEMPTS):
+            try:
+                return work()
+            except BrokenBodyError:  # other failures have been tried again by `get`
+                self._sleep(0.5 * attempt)
+        return work()
 
     def _follow(self, url: str, headers: dict[str, str]) -> Response:
         for _ in range(MAX_REDIRECTS + 1):
@@ -167,11 +181,11 @@ class Response:
                 count += len(piece)
                 yield piece
         except (urllib3.exceptions.HTTPError, OSError) as e:
-            raise _network_error(self.url, e) from e
+            raise BrokenBodyError(_network_error(self.url, e).message, temporary=True) from e
         announced = self.headers.get("content-length", "")
         if announced.isdigit() and count < int(announced):
-            raise NetworkError(f"{redact(self.url)}: the connection ended after {count} of {announced} bytes",
-                               temporary=True)  # fmt: skip
+            raise BrokenBodyError(f"{redact(self.url)}: the connection ended after {count} of {announced} bytes",
+                                  temporary=True)  # fmt: skip
 
     def read(self, limit: int) -> bytes:
         """The whole body.
@@ -238,11 +252,11 @@ def _network_error(url: str, error: BaseException) -> NetworkError:
     if isinstance(reason, x.SSLError | ssl.SSLError):
         return NetworkError(f"no secure connection to {host}: {_text(reason)}",
                             hint="--cert-file FILE trusts another authority")  # fmt: skip
-    if isinstance(reason, x.TimeoutError | TimeoutError):
-        return NetworkError(f"{host} does not answer in time", temporary=True)
     if isinstance(reason, x.NewConnectionError | ConnectionError):
         return NetworkError(f"{host} cannot be reached: {_text(reason)}", hint="check the network; --mirror URL goes "
                             "through another registry", temporary=True)  # fmt: skip
+    if isinstance(reason, x.TimeoutError | TimeoutError):
+        return NetworkError(f"{host} does not answer in time", temporary=True)
     return NetworkError(f"{host} did not answer properly: {_text(reason)}", temporary=True)
 
 
