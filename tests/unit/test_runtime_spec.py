@@ -11,6 +11,7 @@ from linuxkit.config.model import ImageSettings, Mount
 from linuxkit.config.parse import parse_config
 from linuxkit.errors import InputError
 from linuxkit.oci.media import ImageConfig
+from linuxkit.runtime.check import check_settings
 from linuxkit.runtime.ids import id_map, resolve_id
 from linuxkit.runtime.json import go_json
 from linuxkit.runtime.label import LABEL, merge_settings, settings_from_label
@@ -212,3 +213,19 @@ def test_go_json_escapes_as_go_does() -> None:
     expected = r'"\u003c\u003e\u0026\u2028\u2029\u0000' + "\x7fé" + r'\n\t\b\f\"\\/\ufffd"'
     assert go_json(text) == expected.encode()
     assert go_json({"a": [], "b": {}}) == b'{\n    "a": [],\n    "b": {}\n}'
+
+
+def test_faults_that_need_no_image_are_found_before_any_is_fetched() -> None:
+    config = parse_config("""\
+onboot: [{name: a, image: i, tmpfs: ['/x:a:b']}]
+services: [{name: b, image: i, capabilities: [CAP_X]}, {name: c, image: i, command: []}]
+files: [{path: x, contents: x, uid: nobody, gid: b}]
+""", "f.yml")  # fmt: skip
+    with pytest.raises(InputError) as caught:
+        check_settings(config)
+    assert [str(p).split(": ")[:2] for p in caught.value.problems] == [
+        ["f.yml:1:38", "onboot[0].tmpfs[0]"],
+        ["f.yml:2:47", "services[0].capabilities[0]"],
+        ["f.yml:3:9", "files[0].uid"],
+    ]
+    check_settings(parse_config("services: [{name: b, image: i, capabilities: [all]}]"))
