@@ -191,7 +191,9 @@ def plan(config: Config, sources: Sources, options: Options) -> BuildPlan:
     from linuxkit.config.render import metadata
     from linuxkit.oci.reference import expand
     from linuxkit.plan.make import make_plan
+    from linuxkit.runtime.check import check_settings
 
+    check_settings(config)  # before anything is fetched
     platform = Platform("linux", options.architecture)
     images = _resolve(config, sources, platform)
     kinds: tuple[Literal["yaml", "json"], ...] = ("yaml", "json")
@@ -240,13 +242,15 @@ def build(
     from linuxkit.oci.resolve import cache_root
     from linuxkit.outputs.build import Build
     from linuxkit.outputs.encoder import Encoder
-    from linuxkit.outputs.table import write
+    from linuxkit.outputs.files import write_files
+    from linuxkit.outputs.table import make
     from linuxkit.rootfs.content import Content
 
     planned = plan(config, sources, options or Options())
     content = Content(sources.store, Derived(cache_root(sources.cache)))
     encoder = Encoder(content, threads=threads, log=lambda part: sources.log(f"encoding {part}"))
-    written = write(Build(planned, content, encoder, codec, level), target)
+    files = make(Build(planned, content, encoder, codec, level), target)
+    written = write_files(files, target.directory, target.output)
     return Artifact(tuple(written), planned.digest, encoder.counts.segments, encoder.counts.cached)
 
 

@@ -12,29 +12,21 @@ import io
 import itertools
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from linuxkit.encode import compress, cpio, tar
 from linuxkit.encode.compress import Codec, Compressor
 from linuxkit.encode.content import Sink
 from linuxkit.entry import Entry, digest_of
+from linuxkit.outputs.pieces import Piece, literal
 from linuxkit.rootfs.content import Content
 from linuxkit.rootfs.segment import Segment
 
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
 KIND = "segments"
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """A run of encoded bytes: a file in the cache, or `data`."""
-
-    name: str
-    size: int
-    path: Path | None = None
-    data: bytes = b""
 
 
 @dataclass(slots=True)
@@ -89,10 +81,10 @@ class Encoder:
         ready: list[Piece | Future[Piece]] = []
         missing = []
         for segment, key in zip(segments, keys, strict=True):
-            found = None if segment.generated else self._cached(segment, key)
+            found = None if segment.generated else self._cached(key)
             if found is None:
                 missing.append(segment)
-            ready.append(found or Piece("", 0))
+            ready.append(found or Piece(0))
         self.counts.segments += len(segments)
         self.counts.cached += len(segments) - len(missing)
         self.counts.names += [segment.name for segment in missing]
@@ -101,6 +93,8 @@ class Encoder:
                 if segment.generated:
                     ready[n] = self._in_memory(segment, write)
             return [p for p in ready if isinstance(p, Piece)]
+        from concurrent.futures import ThreadPoolExecutor
+
         with ThreadPoolExecutor(self._threads, thread_name_prefix="encode") as pool:
             try:
                 unpacking: dict[str, Future[Any]] = {}
@@ -119,9 +113,9 @@ class Encoder:
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
 
-    def _cached(self, segment: Segment, key: str) -> Piece | None:
+    def _cached(self, key: str) -> Piece | None:
         path = self._content.derived.get(KIND, key)
-        return Piece(segment.name, path.stat().st_size, path) if path is not None else None
+        return Piece(path.stat().st_size, str(path)) if path is not None else None
 
     def _encode(
         self, segment: Segment, key: str, write: Callable[[Iterable[Entry], Sink], None], waits: list[Future[Any]]
@@ -134,13 +128,12 @@ class Encoder:
         with self._content.derived.put(KIND, key) as out:
             _write_some(write, segment.entries(), _Stoppable(out, self._stop))
         path = self._content.derived.path(KIND, key)
-        return Piece(segment.name, path.stat().st_size, path)
+        return Piece(path.stat().st_size, str(path))
 
     def _in_memory(self, segment: Segment, write: Callable[[Iterable[Entry], Sink], None]) -> Piece:
         out = io.BytesIO()
         _write_some(write, segment.entries(), out)
-        data = out.getvalue()
-        return Piece(segment.name, len(data), data=data)
+        return literal(out.getvalue())
 
 
 class _Stoppable:

@@ -10,22 +10,18 @@ import errno
 import os
 import stat
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import BinaryIO, NamedTuple, Self
 
-from linuxkit.errors import HostError, ImageError
+from linuxkit.errors import HostError
 from linuxkit.oci.files import make_temporary, sweep
-from linuxkit.outputs.encoder import Piece
-
-CHUNK = 1 << 20
+from linuxkit.outputs.pieces import OutputFile, put
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
+class Written(NamedTuple):
     """A file that was written. `size` in bytes; `format` as given to --format."""
 
     path: Path
@@ -82,6 +78,23 @@ class Outputs:
                     stream.close()
 
 
+def write_files(files: Sequence[OutputFile], directory: Path, output: str) -> list[Written]:
+    """Write the files of a build: into `directory`, or the only one to `output`, where "-" is standard output.
+
+    Raises:
+        HostError: a place can't be written; nothing of this build stays there then.
+    """
+    if output == "-":
+        with standard_output() as out:
+            put(files[0].pieces, out)
+        return []
+    with Outputs() as outputs:
+        for file in files:
+            with outputs.open(Path(output) if output else directory / file.name, file.format) as out:
+                put(file.pieces, out)
+    return outputs.written
+
+
 @contextmanager
 def standard_output() -> Iterator[BinaryIO]:
     """Standard output for bytes.
@@ -94,42 +107,6 @@ def standard_output() -> Iterator[BinaryIO]:
     sys.stdout.flush()
     yield sys.stdout.buffer
     sys.stdout.buffer.flush()
-
-
-def put(pieces: Iterable[Piece], out: BinaryIO) -> int:
-    """Copy pieces to a file, end to end, by the kernel alone where it can. Returns the number of bytes.
-
-    Raises:
-        ImageError: a cached piece became shorter.
-    """
-    total = 0
-    for piece in pieces:
-        if piece.path is None:
-            out.write(piece.data)
-        else:
-            out.flush()
-            with open(piece.path, "rb", buffering=0) as source:
-                copied = _copy(source.fileno(), out, piece.size)
-            if copied != piece.size:
-                raise ImageError(f"{piece.path} became shorter while it was being copied", hint="run the build again")
-        total += piece.size
-    return total
-
-
-def _copy(source: int, out: BinaryIO, size: int) -> int:
-    done = 0
-    if hasattr(os, "copy_file_range"):
-        try:
-            while done < size and (n := os.copy_file_range(source, out.fileno(), size - done)):
-                done += n
-        except (OSError, ValueError) as e:
-            if isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
-                raise
-        out.seek(0, os.SEEK_CUR) if out.seekable() else None
-    while done < size and (data := os.read(source, min(CHUNK, size - done))):
-        out.write(data)
-        done += len(data)
-    return done
 
 
 @contextmanager

@@ -8,78 +8,64 @@ where the next begins.
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import BinaryIO
+from collections.abc import Iterator, Sequence
 
 from linuxkit.encode import tar
-from linuxkit.encode.content import Reader
-from linuxkit.entry import FIXED_MTIME, Entry, Kind, Source
+from linuxkit.entry import FIXED_MTIME, Entry, Extent, Kind, Source, read_all
 from linuxkit.outputs.build import Build
-from linuxkit.outputs.encoder import Piece
-from linuxkit.outputs.files import Outputs, put
+from linuxkit.outputs.pieces import OutputFile, Piece, literal
+
+MAX_MEMBER = 1 << 30
 
 
-def write_kernel_initrd(build: Build, base: Path, outputs: Outputs, name: str) -> None:
+def make_kernel_initrd(build: Build, base: str) -> list[OutputFile]:
     """BASE-kernel, BASE-initrd.img and BASE-cmdline; kernel and command line only when there are any."""
     boot = build.boot
-    pieces = _initrd(build)
-    if boot.kernel is not None and boot.kernel.size:
-        with outputs.open(base.with_name(f"{base.name}-kernel"), name) as out:
-            _copy(boot.kernel, out)
-    with outputs.open(base.with_name(f"{base.name}-initrd.img"), name) as out:
-        if boot.ucode is not None:
-            _copy(boot.ucode, out)
-            out.write(bytes(-boot.ucode.size % 4))
-        put(pieces, out)
-    if boot.cmdline:
-        with outputs.open(base.with_name(f"{base.name}-cmdline"), name) as out:
-            out.write(boot.cmdline)
+    initrd = [*_source(boot.ucode), *_initrd(build)]
+    if boot.ucode is not None:
+        initrd.insert(1, literal(bytes(-boot.ucode.size % 4)))
+    files = (("kernel", _source(boot.kernel)), ("initrd.img", initrd), ("cmdline", [literal(boot.cmdline)]))
+    return [
+        OutputFile(f"{base}-{name}", "kernel+initrd", tuple(pieces))
+        for name, pieces in files
+        if name == "initrd.img" or _size(pieces)
+    ]
 
 
-def write_tar_kernel_initrd(build: Build, base: Path, outputs: Outputs, name: str) -> None:
+def make_tar_kernel_initrd(build: Build, base: str) -> list[OutputFile]:
     """BASE-initrd.tar with the members kernel, initrd.img, cmdline and ucode.cpio; those that are empty left out."""
     boot = build.boot
-    pieces = _initrd(build)
-    with outputs.open(base.with_name(f"{base.name}-initrd.tar"), name) as out:
-        _member("kernel", boot.kernel, out)
-        size = sum(piece.size for piece in pieces)
-        if size:
-            out.write(tar.member_header(_entry("initrd.img", size)))
-            put(pieces, out)
-            out.write(bytes(-size % 512))
-        if boot.cmdline:
-            out.write(tar.member_header(_entry("cmdline", len(boot.cmdline))))
-            out.write(boot.cmdline + bytes(-len(boot.cmdline) % 512))
-        _member("ucode.cpio", boot.ucode, out)
-        out.write(tar.END)
+    pieces = [
+        *_member("kernel", _source(boot.kernel)),
+        *_member("initrd.img", _initrd(build)),
+        *_member("cmdline", [literal(boot.cmdline)]),
+        *_member("ucode.cpio", _source(boot.ucode)),
+        literal(tar.END),
+    ]
+    return [OutputFile(f"{base}-initrd.tar", "tar-kernel-initrd", tuple(pieces))]
 
 
 def _initrd(build: Build) -> list[Piece]:
     return build.encoder.cpio(build.segments(boot=False), build.codec, build.level)
 
 
-class _Sized:
-    """A Source of which only the size is known: its bytes follow by another way."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-
-    def open(self) -> BinaryIO:
-        raise NotImplementedError  # pragma: no cover
+def _source(source: Source | None) -> list[Piece]:
+    if source is None or not source.size:
+        return []
+    if isinstance(source, Extent):
+        return [Piece(source.size, source.file, source.offset)]
+    return [literal(read_all(source, MAX_MEMBER))]
 
 
-def _entry(path: str, size: int) -> Entry:
-    return Entry(path, Kind.FILE, 0o644, mtime=FIXED_MTIME, source=_Sized(size))
+def _size(pieces: Sequence[Piece]) -> int:
+    return sum(piece.size for piece in pieces)
 
 
-def _member(path: str, source: Source | None, out: BinaryIO) -> None:
-    if source is not None and source.size:
-        out.write(tar.member_header(_entry(path, source.size)))
-        _copy(source, out)
-        out.write(bytes(-source.size % 512))
-
-
-def _copy(source: Source, out: BinaryIO) -> None:
-    with Reader() as reader:
-        for piece in reader.pieces(source):
-            out.write(piece)
+def _member(name: str, pieces: Sequence[Piece]) -> Iterator[Piece]:
+    """A member of a tar whose content is made of pieces."""
+    size = _size(pieces)
+    if size:
+        stand_in = Extent("", 0, size)  # only its size is looked at
+        yield literal(tar.member_header(Entry(name, Kind.FILE, 0o644, mtime=FIXED_MTIME, source=stand_in)))
+        yield from pieces
+        yield literal(bytes(-size % 512))

@@ -5,40 +5,37 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 from linuxkit.errors import InputError
-from linuxkit.outputs.archive import write_docker, write_tar
+from linuxkit.outputs.archive import make_docker, make_tar
 from linuxkit.outputs.build import Build
-from linuxkit.outputs.files import Outputs, Written, standard_output
-from linuxkit.outputs.initrd import write_kernel_initrd, write_tar_kernel_initrd
+from linuxkit.outputs.initrd import make_kernel_initrd, make_tar_kernel_initrd
+from linuxkit.outputs.pieces import OutputFile
 
 DEFAULT, DEFAULT_STREAM = "kernel+initrd", "tar"
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A value of --format. Exactly one of `stream` and `write` is set.
+    """A value of --format.
 
-    suffix  of a streamed format's default file.
-    stream  writes the whole output to one stream.
-    write   writes files whose names start with a base.
+    stream  it is one file, which can go to standard output.
+    make    (build, what names start with) → its files.
     """
 
     name: str
     summary: str
-    suffix: str = ""
-    stream: Callable[[Build, BinaryIO], None] | None = None
-    write: Callable[[Build, Path, Outputs, str], None] | None = None
+    make: Callable[[Build, str], list[OutputFile]]
+    stream: bool = False
 
 
 FORMATS = {
     f.name: f
     for f in (
-        Format("docker", "the root filesystem with a Dockerfile, for docker build -", ".docker", write_docker),
-        Format("kernel+initrd", "NAME-kernel, NAME-initrd.img and NAME-cmdline", write=write_kernel_initrd),
-        Format("tar", "the root filesystem, one archive", ".tar", write_tar),
-        Format("tar-kernel-initrd", "kernel, initrd.img and cmdline in one tar", write=write_tar_kernel_initrd),
+        Format("docker", "the root filesystem with a Dockerfile, for docker build -", make_docker, stream=True),
+        Format("kernel+initrd", "NAME-kernel, NAME-initrd.img and NAME-cmdline", make_kernel_initrd),
+        Format("tar", "the root filesystem, one archive", make_tar, stream=True),
+        Format("tar-kernel-initrd", "kernel, initrd.img and cmdline in one tar", make_tar_kernel_initrd),
     )
 }
 #: Formats of LinuxKit that are not made here (yet).
@@ -92,27 +89,13 @@ def choose(names: Sequence[str], output: str, directory: Path | None, name: str,
     return Target(tuple(formats), output, directory or Path(), base)
 
 
-def write(build: Build, target: Target) -> list[Written]:
-    """Write every output.
+def make(build: Build, target: Target) -> list[OutputFile]:
+    """The files of every format: what they are made of is in the cache or in memory afterwards.
 
     Raises:
-        HostError: a place can't be written; nothing of this build stays there then.
+        LinuxkitError: of any kind.
     """
-    if target.output == "-":
-        stream = target.formats[0].stream
-        assert stream is not None
-        with standard_output() as out:
-            stream(build, out)
-        return []
-    with Outputs() as outputs:
-        for format_ in target.formats:
-            if format_.stream is not None:
-                path = Path(target.output) if target.output else target.directory / (target.name + format_.suffix)
-                with outputs.open(path, format_.name) as out:
-                    format_.stream(build, out)
-            elif format_.write is not None:
-                format_.write(build, target.directory / target.name, outputs, format_.name)
-    return outputs.written
+    return [file for format_ in target.formats for file in format_.make(build, target.name or "image")]
 
 
 def _format(name: str) -> Format:
