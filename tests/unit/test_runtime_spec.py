@@ -229,3 +229,8 @@ files: [{path: x, contents: x, uid: nobody, gid: b}]
         ["f.yml:3:9", "files[0].uid"],
     ]
     check_settings(parse_config("services: [{name: b, image: i, capabilities: [all]}]"))
+
+
+def test_the_hint_for_a_capability_compares_the_names_themselves() -> None:
+    assert "did you mean" not in faults("capabilities: [CAP_X]")[0]
+    assert "did you mean 'CAP_SYS_ADMIN'?" in faults("ambient: [SYS_ADMN]")[0]

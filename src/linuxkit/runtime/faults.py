@@ -39,4 +39,5 @@ class Faults:
             InputError: anything was.
         """
         if self._found:
+            self._found.sort(key=lambda p: (p.file, p.line, p.column))
             raise InputError(f"container '{self._container.name}' has settings that cannot work", problems=self._found)

@@ -130,8 +130,8 @@ def _capability_list(names: Sequence[str], key: str, faults: Faults) -> list[str
 
 
 def _capability_hint(name: str) -> str:
-    upper = name.upper()
-    return did_you_mean(upper if upper.startswith("CAP_") else "CAP_" + upper, CAPABILITIES)
+    hint = did_you_mean(name.upper().removeprefix("CAP_"), _CAPABILITY_NAMES.split())
+    return hint.replace("'", "'CAP_", 1)
 
 
 def _rlimit(text: str, n: int, faults: Faults) -> Json:
