@@ -46,6 +46,8 @@ void pause_ms(long ms);
 char *read_file(const char *path, size_t limit, size_t *length);
 /* The first line without its end, or NULL. The caller frees it. */
 char *read_line(const char *path);
+/* Cuts the next line off a text; NULL at its end. (strchr would do, but some C libraries measure the whole rest first.) */
+char *next_line(char **rest);
 /* 0, or -1 with errno. */
 int write_file(const char *path, const char *text);
 int write_all(int fd, const void *bytes, size_t length);

@@ -91,6 +91,13 @@ static bool same_name(const char *left, const char *right)
     return !*left && !*right;
 }
 
+static bool starts_like(const char *text, const char *name)
+{
+    for (; *name && same(*text) == same(*name); text++, name++)
+        ;
+    return !*name;
+}
+
 /* The module's name is its file's without .ko and what follows. */
 static char *name_of(const char *path)
 {
@@ -99,18 +106,6 @@ static char *name_of(const char *path)
     if (end)
         *end = 0;
     return name;
-}
-
-static char *next_line(char **rest)
-{
-    char *line = *rest;
-    if (!line || !*line)
-        return NULL;
-    char *end = strchr(line, '\n');
-    if (end)
-        *end++ = 0;
-    *rest = end;
-    return line;
 }
 
 static char *index_file(const struct modules *index, const char *name)
@@ -254,13 +249,15 @@ static bool built_in(struct modules *index, const char *name)
 {
     if (!index->builtin_text && !(index->builtin_text = index_file(index, "modules.builtin")))
         index->builtin_text = must_dup("");
-    size_t length;
-    for (const char *line = index->builtin_text; *line; line += length + (line[length] == '\n')) {
-        length = strcspn(line, "\n");
-        scoped_free char *path = format("%.*s", (int)length, line);
-        scoped_free char *found = name_of(path);
-        if (same_name(found, name))
+    /* Compared in place: the kernel asks often for what is built in, or is not there at all. */
+    size_t wanted = strlen(name);
+    const char *base = index->builtin_text;
+    for (const char *at = base; *at; at++) {
+        if (*at == '/' || *at == '\n') {
+            base = at + 1;
+        } else if (at == base && starts_like(at, name) && starts_with(at + wanted, ".ko")) {
             return true;
+        }
     }
     return false;
 }

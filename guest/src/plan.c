@@ -206,11 +206,10 @@ int plan_parse(struct plan *plan, char *text, size_t length, char *error, size_t
     const char *problem = NULL;
     if (memchr(text, 0, length) || length == 0 || text[length - 1] != '\n')
         problem = length ? "a zero byte, or no newline at the end" : "empty";
-    for (char *at = text, *end; !problem && *at; at = end) {
+    char *rest = text;
+    for (char *at; !problem && (at = next_line(&rest));) {
         struct line line;
         number++;
-        end = strchr(at, '\n');
-        *end++ = 0;
         problem = split(at, &line);
         if (!problem && number == 1)
             problem = line.count == 2 && !strcmp(line.fields[0], "linuxkit-plan") && !strcmp(line.fields[1], "1")

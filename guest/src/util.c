@@ -85,7 +85,11 @@ char *read_file(const char *path, size_t limit, size_t *length)
     scoped_fd fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
     if (fd < 0)
         return NULL;
-    size_t room = 4096, used = 0;
+    struct stat info;
+    /* One more than its size: then the end shows without growing. What /proc makes up has none. */
+    size_t room = fstat(fd, &info) == 0 && info.st_size > 0 ? (size_t)info.st_size + 1 : 4096, used = 0;
+    if (room > limit + 1)
+        room = limit + 1;
     char *text = must_alloc(room + 1);
     for (;;) {
         ssize_t got = read(fd, text + used, room - used);
@@ -113,6 +117,21 @@ char *read_file(const char *path, size_t limit, size_t *length)
     if (length)
         *length = used;
     return text;
+}
+
+char *next_line(char **rest)
+{
+    char *line = *rest, *at = line;
+    if (!line || !*line)
+        return NULL;
+    while (*at && *at != '\n')
+        at++;
+    *rest = at;
+    if (*at) {
+        *at = 0;
+        (*rest)++;
+    }
+    return line;
 }
 
 char *read_line(const char *path)
