@@ -122,8 +122,8 @@ class Builder:
 
         moves = {spelled(a): b for a, b in wanted.move.items()}
         kept = slice.keep(tree, [spelled(p) for p in wanted.keep], moves)
-        used = {tree.owner[slice.real(p)] for p in kept if slice.real(p) in tree.owner}
-        used |= {tree.owner[p] for old in moves for p in tree.entries if slice.glob(slice.real(old)).match(p)}
+        old = {new: path for path, new in moves.items()}
+        used = {tree.owner[slice.real(old.get(p, p))] for p in kept}
         for path, pattern in wanted.concat.items():
             parts = slice.keep(tree, [spelled(pattern)], {})
             used |= {tree.owner[p] for p in parts}

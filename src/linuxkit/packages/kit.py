@@ -55,18 +55,21 @@ class Kit:
         apt: use apt-get when it is there.
         offline: build nothing.
         compiler_cache: where the C compiler keeps its libraries; below `cache` when not given.
+        keys: folder of the archive keys to trust, as in packages/keys; the project's own when not given.
         say: told what is going on, a line at a time.
     """
 
     def __init__(
         self, store: Store, cache: Path, *, folder: Path | None = None, guest: Path | None = None, mirror: str = "",
         fetch: Fetch | None = None, apt: bool = True, offline: bool = False,
-        compiler_cache: Path | None = None, say: Callable[[str], None] = lambda _: None,
+        compiler_cache: Path | None = None, keys: Path | None = None,
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:  # fmt: skip
         self._store, self._cache, self._mirror, self._fetch = store, cache, mirror, fetch
         self._folder, self._guest = folder or data_dir("kit"), guest or data_dir("guest")
         self._apt, self._offline, self._say = apt, offline, say
         self._compiler_cache = compiler_cache or cache / "compiler"
+        self._keys = keys or Path(__file__).parent / "keys"
 
     # -- what there is
 
@@ -198,6 +201,7 @@ class Kit:
     def _debian(self, suite: str, architecture: str) -> Debian:
         from linuxkit.packages import sources
         from linuxkit.packages.debian import Debian
+        from linuxkit.packages.release import trusted_keys
 
         mirror = sources.parse(self._mirror) if self._mirror else sources.of_host()
         root = self._cache / "debian"
@@ -205,20 +209,21 @@ class Kit:
         tag = hashlib.sha256(f"{mirror.main} {mirror.security}".encode()).hexdigest()[:8]
         folder = root / f"{suite}-{architecture}-{tag}"
         transport = self._transport(folder, mirror, suite, architecture)
-        return Debian(root, transport, architecture=architecture, say=self._say)
+        trusted = trusted_keys(self._keys)
+        return Debian(root, transport, architecture=architecture, keys=trusted, say=self._say)
 
     def _transport(self, folder: Path, mirror: object, suite: str, architecture: str) -> Transport:
         import shutil
 
         from linuxkit.packages.apt import Apt
         from linuxkit.packages.archive import Archive
+        from linuxkit.packages.release import trusted_keys
         from linuxkit.packages.sources import Mirror
 
         assert isinstance(mirror, Mirror)
         if self._fetch is None or (self._apt and shutil.which("apt-get")):
-            keys = sorted((Path(__file__).parent / "keys").glob("*.asc"))
-            return Apt(folder, mirror, suite, architecture, keys)
-        return Archive(folder, mirror, suite, architecture, self._fetch)
+            return Apt(folder, mirror, suite, architecture, sorted(self._keys.glob("*.asc")))
+        return Archive(folder, mirror, suite, architecture, self._fetch, keys=trusted_keys(self._keys))
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

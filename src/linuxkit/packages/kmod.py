@@ -57,6 +57,8 @@ def modinfo(data: bytes, where: str) -> dict[str, list[str]]:
         at = struct.unpack_from(order + ("Q" if wide else "I"), data, 40 if wide else 32)[0]
         size, count, names = struct.unpack_from(order + "HHH", data, 58 if wide else 46)
         form = order + ("IIQQQQ" if wide else "IIIIII")
+        if at + size * count > len(data):
+            raise ValueError("truncated")
         sections = [struct.unpack_from(form, data, at + i * size) for i in range(count)]
         table = sections[names]
         for section in sections:

@@ -10,6 +10,7 @@ interpreter alone is put at the very path that programs ask for (/lib64/…), so
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -98,6 +99,7 @@ def keep(tree: Tree, patterns: Sequence[str], moves: Mapping[str, str]) -> dict[
         InputError: a glob that names nothing.
     """
     chosen: dict[str, None] = {}
+    places = {real(old): new for old, new in moves.items()}
     for pattern in (*patterns, *moves):
         match = glob(real(pattern)).match
         hits = [path for path, entry in tree.entries.items() if entry.kind is not Kind.DIRECTORY and match(path)]
@@ -115,7 +117,7 @@ def keep(tree: Tree, patterns: Sequence[str], moves: Mapping[str, str]) -> dict[
             target = resolve(tree, path)
             if target is not None and target not in chosen and tree.entries[target].kind is Kind.FILE:
                 out.setdefault(target, tree.entries[target])
-        new = moves.get(path, path)
+        new = places.get(path, path)
         out[new] = replace(entry, path=new)
     return out
 
@@ -170,7 +172,7 @@ def _search(tree: Tree, soname: str, runpath: Sequence[str], place: str, standar
     folder = place.rpartition("/")[0]
     own = [p.replace("${ORIGIN}", folder).replace("$ORIGIN", folder).lstrip("/") for p in runpath]
     for where in (*own, *standard):
-        candidate = real(f"{where}/{soname}")
+        candidate = real(posixpath.normpath(f"{where}/{soname}"))
         if resolve(tree, candidate) is not None:
             return candidate
     return None
