@@ -20,10 +20,13 @@ from typing import BinaryIO, Protocol
 from linuxkit.errors import ImageError, InputError
 from linuxkit.oci.files import host_errors
 from linuxkit.oci.tarread import Limits, Row, read_tar
-from linuxkit.oci.unpack import unpack
+from linuxkit.oci.unpack import Bounds, unpack
 
 #: A layout has a file for each blob, not for each member of a layer.
 LIMITS = Limits(entries=100_000)
+BOUNDS = Bounds(size=64 << 30)
+#: What comes through a pipe has no size; this one leaves only the absolute bound.
+STREAM_SIZE = BOUNDS.size
 
 
 class Container(Protocol):
@@ -105,10 +108,17 @@ class Archive:
     def __init__(self, source: Path | BinaryIO, scratch: Path) -> None:
         self._where = str(source) if isinstance(source, Path) else "standard input"
         self._file = self._plain(source, scratch)
-        self._rows: dict[str, Row] = {}
-        if os.fstat(self._file.fileno()).st_size:
-            with mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ) as mapped, memoryview(mapped) as view:
-                self._rows = {row.path: row for row in read_tar(view, self._where, LIMITS)}
+        try:
+            self._rows = self._index()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _index(self) -> dict[str, Row]:
+        if not os.fstat(self._file.fileno()).st_size:
+            return {}
+        with mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ) as mapped, memoryview(mapped) as view:
+            return {row.path: row for row in read_tar(view, self._where, LIMITS)}
 
     def __enter__(self) -> Archive:
         return self
@@ -145,27 +155,34 @@ class Archive:
         return row if row is not None and row.kind == "f" else None
 
     def _plain(self, source: Path | BinaryIO, scratch: Path) -> BinaryIO:
-        if isinstance(source, Path):
-            try:
-                stream: BinaryIO = source.open("rb")
-            except OSError as e:
-                raise InputError(f"cannot read {source}: {(e.strerror or str(e)).lower()}") from e
-            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-                stream.close()
-                raise InputError(f"{source} is not a regular file", hint="give an archive, or oci:DIR for a directory")
-            if stream.read(2) not in (b"\x1f\x8b", b"\x28\xb5"):
-                return stream
+        if not isinstance(source, Path):
+            return self._unpacked(source, STREAM_SIZE, scratch)
+        try:
+            fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe does not hold us up
+        except OSError as e:
+            raise InputError(f"cannot read {source}: {(e.strerror or str(e)).lower()}") from e
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise InputError(f"{source} is not a regular file", hint="give an archive, or oci:DIR for a directory")
+        stream = open(fd, "rb")  # noqa: SIM115  it is the answer
+        if stream.read(2) not in (b"\x1f\x8b", b"\x28\xb5"):
+            return stream
+        with stream:
             stream.seek(0)
-        else:
-            stream = source
+            return self._unpacked(stream, os.fstat(fd).st_size, scratch)
+
+    def _unpacked(self, stream: BinaryIO, size: int, scratch: Path) -> BinaryIO:
         with host_errors("cannot write to", scratch):
             scratch.mkdir(parents=True, exist_ok=True)
-            out: BinaryIO = tempfile.TemporaryFile(dir=scratch)  # noqa: SIM115
-            for piece in unpack(stream, 1 << 40, self._where):
-                out.write(piece)
-            out.flush()
-        if stream is not source:
-            stream.close()
+            out = tempfile.TemporaryFile(dir=scratch)  # noqa: SIM115  it is the answer
+        try:
+            with host_errors("cannot write to", scratch):
+                for piece in unpack(stream, size, self._where, BOUNDS):
+                    out.write(piece)
+                out.flush()
+        except BaseException:
+            out.close()
+            raise
         return out
 
 
