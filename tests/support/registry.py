@@ -97,6 +97,8 @@ class Handler(BaseHTTPRequestHandler):
         parts = urlsplit(self.path)
         if parts.path == "/token":
             return self._token(parse_qs(parts.query))
+        if parts.path == "/v2/":
+            return self.answer(200, b"{}", "application/json") if self._allowed("") else None
         words = parts.path.split("/")
         if len(words) < 5 or words[1] != "v2" or words[-2] not in ("manifests", "blobs"):
             return self.error(404, "NAME_INVALID", f"no such place: {parts.path}")
@@ -106,7 +108,7 @@ class Handler(BaseHTTPRequestHandler):
         if kind == "manifests":
             mark = "@" if what.startswith("sha256:") else ":"
             media_type, body = self.registry.manifests.get(f"{repository}{mark}{what}", ("", b""))
-            if media_type and media_type not in self.headers.get("Accept", ""):
+            if media_type and media_type not in ", ".join(self.headers.get_all("Accept", [])):
                 return self.error(406, "UNSUPPORTED", "the client does not accept what this is")
         else:
             media_type, body = "application/octet-stream", self.registry.blobs.get(what, b"")
@@ -157,7 +159,7 @@ class Handler(BaseHTTPRequestHandler):
         have = self.headers.get("Authorization", "")
         if self.registry.login and have != _basic(*self.registry.login):
             self.error(401, "UNAUTHORIZED", "who are you?")
-        elif query.get("service") != ["test, service"] or not query.get("scope", [""])[0].endswith(":pull"):
+        elif query.get("service") != ["test, service"] or not query.get("scope", [":pull"])[0].endswith(":pull"):
             self.error(400, "UNSUPPORTED", "the wrong question")
         else:
             self.answer(200, f'{{"token":"{self.registry.token}"}}'.encode(), "application/json")
