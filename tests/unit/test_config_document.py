@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from linuxkit.config import document
 from linuxkit.config.document import Mapping, Scalar, Sequence, read_document, scalar_value
 from linuxkit.errors import InputError
+from support.config_values import REPEATABLE
 
 pytestmark = pytest.mark.unit
 
@@ -129,7 +130,7 @@ def test_size_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @given(st.text() | st.binary() | st.text(alphabet="ab:-[]{}&*!|>'\"%@#?,\n\t <0~"))
-@settings(max_examples=300, deadline=None)
+@settings(REPEATABLE, max_examples=300)
 def test_any_text_is_a_tree_or_an_input_error(text: str | bytes) -> None:
     try:
         assert isinstance(read_document(text, "f"), Scalar | Sequence | Mapping)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from functools import cache
 from typing import Any
 
 import pytest
@@ -13,8 +12,8 @@ from hypothesis import strategies as st
 from linuxkit.config import schema
 from linuxkit.config.model import Config, Device, IdMapping, InitImage, Mount, OnFail, Position, Restart, VolumeFormat
 from linuxkit.config.parse import parse_config
-from linuxkit.config.types import AnyOf, Bool, Int, ListOf, MapOf, Object, Type
 from linuxkit.errors import InputError
+from support.config_values import REPEATABLE, values
 
 pytestmark = pytest.mark.unit
 
@@ -199,33 +198,9 @@ def test_pkg_is_replaced_in_every_value() -> None:
     assert parse_config("files: [{path: a, contents: '@pkg:y'}]").files[0].contents == "@pkg:y"
 
 
-@cache
-def values(of: Type) -> st.SearchStrategy[Any]:
-    """Values of a type, and now and then of another one."""
-    wrong = st.none() | st.integers() | st.text(max_size=5) | st.just([]) | st.just({})
-    match of:
-        case Object():
-            right: st.SearchStrategy[Any] = st.lists(st.sampled_from(of.fields), max_size=3).flatmap(
-                lambda some: st.fixed_dictionaries(
-                    {f.name: values(f.type) for f in of.fields if f.required or f in some}))  # fmt: skip
-        case ListOf():
-            right = st.lists(values(of.item), max_size=2)
-        case MapOf():
-            right = st.dictionaries(st.text(max_size=3), values(of.value), max_size=2)
-        case AnyOf():
-            right = st.one_of([values(o) for o in of.of])
-        case Int():
-            right = st.integers(max(of.minimum, -5), min(of.maximum, 50))
-        case Bool():
-            right = st.booleans()
-        case _:
-            right = st.text(max_size=5) | st.sampled_from(["a", "v", "/x", "yaml", "oci", "no", "0644"])
-    return st.integers(0, 30).flatmap(lambda n: wrong if n == 0 else right)
-
-
 @given(st.dictionaries(st.sampled_from([f.name for f in schema.TOP.fields]), st.none(), max_size=2).flatmap(
     lambda keys: st.fixed_dictionaries({k: values(f.type) for k in keys if (f := schema.TOP.field(k))})))  # fmt: skip
-@settings(max_examples=60, deadline=None)
+@settings(REPEATABLE, max_examples=60)
 def test_any_document_is_a_config_or_an_input_error(document: dict[str, Any]) -> None:
     try:
         assert isinstance(parse_config(json.dumps(document, ensure_ascii=True), "f"), Config)

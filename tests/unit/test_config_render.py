@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,16 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from linuxkit.config import schema
 from linuxkit.config.emit import emit_yaml
 from linuxkit.config.merge import merge
-from linuxkit.config.model import Config
+from linuxkit.config.model import Config, Trust
 from linuxkit.config.parse import parse_config
 from linuxkit.config.render import DRY_RUN, METADATA, dry_run, metadata
+from linuxkit.errors import InputError
 from linuxkit.oci.reference import expand
+from linuxkit.runtime.check import check_settings
+from support.config_values import REPEATABLE, values
 
 pytestmark = pytest.mark.unit
 CASES = Path(__file__).resolve().parents[3] / "shared" / "golden" / "cases"
@@ -103,17 +108,34 @@ AWKWARD = [
     "\x85", "\U0001f600", "\ufeff", "a\tb", "\t", "\ta\n", "a\r\nb", "[", "{}", "!x", "&a", "*a", "|", ">", "1_000",
 ]  # fmt: skip
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20) | st.sampled_from(AWKWARD)
-values = st.recursive(
+nested = st.recursive(
     texts | st.integers(-(10**20), 10**20) | st.booleans(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
     max_leaves=8,
 )
 
 
-@given(st.dictionaries(texts, values, max_size=4))
-@settings(max_examples=150, deadline=None)
+@given(st.dictionaries(texts, nested, max_size=4))
+@settings(REPEATABLE, max_examples=150)
 def test_what_is_emitted_is_read_by_another_reader_as_it_was(value: dict[str, Any]) -> None:
     for style in (DRY_RUN, METADATA):
         text = emit_yaml(value, style)
         read = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)) if text else {}
         assert read == value, text
+
+
+@given(values(schema.TOP))
+@settings(REPEATABLE, max_examples=80)
+def test_any_config_reads_back_the_same_and_its_faults_have_places(document: dict[str, Any]) -> None:
+    try:
+        config = parse_config(json.dumps(document), "f")
+    except InputError:
+        return
+    assert parse_config(dry_run(config)) == replace(config, trust=Trust())
+    assert metadata(config, "json", str)
+    assert parse_config(metadata(config, "yaml", str)) == replace(config, trust=Trust())
+    try:
+        check_settings(config)
+    except InputError as e:
+        assert e.problems
+        assert all(p.line for p in e.problems)

@@ -121,8 +121,8 @@ resources:
         "devices": [{"allow": False, "access": "r"}],
         "memory": {"kernelTCP": 1, "disableOOMKiller": True},
         "cpu": {"realtimeRuntime": 2, "realtimePeriod": 3},
-        "blockIO": {"leafWeight": 10, "weightDevice": [{"major": 8, "leafWeight": 11}],
-                    "throttleWriteIOPSDevice": [{"major": 8, "rate": 5}]},
+        "blockIO": {"leafWeight": 10, "weightDevice": [{"major": 8, "minor": 0, "leafWeight": 11}],
+                    "throttleWriteIOPSDevice": [{"major": 8, "minor": 0, "rate": 5}]},
         "hugepageLimits": [{"pageSize": "2MB", "limit": 4}, {"pageSize": "1GB", "limit": 0}],
         "network": {"classID": 5},
     }  # fmt: skip

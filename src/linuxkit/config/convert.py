@@ -109,6 +109,8 @@ class Converter:
         if values is None or len(self.problems) > before:
             return BAD
         if of.make is None or of.make is dict:
+            zeros = {f.attribute: False if isinstance(f.type, Bool) else 0 for f in of.fields if f.always}
+            values = zeros | values
             return {f.attribute: values[f.attribute] for f in of.fields if f.attribute in values}
         if _has(of.make, "position"):
             values["position"] = node.position

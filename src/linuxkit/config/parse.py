@@ -171,6 +171,7 @@ class _Reader(Converter):
         if file is BAD:
             return BAD
         assert isinstance(file, File)
+        file = replace(file, symlink=file.symlink or None, source=file.source or None, mode=file.mode or None)
         kinds = [("contents", file.contents is not None), ("source", bool(file.source)),
                  ("metadata", bool(file.metadata)), ("directory", file.directory),
                  ("symlink", bool(file.symlink))]  # fmt: skip

@@ -64,7 +64,7 @@ def as_mapping(config: Config) -> dict[str, Any]:
     result: dict[str, Any] = {"kernel": kernel, "init": [i.image for i in config.init]}
     for section, of in _SECTIONS.items():
         result[section] = [_entry(entry, of) for entry in getattr(config, section)]
-    result["files"] = [_file(plain(f, schema.FILE)) for f in config.files]
+    result["files"] = [plain(f, schema.FILE) for f in config.files]
     result["volumes"] = [plain(v, schema.VOLUME) for v in config.volumes]
     return result
 
@@ -73,11 +73,6 @@ def _entry(entry: Container, of: Object) -> dict[str, Any]:
     settings = {f.name: plain(value, f.type) for f in of.fields[2:]
                 if (value := getattr(entry.settings, f.attribute)) is not None}  # fmt: skip
     return {"name": entry.name, "image": entry.image, **settings}
-
-
-def _file(found: dict[str, Any]) -> dict[str, Any]:
-    """An empty text, except as content, is the same as none."""
-    return {key: value for key, value in found.items() if value != "" or key == "contents"}
 
 
 def plain(value: Any, of: Type) -> Any:

@@ -70,15 +70,17 @@ RUNTIME = Object("runtime", (
 
 #: `pageSize` of hugepageLimits is an integer (bytes) in LinuxKit's schema and text (2MB) in the OCI specification
 _BLKIO_RATE = Object("throttleDevice", (
-    Field("major", "major", INT, "Major number.", "0"), Field("minor", "minor", INT, "Minor number.", "0"),
-    Field("rate", "rate", UNSIGNED, "Bytes or operations a second.", "0")))
+    Field("major", "major", INT, "Major number.", "0", always=True),
+    Field("minor", "minor", INT, "Minor number.", "0", always=True),
+    Field("rate", "rate", UNSIGNED, "Bytes or operations a second.", "0", always=True)))
 _BLKIO_WEIGHT = Object("weightDevice", (
-    Field("major", "major", INT, "Major number.", "0"), Field("minor", "minor", INT, "Minor number.", "0"),
+    Field("major", "major", INT, "Major number.", "0", always=True),
+    Field("minor", "minor", INT, "Minor number.", "0", always=True),
     Field("weight", "weight", U16, "10 to 1000."), Field("leafWeight", "leafWeight", U16, "10 to 1000.")))
 
 RESOURCES = Object("resources", (
     Field("devices", "devices", ListOf(Object("resources.devices", (
-        Field("allow", "allow", BOOL, "Allow, or deny.", "false"),
+        Field("allow", "allow", BOOL, "Allow, or deny.", "false", always=True),
         Field("type", "type", STR, "`a`, `c` or `b`.", "a"),
         Field("major", "major", INT, "Major number.", "any"),
         Field("minor", "minor", INT, "Minor number.", "any"),
@@ -112,13 +114,15 @@ RESOURCES = Object("resources", (
         Field("throttleWriteIOPSDevice", "throttleWriteIOPSDevice", ListOf(_BLKIO_RATE), "Writes a second."))),
         "Block devices."),
     Field("hugepageLimits", "hugepageLimits", ListOf(Object("resources.hugepageLimits", (
-        Field("pageSize", "pageSize", AnyOf((Int(1), Str())), "Page size: bytes, or text such as `2MB`."),
-        Field("limit", "limit", UNSIGNED, "Bytes.", "0")))), "Huge pages."),
+        Field("pageSize", "pageSize", AnyOf((Int(1), Str())), "Page size: bytes, or text such as `2MB`.",
+              required=True),
+        Field("limit", "limit", UNSIGNED, "Bytes.", "0", always=True)))), "Huge pages."),
     Field("network", "network", Object("resources.network", (
         Field("classID", "classID", U32, "Class id of its packets."),
         Field("priorities", "priorities", ListOf(Object("resources.network.priorities", (
-            Field("name", "name", STR, "Interface."),
-            Field("priority", "priority", U32, "Priority.", "0")))), "Priorities of its packets."))), "Packets."),
+            Field("name", "name", STR, "Interface.", required=True),
+            Field("priority", "priority", U32, "Priority.", "0", always=True)))),
+            "Priorities of its packets."))), "Packets."),
 ), doc="Limits, as `linux.resources` of the OCI runtime specification.")
 
 _CAPS = "`CAP_NAME`s, or exactly `all` or `none`"

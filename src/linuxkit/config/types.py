@@ -61,7 +61,7 @@ class Field(NamedTuple):
     doc        one or two sentences for the reference, Markdown.
     default    what holds when the key is absent, in words.
     example    a YAML value, for the reference.
-    always     written out (config/render.py) even when it is the default, as LinuxKit does.
+    always     written out (config/render.py, config.json) even when it is the default, as LinuxKit does.
     """
 
     name: str

@@ -158,12 +158,11 @@ def _limit(text: str, n: int, faults: Faults) -> int:
 def _linux(settings: ImageSettings, faults: Faults) -> Json:
     devices, rules = _devices(settings, faults)
     resources: Json = {**(settings.resources or {})}
-    rules = [{"allow": False, **rule} for rule in resources.pop("devices", ())] + rules
+    rules = [*resources.pop("devices", ()), *rules]
     if rules:
         resources = {"devices": rules, **resources}
     for limit in (huge := [dict(h) for h in resources.get("hugepageLimits", ())]):
-        limit["pageSize"] = _page_size(limit.get("pageSize", ""))
-        limit.setdefault("limit", 0)
+        limit["pageSize"] = _page_size(limit["pageSize"])
     if huge:
         resources["hugepageLimits"] = huge
     optional = (
