@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from linuxkit.oci.store import Store
     from linuxkit.oci.transport import Transport
     from linuxkit.outputs.files import Written
+    from linuxkit.outputs.recall import Recorded
     from linuxkit.packages.kit import Kit
 
 ARCHITECTURES = ("amd64", "arm64", "riscv64")
@@ -42,12 +43,14 @@ class Artifact:
     files     in the order they were written; empty when it went to standard output.
     digest    of the plan: builds of one digest have the same bytes.
     segments  parts of the root filesystem; `cached` of them were in the cache already.
+    record    what the outputs consist of, for outputs.recall.
     """
 
     files: tuple[Written, ...]
     digest: str
     segments: int
     cached: int
+    record: Recorded
 
 
 @dataclass(frozen=True)
@@ -243,6 +246,7 @@ def build(
     from linuxkit.outputs.build import Build
     from linuxkit.outputs.encoder import Encoder
     from linuxkit.outputs.files import write_files
+    from linuxkit.outputs.recall import Recorded
     from linuxkit.outputs.table import make
     from linuxkit.rootfs.content import Content
 
@@ -251,7 +255,11 @@ def build(
     encoder = Encoder(content, threads=threads, log=lambda part: sources.log(f"encoding {part}"))
     files = make(Build(planned, content, encoder, codec, level), target)
     written = write_files(files, target.directory, target.output)
-    return Artifact(tuple(written), planned.digest, encoder.counts.segments, encoder.counts.cached)
+    counts = encoder.counts
+    used = {str(_host_path(f.source, sources).absolute()): "" for f in config.files if f.source is not None}
+    used |= {str(Path(f.source.path).absolute()): f.source.digest for f in planned.files if f.source is not None}
+    record = Recorded(planned.digest, counts.segments, used, files)
+    return Artifact(tuple(written), planned.digest, counts.segments, counts.cached, record)
 
 
 def _resolve(config: Config, sources: Sources, platform: Platform) -> Mapping[str, Image]:
@@ -298,9 +306,7 @@ def _read_sources(config: Config, sources: Sources) -> dict[str, SourceFile]:
     for file in config.files:
         if file.source is None or file.source in found:
             continue
-        path = Path(file.source)
-        if file.source.startswith("~/"):
-            path = Path(sources.environment.get("HOME") or Path.home(), file.source[2:])
+        path = _host_path(file.source, sources)
         try:
             found[file.source] = _digest(path)
         except FileNotFoundError:
@@ -310,6 +316,12 @@ def _read_sources(config: Config, sources: Sources) -> dict[str, SourceFile]:
             raise HostError(f"cannot read {path}{at}: {(e.strerror or str(e)).lower()}",
                             hint="source: names a file of this machine") from e  # fmt: skip
     return found
+
+
+def _host_path(text: str, sources: Sources) -> Path:
+    if text.startswith("~/"):
+        return Path(sources.environment.get("HOME") or Path.home(), text[2:])
+    return Path(text)
 
 
 def _digest(path: Path) -> SourceFile:

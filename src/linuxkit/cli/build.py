@@ -13,7 +13,10 @@ import click
 from linuxkit.cli.main import Settings
 
 if TYPE_CHECKING:
-    from linuxkit.api import Artifact
+    from collections.abc import Sequence
+
+    from linuxkit.outputs.files import Written
+    from linuxkit.outputs.recall import Recorded
 
 _HELP_FORMATS = """\b
 Formats:
@@ -57,6 +60,14 @@ def build(
 ) -> None:  # fmt: skip
     """Build a bootable image from YAML files, which are merged from left to right."""
     started = time.monotonic()
+    flags = {
+        "name": name, "formats": formats, "output": bool(output), "arch": arch, "compress": compress, "level": level,
+        "kernel": decompress_kernel, "sbom": "" if no_sbom else sbom_output, "home": os.environ.get("HOME"),
+    }  # fmt: skip
+    plain = not (dry_run or show_plan or pull or sbom_current_time or input_tar or docker or (output and directory))
+    shortcut = _Shortcut(settings, files, flags) if plain and not (output and name) else None
+    if shortcut is not None and shortcut.take(output, directory, started):
+        return
     from linuxkit import api
     from linuxkit.errors import InputError
     from linuxkit.plan.model import Options
@@ -93,7 +104,44 @@ def build(
         config, name=default_name, sources=sources, directory=directory, output=output, formats=formats,
         options=options, compress=compress, level=level, threads=max(1, min(4, os.cpu_count() or 1)),
     )  # fmt: skip
-    _summary(settings, artifact, time.monotonic() - started)
+    if shortcut is not None:
+        shortcut.keep(artifact.record)
+    _summary(settings, artifact.files, artifact.cached, artifact.segments, time.monotonic() - started)
+
+
+class _Shortcut:
+    """Repeats a build whose inputs are all the same, without reading the YAML or planning."""
+
+    def __init__(self, settings: Settings, files: tuple[str, ...], flags: dict[str, object]) -> None:
+        from linuxkit.data import data_dir
+        from linuxkit.oci.derived import Derived
+        from linuxkit.outputs.recall import inputs_key
+
+        self._settings = settings
+        self._derived = Derived(settings.cache / "derived")
+        program = Path(__file__).resolve().parent.parent
+        folders = [data_dir("kit"), data_dir("guest")]
+        self._inputs = lambda: inputs_key(files, flags, settings.cache / "index.json", folders, program)
+        self._key = self._inputs()
+
+    def take(self, output: str, directory: Path | None, started: float) -> bool:
+        """Do it, if that is possible."""
+        from linuxkit.outputs.recall import recall
+
+        found = recall(self._derived, self._key) if self._key else None
+        if found is None:
+            return False
+        from linuxkit.outputs.files import write_files
+
+        written = write_files(found.files, directory or Path(), output)
+        _summary(self._settings, written, found.segments, found.segments, time.monotonic() - started)
+        return True
+
+    def keep(self, record: Recorded) -> None:
+        from linuxkit.outputs.recall import remember
+
+        if self._key and self._key == self._inputs():  # nothing changed under the build's feet
+            remember(self._derived, self._key, record)
 
 
 def _check_input_tar(path: str, output: str, pull: bool, has_metadata: bool) -> None:
@@ -136,12 +184,11 @@ def _note(settings: Settings, line: str) -> None:
         click.echo(line, err=True)
 
 
-def _summary(settings: Settings, artifact: Artifact, seconds: float) -> None:
+def _summary(settings: Settings, written: Sequence[Written], cached: int, segments: int, seconds: float) -> None:
     if settings.verbose < 1:
         return
-    files = ", ".join(f"{file.path} ({_size(file.size)})" for file in artifact.files) or "standard output"
-    cached = f"{artifact.cached} of {artifact.segments} segments from the cache"
-    print(f"built {files} in {seconds:.1f} s: {cached}", file=sys.stderr)
+    files = ", ".join(f"{file.path} ({_size(file.size)})" for file in written) or "standard output"
+    click.echo(f"built {files} in {seconds:.1f} s: {cached} of {segments} segments from the cache", err=True)
 
 
 def _size(count: int) -> str:
