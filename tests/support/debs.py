@@ -62,7 +62,8 @@ def elf_of(
     order = ">" if big else "<"
     strings = b"\0"
     tags = []
-    for tag, text in [*((1, n) for n in needed), *([(14, soname)] if soname else []), *([(29, runpath)] if runpath else [])]:
+    wanted = [*((1, name) for name in needed), *((tag, text) for tag, text in ((14, soname), (29, runpath)) if text)]
+    for tag, text in wanted:
         tags.append((tag, len(strings)))
         strings += text.encode() + b"\0"
     head, entry = (64, 56) if wide else (52, 32)
@@ -104,7 +105,8 @@ def module_of(*, depends: str = "", alias: Sequence[str] = (), softdep: Sequence
 
     ident = b"\x7fELF\x02\x01\x01" + bytes(9)
     head = ident + struct.pack("<HHIQQQIHHHHHH", 1, 62, 1, 0, 0, table_at, 0, 64, 0, 0, 64, 3, 2)
-    return head + info + names + section(0, 0, 0, 0) + section(1, 1, info_at, len(info)) + section(10, 3, names_at, len(names))
+    table = section(0, 0, 0, 0) + section(1, 1, info_at, len(info)) + section(10, 3, names_at, len(names))
+    return head + info + names + table
 
 
 # -- OpenPGP signatures (RFC 9580), version 4, RSA
@@ -112,8 +114,8 @@ def module_of(*, depends: str = "", alias: Sequence[str] = (), softdep: Sequence
 
 def _prime(seed: bytes) -> int:
     """The first probable prime above a 1024-bit number made from a seed. Fit for tests and for nothing else."""
-    start = int.from_bytes(b"".join(hashlib.sha512(seed + bytes([i])).digest() for i in range(2)), "big") | 1 | 3 << 1022
-    candidate = start
+    drawn = b"".join(hashlib.sha512(seed + bytes([i])).digest() for i in range(2))
+    candidate = int.from_bytes(drawn, "big") | 1 | 3 << 1022
     while any(candidate % p == 0 for p in (3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37)) or any(
         pow(base, candidate - 1, candidate) != 1 for base in (2, 3)
     ):
@@ -171,12 +173,14 @@ class Signer:
         return armour("PUBLIC KEY BLOCK",
                       _packet(6, self._body) + _packet(13, name) + self._signature(0x13, bound, self.BORN))  # fmt: skip
 
-    def clearsign(self, text: bytes) -> bytes:
-        """`text` as an InRelease file is: in the clear, with the signature behind it."""
+    def clearsign(self, text: bytes, *others: Signer) -> bytes:
+        """`text` as an InRelease file is: in the clear, with the signatures behind it, those of `others` first."""
         text = text.rstrip(b"\n")
-        signature = self._signature(1, text.replace(b"\n", b"\r\n"), self.BORN + 60)
+        signed = text.replace(b"\n", b"\r\n")
+        signature = b"".join(one._signature(1, signed, self.BORN + 60) for one in (*others, self))
         escaped = b"\n".join(b"- " + line if line.startswith(b"-") else line for line in text.split(b"\n"))
-        return (b"-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA256\n\n" + escaped + b"\n" + armour("SIGNATURE", signature))
+        head = b"-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA256\n\n"
+        return head + escaped + b"\n" + armour("SIGNATURE", signature)
 
 
 @cache

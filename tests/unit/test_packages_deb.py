@@ -6,12 +6,12 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from support.debs import ar_of, deb_of, packed
-from support.images import directory, hardlink, member, symlink, tar_of
 
 from linuxkit.entry import Entry, Kind, read_all
 from linuxkit.errors import ImageError
 from linuxkit.packages import deb
+from support.debs import ar_of, deb_of, packed
+from support.images import directory, hardlink, member, symlink, tar_of
 
 pytestmark = pytest.mark.unit
 

@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.debs import elf_of
 
 from linuxkit.entry import Bytes, Extent
 from linuxkit.packages import elf
+from support.debs import elf_of
 
 pytestmark = pytest.mark.unit
 
@@ -14,8 +14,8 @@ pytestmark = pytest.mark.unit
 @pytest.mark.parametrize("wide", [True, False])
 @pytest.mark.parametrize("big", [True, False])
 def test_what_a_program_asks_for(wide: bool, big: bool, tmp_path: object) -> None:
-    data = elf_of(interpreter="/lib64/ld.so.2", needed=["libc.so.6", "libm.so.6"], runpath="$ORIGIN/../x:/opt", wide=wide,
-                  big=big, machine=183)  # fmt: skip
+    data = elf_of(interpreter="/lib64/ld.so.2", needed=["libc.so.6", "libm.so.6"], runpath="$ORIGIN/../x:/opt",
+                  wide=wide, big=big, machine=183)  # fmt: skip
     found = elf.read(Bytes(data))
     assert found == elf.Elf(183, "/lib64/ld.so.2", ("libc.so.6", "libm.so.6"), "", ("$ORIGIN/../x", "/opt"))
 

@@ -4,13 +4,13 @@ import lzma
 from pathlib import Path
 
 import pytest
-from support.debs import deb_of, module_of, read_tar
-from support.images import member
 
 from linuxkit.entry import read_all
 from linuxkit.errors import ImageError, InputError
 from linuxkit.packages import deb, kmod, slice
 from linuxkit.packages.recipe import KernelPart
+from support.debs import deb_of, module_of, read_tar
+from support.images import member
 
 pytestmark = pytest.mark.unit
 VERSION = "6.1-test"
@@ -19,7 +19,8 @@ MODULES = {
     "kernel/net/failover.ko.xz": module_of(),
     "kernel/net/net_failover.ko.xz": module_of(depends="failover"),
     "kernel/drivers/net/virtio-net.ko.xz": module_of(depends="net-failover,failover", alias=["virtio:d1v*"]),
-    "kernel/fs/disk.ko": module_of(depends="crc-x", alias=["fs-disk", "fs-disk2"], softdep=["pre: net-failover", "post: gone"]),
+    "kernel/fs/disk.ko": module_of(depends="crc-x", alias=["fs-disk", "fs-disk2"],
+                                   softdep=["pre: net-failover", "post: gone"]),
 }
 ORDER = ["net/failover", "net/net_failover", "drivers/net/virtio-net", "lib/crc-x", "fs/disk"]
 
@@ -29,7 +30,8 @@ def package(*more: tuple[str, bytes], modules: dict[str, bytes] = MODULES) -> by
     files = [(f"{root}/{p}", lzma.compress(d) if p.endswith(".xz") else d) for p, d in modules.items()]
     files += [(f"{root}/modules.order", "".join(f"kernel/{p}.ko\n" for p in ORDER).encode()),
               (f"{root}/modules.builtin", b"kernel/drivers/char/console-x.ko\n"),
-              (f"boot/vmlinuz-{VERSION}", b"the kernel"), (f"boot/config-{VERSION}", b"CONFIG_X=y\n"), *more]  # fmt: skip
+              (f"boot/vmlinuz-{VERSION}", b"the kernel"), (f"boot/config-{VERSION}", b"CONFIG_X=y\n")]  # fmt: skip
+    files += more
     return deb_of(*(member(path, data) for path, data in files))
 
 

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.debs import FakeArchive, deb_of, elf_of, program_deb, read_tar, signer
-from support.images import member, symlink
 
 from linuxkit.api import Sources
 from linuxkit.errors import ImageError, InputError, LinuxkitError, NetworkError
 from linuxkit.oci.media import Image, Platform
 from linuxkit.oci.store import Store
 from linuxkit.packages.kit import Kit
+from support.debs import FakeArchive, deb_of, elf_of, program_deb, read_tar, signer
+from support.images import member, symlink
 
 pytestmark = pytest.mark.unit
 AMD64 = Platform("linux", "amd64")

@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from support.debs import Signer, signer
 
 from linuxkit.errors import HostError, ImageError
 from linuxkit.packages import release
 from linuxkit.packages.release import Key
+from support.debs import Signer, signer
 
 pytestmark = pytest.mark.unit
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -83,6 +83,11 @@ def test_a_key_that_is_not_the_one_of_its_fingerprint_is_refused(good: Signer, o
         release.verify(other.clearsign(TEXT), [Key(good.fingerprint, other.public_key())], "x")
 
 
+def test_one_trusted_signature_of_several_is_enough(good: Signer, other: Signer, verifier: str) -> None:
+    assert release.verify(good.clearsign(TEXT, other), [key(good)], "x") == TEXT.rstrip(b"\n")
+    assert release.verify(other.clearsign(TEXT, good), [key(good)], "x") == TEXT.rstrip(b"\n")
+
+
 def test_one_of_several_trusted_keys_is_enough(good: Signer, other: Signer, verifier: str) -> None:
     assert release.verify(other.clearsign(TEXT), [key(good), key(other)], "x")
 
@@ -99,8 +104,8 @@ def test_without_a_verifier_the_way_out_is_told(good: Signer, monkeypatch: pytes
 
 @pytest.mark.parametrize("data", [
     b"", b"Origin: Test\n", b"-----BEGIN PGP SIGNED MESSAGE-----\n", TEXT,
-    b"-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA256\nCodename: evil\n\nx\n-----BEGIN PGP SIGNATURE-----\n"
-    b"-----END PGP SIGNATURE-----\n",
+    (b"-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA256\nCodename: evil\n\nx\n-----BEGIN PGP SIGNATURE-----\n"
+     b"-----END PGP SIGNATURE-----\n"),
 ])  # fmt: skip
 def test_what_is_not_one_signed_message_is_refused(data: bytes) -> None:
     with pytest.raises(ImageError, match="not a signed release file"):

@@ -3,12 +3,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.debs import deb_of, elf_of
-from support.images import directory, hardlink, member, symlink
 
 from linuxkit.entry import Kind
 from linuxkit.errors import ImageError, InputError
 from linuxkit.packages import deb, slice
+from support.debs import deb_of, elf_of
+from support.images import directory, hardlink, member, symlink
 
 pytestmark = pytest.mark.unit
 LD = "lib64/ld-linux-x86-64.so.2"
@@ -26,8 +26,10 @@ def tree_of(tmp_path: Path, **packages: list[object]) -> slice.Tree:
 
 @pytest.mark.parametrize(("pattern", "path", "hit"), [
     ("usr/bin/*", "usr/bin/x", True), ("usr/bin/*", "usr/bin/x/y", False), ("usr/**", "usr/bin/x/y", True),
-    ("**/x", "x", True), ("**/x", "a/b/x", True), ("usr/**/x", "usr/x", True), ("a?c", "abc", True), ("a?c", "a/c", False),
-    ("a.c", "abc", False), ("{a,b/c}", "b/c", True), ("{a,b}*", "bx", True), ("{a,b}", "c", False), ("a,b", "a,b", True),
+    ("**/x", "x", True), ("**/x", "a/b/x", True), ("usr/**/x", "usr/x", True), ("a?c", "abc", True),
+    ("a?c", "a/c", False),
+    ("a.c", "abc", False), ("{a,b/c}", "b/c", True), ("{a,b}*", "bx", True), ("{a,b}", "c", False),
+    ("a,b", "a,b", True),
     ("[", "[", True), ("usr/bin/x", "usr/bin/x\n", False),
 ])  # fmt: skip
 def test_globs(pattern: str, path: str, hit: bool) -> None:
@@ -35,7 +37,8 @@ def test_globs(pattern: str, path: str, hit: bool) -> None:
 
 
 def test_the_first_folder_is_below_usr(tmp_path: Path) -> None:
-    tree = tree_of(tmp_path, old=[member("bin/a", b"1"), member("lib/x/liba.so", b"2")], new=[member("usr/bin/a", b"3")])
+    old, new = [member("bin/a", b"1"), member("lib/x/liba.so", b"2")], [member("usr/bin/a", b"3")]
+    tree = tree_of(tmp_path, old=old, new=new)
     assert set(tree.entries) == {"usr/bin/a", "usr/lib/x/liba.so"}
     assert tree.owner["usr/bin/a"] == "old"
     assert set(slice.keep(tree, ["bin/*"], {})) == {"usr/bin/a"}
@@ -52,7 +55,8 @@ def test_links_bring_what_they_lead_to_and_hard_links_become_files(tmp_path: Pat
 
 
 def test_links_in_a_circle_and_out_of_the_root_lead_nowhere(tmp_path: Path) -> None:
-    tree = tree_of(tmp_path, a=[symlink("x", "y"), symlink("y", "x"), symlink("z", "../../../etc/passwd"), symlink("s", "s/s")])
+    links = [symlink("x", "y"), symlink("y", "x"), symlink("z", "../../../etc/passwd"), symlink("s", "s/s")]
+    tree = tree_of(tmp_path, a=links)
     assert [slice.resolve(tree, p) for p in ("x", "y", "z", "s", "none")] == [None] * 5
 
 
@@ -112,7 +116,8 @@ def test_a_program_for_another_machine_is_refused(tmp_path: Path) -> None:
 
 
 def test_licences_go_with_the_files_also_through_a_linked_folder(tmp_path: Path) -> None:
-    tree = tree_of(tmp_path, base=[member("usr/share/doc/base/copyright", b"(c)")], lib=[symlink("usr/share/doc/lib", "base")])
+    base, lib = [member("usr/share/doc/base/copyright", b"(c)")], [symlink("usr/share/doc/lib", "base")]
+    tree = tree_of(tmp_path, base=base, lib=lib)
     found = slice.licences(tree, {"lib", "base"})
     assert set(found) == {"usr/share/doc/lib/copyright", "usr/share/doc/base/copyright"}
     with pytest.raises(ImageError, match="package none has no copyright file"):

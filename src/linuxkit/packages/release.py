@@ -2,7 +2,7 @@
 
 InRelease is a cleartext signature (RFC 9580 section 7): the text and a detached signature in one file. We take the two
 apart ourselves and have a verifier check one against the other, so that the bytes that we parse are the bytes that
-were signed. Verifier: gpgv, else sqv, else the pysequoia library.
+were signed; one that takes the whole must have found the same text. Verifier: gpgv, else sqv, else the pysequoia library.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def verify(data: bytes, keys: Sequence[Key], where: str) -> bytes:
         HostError: this machine has nothing that verifies OpenPGP signatures.
     """
     text, signature = split(data, where)
-    signers = _signers(text, signature, keys)
+    signers = _signers(data, text, signature, keys)
     if not signers & {key.fingerprint for key in keys}:
         raise ImageError(
             f"{where}: not signed by a key that we trust, or changed after signing",
@@ -85,7 +85,8 @@ def verify(data: bytes, keys: Sequence[Key], where: str) -> bytes:
     return text
 
 
-def _signers(text: bytes, signature: bytes, keys: Sequence[Key]) -> set[str]:
+def _signers(data: bytes, text: bytes, signature: bytes, keys: Sequence[Key]) -> set[str]:
+    """Fingerprints of the keys that have signed `text`, as the first verifier at hand says."""
     from linuxkit import host
 
     with tempfile.TemporaryDirectory(prefix="linuxkit-") as folder:
@@ -111,12 +112,12 @@ def _signers(text: bytes, signature: bytes, keys: Sequence[Key]) -> set[str]:
         try:
             sqv = host.find_tool("sqv", why="to check the archive's signature")
         except HostError:
-            return _pysequoia(text, signature, keys)
+            return _pysequoia(data, text, keys)
         done = host.run([sqv, "--keyring", names["ring.asc"], names["sig"], names["text"]], check=False, timeout=60)
         return set(done.stdout.decode("ascii", "replace").split()) if done.returncode == 0 else set()
 
 
-def _pysequoia(text: bytes, signature: bytes, keys: Sequence[Key]) -> set[str]:
+def _pysequoia(data: bytes, text: bytes, keys: Sequence[Key]) -> set[str]:
     try:
         import pysequoia
     except ImportError:
@@ -125,9 +126,11 @@ def _pysequoia(text: bytes, signature: bytes, keys: Sequence[Key]) -> set[str]:
             hint="install gpgv or sqv, or: pip install 'linuxkit[deb]'",
         ) from None
     certs = [pysequoia.Cert.from_bytes(key.armour) for key in keys]
-    try:
-        done = pysequoia.verify(bytes=text, signature=pysequoia.Sig.from_bytes(signature), store=lambda _: certs)
+    try:  # the whole message: handed a detached signature, it looks at the first of several only
+        done = pysequoia.verify(bytes=data, store=lambda _: certs)
     except Exception:  # its error classes are not exported: any failure is "not verified"
+        return set()
+    if done.bytes != text:  # what it verified must be what we read
         return set()
     return {str(valid.certificate).upper() for valid in done.valid_sigs}
 
