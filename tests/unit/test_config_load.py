@@ -49,6 +49,9 @@ def test_what_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         load_documents([str(tmp_path / "wbe.yml")])
     assert caught.value.hint == f"did you mean '{tmp_path / 'web.yml'}'?"
     with pytest.raises(InputError, match="no such file") as caught:
+        load_documents([str(tmp_path / "other.yml")])
+    assert caught.value.hint == ""
+    with pytest.raises(InputError, match="no such file") as caught:
         load_documents([str(tmp_path / "gone" / "a.yml")])
     assert "no directory" in caught.value.hint
     with pytest.raises(InputError, match="is a directory") as caught:

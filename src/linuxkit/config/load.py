@@ -104,8 +104,8 @@ def _neighbour(path: Path) -> str:
     import difflib
 
     try:
-        names = sorted(p.name for p in path.parent.iterdir() if p.suffix in (".yml", ".yaml"))
+        names = {p.stem: p.name for p in sorted(path.parent.iterdir()) if p.suffix in (".yml", ".yaml")}
     except OSError:
         return f"there is no directory {path.parent} either"
-    close = difflib.get_close_matches(path.name, names, n=1, cutoff=0.5)
-    return f"did you mean '{path.parent / close[0]}'?" if close else ""
+    close = difflib.get_close_matches(path.stem, names, n=1, cutoff=0.5)
+    return f"did you mean '{path.parent / names[close[0]]}'?" if close else ""
