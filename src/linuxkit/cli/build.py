@@ -115,14 +115,17 @@ class _Shortcut:
     def __init__(self, settings: Settings, files: tuple[str, ...], flags: dict[str, object]) -> None:
         from linuxkit.data import data_dir
         from linuxkit.oci.derived import Derived
+
+        self._settings, self._files, self._flags = settings, files, flags
+        self._derived = Derived(settings.cache / "derived")
+        self._folders = [data_dir("kit"), data_dir("guest")]
+        self._key = self._inputs()
+
+    def _inputs(self) -> str | None:
         from linuxkit.outputs.recall import inputs_key
 
-        self._settings = settings
-        self._derived = Derived(settings.cache / "derived")
         program = Path(__file__).resolve().parent.parent
-        folders = [data_dir("kit"), data_dir("guest")]
-        self._inputs = lambda: inputs_key(files, flags, settings.cache / "index.json", folders, program)
-        self._key = self._inputs()
+        return inputs_key(self._files, self._flags, self._settings.cache / "index.json", self._folders, program)
 
     def take(self, output: str, directory: Path | None, started: float) -> bool:
         """Do it, if that is possible."""
