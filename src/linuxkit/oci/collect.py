@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -65,10 +64,12 @@ def remove_all(root: Path) -> None:
     """
     if not root.exists():
         return
-    known = {"oci-layout", "index.json", "blobs", ".lock", "derived"}
+    known = {"oci-layout", "index.json", "blobs", ".lock", "derived", "kit"}
     with host_errors("cannot remove the cache", root):
         strange = sorted(p.name for p in root.iterdir() if p.name not in known and not p.name.startswith(".tmp-"))
         if strange:
             raise InputError(f"{root} holds more than a cache: {', '.join(strange[:5])}",
                              hint="remove it by hand if that is what you want")  # fmt: skip
+        import shutil
+
         shutil.rmtree(root)

@@ -11,7 +11,6 @@ import mmap
 import os
 import posixpath
 import stat
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -172,6 +171,8 @@ class Archive:
             return self._unpacked(stream, os.fstat(fd).st_size, scratch)
 
     def _unpacked(self, stream: BinaryIO, size: int, scratch: Path) -> BinaryIO:
+        import tempfile
+
         with host_errors("cannot write to", scratch):
             scratch.mkdir(parents=True, exist_ok=True)
             out = tempfile.TemporaryFile(dir=scratch)  # noqa: SIM115  it is the answer

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import secrets
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -52,7 +51,7 @@ def sync_directory(path: Path) -> None:
 def make_temporary(directory: Path) -> tuple[BinaryIO, Path]:
     """A new locked temporary file in `directory`, open for writing and reading."""
     while True:
-        path = directory / f"{TEMPORARY}{secrets.token_hex(8)}"
+        path = directory / f"{TEMPORARY}{os.urandom(8).hex()}"
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         fcntl.flock(fd, fcntl.LOCK_EX)
         with suppress(FileNotFoundError):  # swept between open and lock: try again

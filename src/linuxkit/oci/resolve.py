@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
@@ -110,6 +109,8 @@ class Resolver:
 
     def _close(self, ref: Reference) -> str:
         """What else to do: a name that is nearly this one, or how to bring the image in."""
+        import difflib
+
         names = self._store.names()
         same = [n for n in names if n.rpartition(":")[0] == ref.name or n.partition("@")[0] == ref.name]
         near = same or difflib.get_close_matches(ref.tagged, names, n=3, cutoff=0.75)

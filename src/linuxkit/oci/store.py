@@ -48,6 +48,7 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._ready = False
+        self._listed: tuple[tuple[int, ...], list[Descriptor]] | None = None  # index.json as it was
 
     # -- reading
 
@@ -57,7 +58,14 @@ class Store:
         Raises:
             ImageError: it is damaged.
         """
-        return [doc.parse_descriptor(d, f"{self.root}/index.json") for d in self._manifests()]
+        now: tuple[int, ...] = ()  # empty: there is no index.json
+        with suppress(OSError):
+            stat = (self.root / "index.json").lstat()
+            now = (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+        if not now or self._listed is None or self._listed[0] != now:
+            found = [doc.parse_descriptor(d, f"{self.root}/index.json") for d in self._manifests()]
+            self._listed = now, found
+        return list(self._listed[1])
 
     def names(self) -> list[str]:
         """The names of all images, sorted."""
