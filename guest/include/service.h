@@ -83,6 +83,8 @@ struct command {
 void containerd_args(struct command *command, const char *verb, const struct container *container,
                      const char *pid_file);
 void command_free(struct command *command);
+/* The status that the task ended with, from what `ctr task delete` wrote and its own status; -1: ctr itself failed. */
+int containerd_end_status(const char *path, int ctr_status);
 int hook_main(const struct plan *plan, const char *name); /* createRuntime hook: the state comes on standard input */
 
 /* --- control.c: service start|stop|restart|status */

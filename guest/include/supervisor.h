@@ -8,6 +8,7 @@
 struct service {
     const struct container *plan;
     char *step, *out, *err, *pid_file;
+    char *end; /* containerd: what ctr said when it removed the task */
     enum { STOPPED, CREATING, STARTING, RUNNING, CLEANING, WAITING } state;
     pid_t helper, pid; /* the runtime's program at work; the container's first process */
     int pidfd;         /* containerd: its end */
@@ -44,7 +45,6 @@ void service_ended(struct supervisor *all, struct service *one, int status);
 void helper_ended(struct supervisor *all, struct service *one, int status);
 double service_tick(struct supervisor *all, struct service *one, double limit);
 bool orphan_take(struct supervisor *all, pid_t pid, int *status);
-bool task_still_there(const struct service *one); /* did ctr's delete say that the task has not stopped */
 /* control.c */
 void control_accept(struct supervisor *all);
 void control_settle(struct supervisor *all, struct service *one);

@@ -130,6 +130,19 @@ void command_free(struct command *command)
     command->made_count = 0;
 }
 
+int containerd_end_status(const char *path, int ctr_status)
+{
+    /* Newer ones only warn and end with 0, older ones end with the task's status and say nothing. */
+    static const char warning[] = "non-zero exit code ";
+    scoped_free char *text = read_file(path, 1 << 16, NULL);
+    const char *at = text ? strstr(text, warning) : NULL;
+    if (at)
+        return (int)strtol(at + strlen(warning), NULL, 10) & 0xff;
+    if (text && strstr(text, "ctr: "))
+        return -1;
+    return ctr_status;
+}
+
 static void forget(const char *namespace)
 {
     static const char list[] = STATE_DIR "/stale";

@@ -31,14 +31,6 @@ bool orphan_take(struct supervisor *all, pid_t pid, int *status)
     return false;
 }
 
-bool task_still_there(const struct service *one)
-{
-    scoped_tail tail;
-    tail_read(&tail, NULL, one->err);
-    return tail.count && starts_with(tail.lines[tail.count - 1], "ctr: ") &&
-           !strstr(tail.lines[tail.count - 1], "not found");
-}
-
 static void containerd_ended(struct supervisor *all, int status)
 {
     struct containerd *daemon = &all->daemon;
@@ -164,6 +156,7 @@ static void collect(struct supervisor *all, const struct plan *plan)
             .out = format("/var/log/%s.out.log", container->name),
             .err = format("/var/log/%s.log", container->name),
             .pid_file = pid_file_of(container),
+            .end = format(STATE_DIR "/%s.end", container->name),
             .pidfd = -1,
             .client = -1,
         };

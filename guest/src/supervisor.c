@@ -19,7 +19,9 @@
 
 static bool call(struct supervisor *all, struct service *one, const char *verb)
 {
-    scoped_fd out = log_open(one->out, false), err = log_open(one->err, false);
+    /* What ctr says about the end of a task is for us, not for the log. */
+    bool end = all->containerd && strcmp(verb, "delete") == 0;
+    scoped_fd out = log_open(end ? "/dev/null" : one->out, false), err = log_open(end ? one->end : one->err, end);
     one->helper_since = now();
     if (!all->containerd) {
         const char *argv[RUNTIME_ARGS];
@@ -158,15 +160,15 @@ static void prepared(struct supervisor *all, struct service *one)
 static void cleaned(struct supervisor *all, struct service *one, int status)
 {
     if (all->containerd) {
-        bool slow = status_code(status) == 1 && one->tries++ < DELETE_TRIES && task_still_there(one);
-        if (slow) {
+        int code = containerd_end_status(one->end, status_code(status));
+        if (code < 0 && one->tries++ < DELETE_TRIES) {
             pause_ms(50);
             if (call(all, one, "delete"))
                 return;
         }
-        one->status = status;
+        one->status = (code < 0 ? 1 : code) << 8;
         if (!one->stopping)
-            announce(one, "exit", status, "");
+            announce(one, "exit", one->status, code < 0 ? "containerd does not tell its status" : "");
     }
     decide(one, one->status);
 }

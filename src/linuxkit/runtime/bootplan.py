@@ -161,6 +161,8 @@ def _mount(container: PlannedContainer, mount: Json) -> list[str]:
     made = [part.partition("=")[2] for part in data.split(",") if part.startswith(("upperdir=", "workdir="))]
     lines = [_line("mkdir", path) for path in made]
     source, kind = mount.get("source") or "", mount.get("type") or ""
+    if kind == "bind" and not flags & REMOUNT:
+        flags |= BIND
     if not kind and source and not flags & (BIND | REMOUNT):
         raise InputError(f"{container.name}: the mount on {mount['destination']} in runtime.mounts has no type",
                          hint="give it a type, or the option bind")  # fmt: skip

@@ -1,0 +1,164 @@
+/* Drives the guest's parts from tests/guest: test-guest WORD ARGUMENT..., results on standard output. */
+#define _GNU_SOURCE
+#include "../include/event.h"
+#include "../include/modules.h"
+#include "../include/service.h"
+#include "../include/shutdown.h"
+#include "../include/spawn.h"
+#include "../include/util.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+static const char *const kinds[] = {"onboot", "onshutdown", "service"};
+static const char *const restarts[] = {"no", "on-failure", "always"};
+
+/* plan FILE: what the parser made of it, one `word=value` a line. */
+static int test_plan(char **args)
+{
+    scoped_plan plan;
+    char error[200];
+    if (plan_read(&plan, args[0], error, sizeof(error)) < 0) {
+        printf("error=%s\n", error);
+        return 1;
+    }
+    for (size_t i = 0; i < plan.volume_count; i++)
+        printf("volume %s %s %s\n", plan.volumes[i].name, plan.volumes[i].directory,
+               plan.volumes[i].readonly ? "ro" : "rw");
+    for (size_t i = 0; i < plan.container_count; i++) {
+        const struct container *at = &plan.containers[i];
+        printf("container %s %s %s restart=%s halt=%d namespace=%s\n", kinds[at->kind], at->name, at->directory,
+               restarts[at->restart], at->halt, namespace_of(at));
+        for (size_t j = 0; j < at->step_count; j++) {
+            const struct step *step = &at->steps[j];
+            if (step->what == STEP_MOUNT)
+                printf("  mount [%s] [%s] [%s] %lu [%s]\n", step->type, step->source, step->path, step->flags,
+                       step->data);
+            else
+                printf("  %s [%s]\n", step->what == STEP_MKDIR ? "mkdir" : "cgroup", step->path);
+        }
+        for (size_t j = 0; j < at->interface_count; j++)
+            printf("  interface [%s] [%s] [%s] %d\n", at->interfaces[j].name, at->interfaces[j].add,
+                   at->interfaces[j].peer, at->interfaces[j].in_root);
+        for (size_t j = 0; j < at->kept_count; j++)
+            printf("  bindns %s %s\n", at->kept[j].type, at->kept[j].path);
+    }
+    return 0;
+}
+
+/* event EVENT STEP MESSAGE STATUS SIGNAL MS LINE...: the report's line. */
+static int test_event(char **args, int count)
+{
+    char line[EVENT_MAX];
+    struct event event = {.event = args[0], .step = args[1], .message = args[2], .status = atoi(args[3]),
+                          .signal = atoi(args[4]), .ms = atof(args[5]), .log = (const char *const *)args + 6,
+                          .log_count = (size_t)count - 6};
+    size_t length = event_line(line, 1.5, &event);
+    return fwrite(line, 1, length, stdout) == length ? 0 : 1;
+}
+
+/* policy no|on-failure|always STATUS HEALTHY...: the delays, one for each end. */
+static int test_policy(char **args, int count)
+{
+    struct policy policy = {0};
+    enum restart restart = !strcmp(args[0], "no") ? RESTART_NO : !strcmp(args[0], "always") ? RESTART_ALWAYS
+                                                                                           : RESTART_ON_FAILURE;
+    for (int i = 2; i < count; i++)
+        printf("%g\n", policy_next(&policy, restart, atoi(args[1]), atof(args[i])));
+    return 0;
+}
+
+/* tail OUT ERR: the last lines. */
+static int test_tail(char **args)
+{
+    scoped_tail tail;
+    tail_read(&tail, args[0], args[1]);
+    for (size_t i = 0; i < tail.count; i++)
+        printf("%s\n", tail.lines[i]);
+    return 0;
+}
+
+/* modules FOLDER NAME...: the files that would be loaded, in order; then what happened. */
+static int test_modules(char **args, int count)
+{
+    scoped_modules index;
+    if (modules_open(&index, args[0]) < 0)
+        return 1;
+    index.dry = true;
+    for (int i = 1; i < count; i++)
+        printf("%s: %s\n", args[i], modules_load(&index, args[i], "") == 0 ? "ok" : strerror(errno));
+    return 0;
+}
+
+/* spawn PROGRAM ARGUMENT...: its exit status and signal, or why it could not start. */
+static int test_spawn(char **args)
+{
+    int status = spawn_wait(&(struct spawn){.argv = (const char *const *)args});
+    if (status < 0)
+        printf("error %s\n", strerror(errno));
+    else
+        printf("%d %d\n", status_code(status), status_signal(status));
+    return 0;
+}
+
+/* runtime VERB NAME BUNDLE PID_FILE, ctr VERB NAME NAMESPACE: the command lines. */
+static int test_args(char **args, bool ctr)
+{
+    struct container container = {.kind = SERVICE, .name = args[1], .directory = args[2], .namespace = ctr ? args[2] : ""};
+    if (ctr) {
+        struct command command;
+        containerd_args(&command, args[0], &container, "/pid");
+        for (size_t i = 0; i < command.argc; i++)
+            printf("%s\n", command.argv[i]);
+        command_free(&command);
+        return 0;
+    }
+    const char *argv[RUNTIME_ARGS];
+    struct runtime runtime = {.path = "/usr/bin/crun"};
+    runtime_args(&runtime, args[0], &container, *args[3] ? args[3] : NULL, argv);
+    for (size_t i = 0; argv[i]; i++)
+        printf("%s\n", argv[i]);
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    const char *word = argc > 1 ? argv[1] : "";
+    char **args = argv + 2;
+    int count = argc - 2;
+    if (!strcmp(word, "plan") && count == 1)
+        return test_plan(args);
+    if (!strcmp(word, "event") && count >= 6)
+        return test_event(args, count);
+    if (!strcmp(word, "policy") && count >= 3)
+        return test_policy(args, count);
+    if (!strcmp(word, "tail") && count == 2)
+        return test_tail(args);
+    if (!strcmp(word, "modules") && count >= 2)
+        return test_modules(args, count);
+    if (!strcmp(word, "spawn") && count >= 1)
+        return test_spawn(args);
+    if ((!strcmp(word, "runtime") && count == 4) || (!strcmp(word, "ctr") && count == 3))
+        return test_args(args, word[0] == 'c');
+    if (!strcmp(word, "alias") && count == 2)
+        return alias_matches(args[0], args[1]) ? 0 : 1;
+    if (!strcmp(word, "cmdline") && count == 2) {
+        scoped_free char *value = cmdline_value(args[0], args[1]);
+        printf("%d [%s]\n", cmdline_has(args[0], args[1]), value ? value : "-");
+        return 0;
+    }
+    if (!strcmp(word, "cap") && count == 2) {
+        log_cap(args[0], (size_t)atol(args[1]));
+        return 0;
+    }
+    if (!strcmp(word, "end") && count == 2) {
+        printf("%d\n", containerd_end_status(args[0], atoi(args[1])));
+        return 0;
+    }
+    if (!strcmp(word, "ending"))
+        return anyone_ending() ? 0 : 1;
+    fprintf(stderr, "test-guest: bad arguments\n");
+    return 2;
+}
