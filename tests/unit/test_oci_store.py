@@ -428,3 +428,23 @@ def test_the_least_recently_used_goes_first(tmp_path: Path) -> None:
     with cache.put("k", "more") as out:  # over the limit, but what is in use stays
         out.write(b"x" * 1000)
     assert [key for key in ("used", "new", "more") if cache.get("k", key)] == ["used", "new", "more"]
+
+
+def test_a_disk_that_takes_no_more(store: Store) -> None:
+    """With a limit on file sizes in the part of the full disk."""
+    import resource
+
+    make_image(store, "a:1", TAR)
+    before, limits = files(store.root), resource.getrlimit(resource.RLIMIT_FSIZE)
+    cache = Derived(store.root / "derived")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+    try:
+        with pytest.raises(HostError, match="cannot write the cache"):
+            store.put_blob(os.urandom(200_000), OCI_LAYER)
+        with pytest.raises(HostError, match="cannot write the cache"), cache.put("k", "a") as out:
+            out.write(bytes(200_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert files(store.root) == before
+    assert check_whole(store) == 1
+    assert cache.get("k", "a") is None
