@@ -27,6 +27,7 @@ from linuxkit.oci.store import Store
 if TYPE_CHECKING:
     from linuxkit.packages.archive import Fetch
     from linuxkit.packages.debian import Debian, Transport
+    from linuxkit.packages.index import Package
     from linuxkit.packages.recipe import Recipe
 
 #: Raise it when the same recipe gives another image than before.
@@ -180,14 +181,6 @@ class Kit:
             builder = stack.enter_context(Builder(
                 self._store, platform.architecture, debian, self._guest, self._compiler_cache, self._say,
             ))  # fmt: skip
-            by_suite: dict[str, dict[str, object]] = {}
-            for recipe in recipes:  # one download for all
-                if recipe.debian.packages or recipe.kernel:
-                    found = by_suite.setdefault(recipe.debian.suite, {})
-                    found.update({p.sha256: p for p in builder.packages(recipe)})
-            for suite, packages in by_suite.items():
-                debian(suite).fetch(packages.values())  # type: ignore[arg-type]
-
             def make(recipe: Recipe) -> Built:
                 start = time.monotonic()
                 image = builder.build(recipe, self.reference(recipe.name))
@@ -195,8 +188,24 @@ class Kit:
                 self._say(f"built kit://{recipe.name} for {platform.architecture} in {seconds:.1f} s")
                 return Built(recipe.name, image, seconds)
 
+            fetching = [recipe for recipe in recipes if recipe.debian.packages or recipe.kernel]
             with ThreadPoolExecutor(max_workers=2) as pool:  # decompressing leaves Python's lock alone
-                return {built.name: built for built in pool.map(make, recipes)}
+                # what needs nothing but the compiler need not wait for the download
+                work = [pool.submit(make, recipe) for recipe in recipes if recipe not in fetching]
+                try:
+                    by_suite: dict[str, dict[str, Package]] = {}
+                    for recipe in fetching:  # one download for all
+                        found = by_suite.setdefault(recipe.debian.suite, {})
+                        found.update({p.sha256: p for p in builder.packages(recipe)})
+                    for suite, packages in by_suite.items():
+                        debian(suite).fetch(packages.values())
+                    # the largest first, so that none is left to run alone at the end
+                    work += [pool.submit(make, r) for r in sorted(fetching, key=lambda r: r.kernel is None)]
+                    return {built.name: built for built in (task.result() for task in work)}
+                except BaseException:
+                    for task in work:
+                        task.cancel()
+                    raise
 
     def _debian(self, suite: str, architecture: str) -> Debian:
         from linuxkit.packages import sources

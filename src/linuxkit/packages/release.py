@@ -2,7 +2,7 @@
 
 InRelease is a cleartext signature (RFC 9580 section 7): the text and a detached signature in one file. We take the two
 apart ourselves and have a verifier check one against the other, so that the bytes that we parse are the bytes that
-were signed; one that takes the whole must have found the same text. Verifier: gpgv, else sqv, else the pysequoia library.
+were signed; one that takes the whole must have found the same text. Verifier: gpgv, else sqv, else pysequoia.
 """
 
 from __future__ import annotations
