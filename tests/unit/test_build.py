@@ -1,0 +1,278 @@
+"""`linuxkit build` as a user runs it: outputs, flags, the cache, and every kind of bad input."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import resource
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from linuxkit.oci.store import Store
+from support.builds import YAML, files_in, linuxkit, make_cache
+from support.images import make_image, member, symlink, tar_of
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return make_cache(tmp_path)
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    (folder / "web.yml").write_text(YAML)
+    return folder
+
+
+def test_the_default_is_kernel_and_initrd(work: Path, cache: Path) -> None:
+    done = linuxkit("build", "web.yml", cwd=work, cache=cache)
+    assert sorted(files_in(work)) == ["web-cmdline", "web-initrd.img", "web-kernel", "web.yml"]
+    assert (work / "web-kernel").read_bytes() == b"vmlinuz" * 300
+    assert (work / "web-cmdline").read_bytes() == b"console=ttyS0"
+    assert "built web-kernel" in done.stderr
+
+
+def test_every_member_of_a_tar_says_where_it_is_from(work: Path, cache: Path) -> None:
+    linuxkit("build", "--no-sbom", "--o", "x.tar", "web.yml", cwd=work, cache=cache)
+    with tarfile.open(work / "x.tar") as archive:
+        members = list(archive)
+    assert all({"LINUXKIT.source", "LINUXKIT.location"} <= set(m.pax_headers) for m in members)
+    where = {m.name: m.pax_headers["LINUXKIT.location"] for m in members}
+    assert where["boot/kernel"] == "kernel"
+    assert where["init"] == "init[0]"
+    assert where["containers/onboot/000-first/lower/bin/app"] == "onboot[0]"
+    assert where["containers/services/app/config.json"] == "services[0]"
+    assert where["etc/motd"] == "files[0]"
+    assert where["containers/volumes/data/tmp"] == "volume[0]"
+    assert not any(name.startswith("containers/services/app/lower") for name in where)  # the first one's tree serves
+
+
+def test_standard_output(work: Path, cache: Path) -> None:
+    linuxkit("build", "--o", "x.tar", "web.yml", cwd=work, cache=cache)
+    import subprocess
+    import sys
+
+    piped = subprocess.run([sys.executable, "-m", "linuxkit", "-q", "build", "--o", "-", "web.yml"], cwd=work,
+                           env=os.environ | {"LINUXKIT_CACHE": str(cache)}, capture_output=True, check=True)
+    assert piped.stdout == (work / "x.tar").read_bytes()
+    assert piped.stderr == b""
+
+
+def test_a_second_build_is_the_same_and_from_the_cache(work: Path, cache: Path) -> None:
+    linuxkit("build", "web.yml", cwd=work, cache=cache)
+    first = files_in(work)
+    for _ in range(2):
+        done = linuxkit("build", "web.yml", cwd=work, cache=cache)
+        assert files_in(work) == first
+    total = done.stderr.split(": ")[-1].split()
+    assert total[0] == total[2], done.stderr
+
+
+def test_a_change_of_anything_is_seen(work: Path, cache: Path) -> None:
+    """The shortcut of unchanged builds must not be taken: YAML, a source file, an image, a flag."""
+    (work / "web.yml").write_text(YAML + "  - path: etc/s\n    source: s\n")
+    (work / "s").write_text("one")
+
+    def build(*flags: str) -> bytes:
+        linuxkit("build", "--compress", "none", *flags, "web.yml", cwd=work, cache=cache)
+        linuxkit("build", "--compress", "none", *flags, "web.yml", cwd=work, cache=cache)
+        return (work / "web-initrd.img").read_bytes()
+
+    seen = [build()]
+    (work / "s").write_text("two")
+    seen.append(build())
+    (work / "web.yml").write_text((work / "web.yml").read_text().replace("hello", "HELLO"))
+    seen.append(build())
+    make_image(Store(cache), "docker.io/t/tool:1", tar_of(member("bin/new", b"new")))
+    seen.append(build())
+    seen.append(build("--no-sbom"))
+    assert len(set(seen)) == len(seen)
+    assert b"two" in seen[1]
+
+
+def test_a_damaged_cached_segment_is_made_again(work: Path, cache: Path) -> None:
+    linuxkit("build", "web.yml", cwd=work, cache=cache)
+    good = files_in(work)
+    for path in (cache / "derived" / "segments").iterdir():
+        if not path.name.endswith(".ok"):
+            path.write_bytes(path.read_bytes()[:-1])
+    linuxkit("build", "web.yml", cwd=work, cache=cache)
+    assert files_in(work) == good
+
+
+def test_the_plan_names_the_build(work: Path, cache: Path) -> None:
+    plan = json.loads(linuxkit("build", "--plan", "web.yml", cwd=work, cache=cache).stdout)
+    again = json.loads(linuxkit("build", "--plan", "web.yml", cwd=work, cache=cache).stdout)
+    assert plan == again
+    assert plan["digest"].startswith("sha256:")
+    assert plan["kernel"]["image"]["reference"] == "docker.io/t/kernel:1"
+    assert sorted(files_in(work)) == ["web.yml"]
+
+
+# -- bad input: one clear message, the right exit code, nothing half-written, the cache still good
+
+
+def fails(work: Path, cache: Path, *args: str, code: int, says: str, **more: object) -> str:
+    before = files_in(work)
+    done = linuxkit("build", *args, cwd=work, cache=cache, check=False, **more)  # type: ignore[arg-type]
+    assert done.returncode == code, done.stderr
+    assert says in done.stderr, done.stderr
+    assert files_in(work) == before
+    assert done.stderr.count("error:") == 1
+    return done.stderr
+
+
+def still_good(work: Path, cache: Path) -> None:
+    (work / "good.yml").write_text(YAML)
+    linuxkit("build", "good.yml", cwd=work, cache=cache)
+
+
+def test_a_missing_image_offline(work: Path, cache: Path) -> None:
+    (work / "web.yml").write_text(YAML.replace("t/tool:1", "t/toll:1"))
+    text = fails(work, cache, "--offline", "web.yml", code=1, says="docker.io/t/toll:1 is not in the cache")
+    assert "did you mean docker.io/t/tool:1" in text
+    still_good(work, cache)
+
+
+def test_no_network(work: Path, cache: Path) -> None:
+    (work / "web.yml").write_text(YAML.replace("t/tool:1", "127.0.0.1:9/tool:1"))
+    fails(work, cache, "web.yml", code=1, says="127.0.0.1:9")
+    still_good(work, cache)
+
+
+@pytest.mark.parametrize("harm", ["truncated", "corrupted"])
+def test_a_damaged_layer(work: Path, cache: Path, harm: str) -> None:
+    image = make_image(Store(cache), "docker.io/t/bad:1", tar_of(member("big", bytes(range(256)) * 999)))
+    blob = cache / "blobs" / "sha256" / image.layers[0].digest[7:]
+    data = blob.read_bytes()
+    blob.write_bytes(data[: len(data) // 2] if harm == "truncated" else data[:200] + b"\xff" + data[201:])
+    (work / "web.yml").write_text(YAML.replace("t/tool:1", "t/bad:1"))
+    fails(work, cache, "web.yml", code=1, says=image.layers[0].digest)
+    still_good(work, cache)
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        [member("../out", b"x")],
+        [symlink("a", "/etc"), member("a/passwd", b"x")],
+    ],
+    ids=["escaping", "through a link"],
+)
+def test_a_layer_that_leads_out_of_its_root(work: Path, cache: Path, members: list) -> None:
+    make_image(Store(cache), "docker.io/t/bad:1", tar_of(*members))
+    (work / "web.yml").write_text(YAML.replace("t/tool:1", "t/bad:1"))
+    fails(work, cache, "web.yml", code=1, says="layer")
+    still_good(work, cache)
+
+
+def test_a_symlink_loop_is_only_text(work: Path, cache: Path) -> None:
+    """Nothing here follows links, so a loop in an image is carried as it is."""
+    make_image(Store(cache), "docker.io/t/loop:1", tar_of(symlink("a", "b"), symlink("b", "a")))
+    (work / "web.yml").write_text(YAML.replace("t/tool:1", "t/loop:1"))
+    linuxkit("build", "--o", "x.tar", "web.yml", cwd=work, cache=cache)
+    with tarfile.open(work / "x.tar") as archive:
+        assert archive.getmember("containers/services/closed/rootfs/a").linkname == "b"
+
+
+def test_a_hard_link_loop(work: Path, cache: Path) -> None:
+    loop = [member(n, type=tarfile.LNKTYPE, linkname=t) for n, t in (("a", "b"), ("b", "a"))]
+    make_image(Store(cache), "docker.io/t/bad:1", tar_of(*loop))
+    (work / "web.yml").write_text(YAML.replace("t/tool:1", "t/bad:1"))
+    fails(work, cache, "web.yml", code=1, says="points at")
+    still_good(work, cache)
+
+
+def test_two_services_of_one_name(work: Path, cache: Path) -> None:
+    (work / "web.yml").write_text(YAML.replace("name: closed", "name: app"))
+    fails(work, cache, "web.yml", code=2, says="duplicate service name")
+
+
+def test_a_source_that_is_not_there(work: Path, cache: Path) -> None:
+    (work / "web.yml").write_text(YAML + "  - path: etc/s\n    source: nowhere\n")
+    fails(work, cache, "web.yml", code=2, says="nowhere does not exist")
+
+
+def test_a_directory_that_is_not_there(work: Path, cache: Path) -> None:
+    fails(work, cache, "--dir", "no/such", "web.yml", code=1, says="mkdir -p no/such")
+
+
+def test_an_unwritable_directory(work: Path, cache: Path) -> None:
+    """Under /proc nobody may make files, root included."""
+    fails(work, cache, "--dir", "/proc/sys", "web.yml", code=1, says="cannot write /proc/sys/web-kernel")
+
+
+def test_a_full_disk_leaves_what_was_there(work: Path, cache: Path) -> None:
+    linuxkit("build", "web.yml", cwd=work, cache=cache)
+
+    def no_room() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300))
+        import signal
+
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+    fails(work, cache, "web.yml", code=1, says="cannot write", preexec_fn=no_room)
+    still_good(work, cache)
+
+
+def test_a_full_cache(work: Path, cache: Path) -> None:
+    def no_room() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300))
+        import signal
+
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+    fails(work, cache, "web.yml", code=1, says=str(cache), preexec_fn=no_room)
+    still_good(work, cache)
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--format", "tarr"], "did you mean tar"),
+        (["--format", "iso-bios"], "is not made by this version"),
+        (["--format", "tar,kernel+initrd"], "must be the only one"),
+        (["--o", "x", "--dir", "."], "--o and --dir"),
+        (["--o", "x", "--name", "n"], "--o and --name"),
+        (["--o", "x", "--format", "kernel+initrd"], "--o is for a format that is one stream"),
+        (["--compress", "brotli"], "unknown compression"),
+        (["--level", "77"], "no level 77"),
+        (["--arch", "vax"], "unknown architecture"),
+        (["--pull", "--offline"], "--pull and --offline"),
+        (["--input-tar", "web.yml", "--pull"], "cannot use --input-tar and --pull together"),
+    ],
+)
+def test_flags_that_do_not_go_together(work: Path, cache: Path, flags: list[str], says: str) -> None:
+    fails(work, cache, *flags, "web.yml", code=2, says=says)
+
+
+def test_an_interrupt_leaves_nothing(tmp_path: Path) -> None:
+    from linuxkit.outputs.files import Outputs
+
+    (tmp_path / "a").write_text("old")
+    with pytest.raises(KeyboardInterrupt), Outputs() as outputs:
+        for name in ("a", "b"):
+            with outputs.open(tmp_path / name, "tar") as out:
+                out.write(b"new")
+                if name == "b":
+                    raise KeyboardInterrupt
+    assert files_in(tmp_path) == {"a": b"old"}
+
+
+def test_pieces_are_copied_from_their_offsets(tmp_path: Path) -> None:
+    from linuxkit.outputs.pieces import Piece, literal, put
+
+    (tmp_path / "in").write_bytes(b"0123456789")
+    with open(tmp_path / "out", "w+b") as out:
+        put([literal(b"<"), Piece(3, str(tmp_path / "in"), 4), literal(b">"), Piece(10, str(tmp_path / "in"))], out)
+    assert (tmp_path / "out").read_bytes() == b"<456>0123456789"
+    into = io.BytesIO()
+    put([Piece(2, str(tmp_path / "in"), 8), literal(b"!")], into)
+    assert into.getvalue() == b"89!"
