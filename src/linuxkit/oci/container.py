@@ -1,13 +1,12 @@
 """Files inside a directory or a tar archive, read by name and never by the host's rules.
 
-A directory is read without following symbolic links; an archive is mapped and indexed, and only its regular files
+A directory is read without following symbolic links; an archive is indexed once, and only its regular files
 (and, as `docker save` of old wrote them, links between its own members) can be opened.
 """
 
 from __future__ import annotations
 
 import io
-import mmap
 import os
 import posixpath
 import stat
@@ -18,7 +17,7 @@ from typing import BinaryIO, Protocol
 
 from linuxkit.errors import ImageError, InputError
 from linuxkit.oci.files import host_errors
-from linuxkit.oci.tarread import Limits, Row, read_tar
+from linuxkit.oci.tarread import FileBytes, Limits, Row, read_tar
 from linuxkit.oci.unpack import Bounds, unpack
 
 #: A layout has a file for each blob, not for each member of a layer.
@@ -114,10 +113,7 @@ class Archive:
             raise
 
     def _index(self) -> dict[str, Row]:
-        if not os.fstat(self._file.fileno()).st_size:
-            return {}
-        with mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ) as mapped, memoryview(mapped) as view:
-            return {row.path: row for row in read_tar(view, self._where, LIMITS)}
+        return {row.path: row for row in read_tar(FileBytes(self._file.fileno()), self._where, LIMITS)}
 
     def __enter__(self) -> Archive:
         return self

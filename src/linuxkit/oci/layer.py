@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import mmap
-import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +23,7 @@ from linuxkit.oci.derived import Derived
 from linuxkit.oci.media import Descriptor, Image
 from linuxkit.oci.reference import is_digest
 from linuxkit.oci.store import Store
-from linuxkit.oci.tarread import Limits, Row, read_tar
+from linuxkit.oci.tarread import FileBytes, Limits, Row, read_tar
 from linuxkit.oci.unpack import Bounds, unpack
 
 KIND = "layers"
@@ -136,10 +134,7 @@ class LayerCache:
         return tar, plain_rows
 
     def _index(self, stream: BinaryIO, where: str) -> list[Row]:
-        if not os.fstat(stream.fileno()).st_size:
-            return []
-        with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as mapped, memoryview(mapped) as view:
-            return read_tar(view, where, self._limits)
+        return read_tar(FileBytes(stream.fileno()), where, self._limits)
 
 
 def _entries(rows: list[list[Any]], tar: str) -> tuple[Entry, ...]:

@@ -9,6 +9,7 @@ then the content in blocks of 512; two zero blocks end the archive. Formats: v7,
 
 from __future__ import annotations
 
+import os
 import re
 import struct
 from dataclasses import dataclass
@@ -48,17 +49,31 @@ class Row(NamedTuple):
     size: int
 
 
+class FileBytes:
+    """The bytes of an open file, read where they are asked for. A mapping would count as memory in use."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd, self._size = fd, os.fstat(fd).st_size
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, part: slice) -> bytes:
+        start, stop, _ = part.indices(self._size)
+        return os.pread(self._fd, max(stop - start, 0), start)
+
+
 _KINDS = {b"0": "f", b"\0": "f", b"7": "f", b"5": "d", b"2": "l", b"1": "h", b"3": "c", b"4": "b", b"6": "p"}
 _HEADER = struct.Struct("100s8s8s8s12s12s8sc100s8s64s8s8s155s12x")
 _ZERO = bytes(512)
 _PLAIN = re.compile(r"(?![./])(?:[^/\0]+/)*[^/\0]+(?<!/)", re.DOTALL)
 
 
-def read_tar(data: memoryview, where: str, limits: Limits = Limits()) -> list[Row]:
+def read_tar(data: memoryview | FileBytes, where: str, limits: Limits = Limits()) -> list[Row]:
     """The members of an archive, in its order; members that name the root directory itself are left out.
 
     Args:
-        data: the whole archive, usually a mapped file.
+        data: the whole archive.
         where: the layer, for messages.
 
     Raises:
@@ -68,7 +83,7 @@ def read_tar(data: memoryview, where: str, limits: Limits = Limits()) -> list[Ro
 
 
 class _Reader:
-    def __init__(self, data: memoryview, where: str, limits: Limits) -> None:
+    def __init__(self, data: memoryview | FileBytes, where: str, limits: Limits) -> None:
         self._data, self._where, self._limits = data, where, limits
 
     def read(self) -> list[Row]:
