@@ -83,15 +83,16 @@ class Apt:
             self._command("indextargets", "--format", "$(SITE) $(RELEASE) $(FILENAME)", "Created-By: Packages"),
             timeout=60,
         )
-        found = []
+        indexes: dict[str, Path] = {}
         for line in done.stdout.decode().splitlines():
-            site, suite, name = line.split(" ", 2)
-            packages = Path(name)
-            stem = packages.name.rpartition(f"_main_binary-{self._architecture}_")[0]
-            signed = packages.with_name(f"{stem}_InRelease")
-            if packages.is_file() and signed.is_file():
-                found.append(Listing(site.rstrip("/"), suite, signed, packages))
-        # lists of another mirror than the one asked for, or not all of them, are no lists
+            _, suite, name = line.split(" ", 2)
+            indexes[suite] = Path(name)
+        found = []
+        for url, suite in self._mirror.suites(self._suite):
+            signed = list((self._folder / "lists").glob(f"*_dists_{suite}_InRelease"))
+            if len(signed) == 1:
+                found.append(Listing(url, suite, signed[0], indexes.get(suite)))  # apt doesn't keep an empty index
+        # not all of them are as good as none
         return found if len(found) == len(self._mirror.suites(self._suite)) else []
 
     def download(self, packages: Sequence[Package], folder: Path) -> None:

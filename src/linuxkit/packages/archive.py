@@ -110,7 +110,7 @@ class Archive:
             Listing(mirror, suite, self._folder / f"{suite}_InRelease", self._folder / f"{suite}_Packages")
             for mirror, suite in self._suites
         ]
-        complete = all(one.release.is_file() and one.packages.is_file() for one in found)
+        complete = all(one.release.is_file() and one.packages and one.packages.is_file() for one in found)
         return found if complete and (self._folder / "updated").exists() else []
 
     def download(self, packages: Sequence[Package], folder: Path) -> None:

@@ -18,7 +18,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Protocol
 
-from linuxkit.errors import ImageError, InputError, LinuxkitError
+from linuxkit.errors import ImageError, InputError, LinuxkitError, NetworkError
 from linuxkit.packages import deb, release
 from linuxkit.packages.index import Index, Package, Relation
 
@@ -41,7 +41,7 @@ class Listing:
     mirror: str
     suite: str
     release: Path
-    packages: Path
+    packages: Path | None  # None where it is empty
 
 
 class Transport(Protocol):
@@ -99,7 +99,10 @@ class Debian:
                             raise
                         self._say(f"using the package lists from before: {e.message}")
                 listings = self._transport.listings()
-                self._index = Index([(one.mirror, self._checked(one)) for one in listings])
+                if not listings:
+                    raise NetworkError("the mirror has no complete package lists", hint="try another mirror")
+                checked = [(one.mirror, self._checked(one)) for one in listings]
+                self._index = Index([(mirror, path) for mirror, path in checked if path is not None])
             return self._index
 
     def _old(self, listings: Sequence[Listing]) -> bool:
@@ -107,14 +110,16 @@ class Debian:
                      one.release.parent.joinpath("updated").exists() else 0 for one in listings)  # fmt: skip
         return self._now() - datetime.fromtimestamp(oldest, UTC) > FRESH
 
-    def _checked(self, one: Listing) -> Path:
+    def _checked(self, one: Listing) -> Path | None:
         where = f"{one.suite}/InRelease"
         text = release.verify(one.release.read_bytes(), self._keys, where)
         signed = release.parse(text, codename=one.suite, now=self._now(), where=where)
         name = f"main/binary-{self.architecture}/Packages"
         if name not in signed.files:
             raise ImageError(f"{where}: the archive has no packages for {self.architecture}")
-        if deb.sha256(one.packages) != signed.files[name][0]:
+        if one.packages is None and signed.files[name][1] == 0:
+            return None
+        if one.packages is None or deb.sha256(one.packages) != signed.files[name][0]:
             raise ImageError(f"{one.suite}: the package list is not the one that was signed",
                              hint="try again; a mirror in the middle of an update can answer so")  # fmt: skip
         return one.packages
