@@ -88,6 +88,14 @@ static int add_link(const struct interface *wanted, pid_t pid)
     return talk(&request);
 }
 
+static int delete_link(const char *name)
+{
+    struct request request = new_request(0);
+    request.header.nlmsg_type = RTM_DELLINK;
+    request.info.ifi_index = (int)if_nametoindex(name);
+    return request.info.ifi_index ? talk(&request) : -1;
+}
+
 static int move_link(const char *name, pid_t pid)
 {
     struct request request = new_request(0);
@@ -114,8 +122,9 @@ int net_interface(const struct interface *wanted, pid_t pid, char error[static E
     } else if (*made.add) {
         doing = "add";
         result = add_link(&made, move ? 0 : pid);
-        if (result < 0 && errno == EEXIST && move && veth)
-            result = 0; /* left by a start that did not come to its end */
+        /* A pair of an earlier start goes with its peer, wherever its other end is. */
+        if (result < 0 && errno == EEXIST && veth && delete_link(made.peer) == 0)
+            result = add_link(&made, 0);
     }
     if (result == 0 && move) {
         doing = "move";

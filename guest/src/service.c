@@ -28,7 +28,7 @@ static int without_plan(const char *word, const char *error)
                                        : format("%s has %zu entries but there is no " PLAN_FILE
                                                 "; build the image with linuxkit's own builder", folder, count);
     say("%s", message);
-    report(&(struct event){.event = "fail", .step = word, .message = message});
+    report(&(struct event){.event = "fail", .step = "plan", .message = message});
     return 1;
 }
 

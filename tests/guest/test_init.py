@@ -170,7 +170,7 @@ def test_containers_without_a_plan_are_said_not_skipped(box):
     box.script("etc/init.d/020-b", STOP)
     done = box.run()
     assert "there is no /etc/linuxkit/plan" in done.stderr
-    assert "/containers/onboot has 1 entries" in box.event("fail", "onboot")["message"]
+    assert "/containers/onboot has 1 entries" in box.event("fail", "plan")["message"]
     assert box.event("done", "init.d/005-volumes")
 
 
@@ -179,4 +179,4 @@ def test_a_damaged_plan_is_said(box):
     box.link("etc/init.d/030-services")
     box.script("etc/init.d/040-b", STOP)
     box.run()
-    assert box.event("fail", "services")["message"] == "/etc/linuxkit/plan: line 2: unknown word"
+    assert box.event("fail", "plan")["message"] == "/etc/linuxkit/plan: line 2: unknown word"
