@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from linuxkit.packages.recipe import Recipe
 
 #: Raise it when the same recipe gives another image than before.
-FORMAT = 1
+FORMAT = 2
 PREFIX = "linuxkit.kit"
 
 

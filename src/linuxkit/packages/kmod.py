@@ -110,7 +110,7 @@ class Modules:
                         Extent(str(spool), offset, len(data)),
                     )  # fmt: skip
                     offset += len(data)
-        self._builtin = {module_name(line) for line in self.lists.get("modules.builtin", "").split()}
+        self._builtin = {module_name(line): line for line in self.lists.get("modules.builtin", "").split()}
         ranks = {module_name(line): i for i, line in enumerate(self.lists.get("modules.order", "").split())}
         self._rank = lambda name: (ranks.get(name, len(ranks)), name)
 
@@ -128,7 +128,8 @@ class Modules:
             pattern = raw.removeprefix("?")
             match = glob(f"kernel/{pattern}.ko" if "/" in pattern else pattern.replace("-", "_")).match
             hits = [m.name for m in self.by_name.values() if match(m.path if "/" in pattern else m.name)]
-            if not hits and not raw.startswith("?") and not any(match(name) for name in self._builtin):
+            built_in = any(match(path if "/" in pattern else name) for name, path in self._builtin.items())
+            if not hits and not built_in and not raw.startswith("?"):
                 raise InputError(f"kernel {self.version} has no module {pattern!r}")
             chosen.update(dict.fromkeys(hits))
         queue = list(chosen)
