@@ -276,3 +276,24 @@ def test_pieces_are_copied_from_their_offsets(tmp_path: Path) -> None:
     into = io.BytesIO()
     put([Piece(2, str(tmp_path / "in"), 8), literal(b"!")], into)
     assert into.getvalue() == b"89!"
+
+
+def test_a_failing_rename_undoes_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from linuxkit.errors import HostError
+    from linuxkit.outputs.files import Outputs
+
+    for name in ("a", "b"):
+        (tmp_path / name).write_text("old")
+    rename = Path.rename
+
+    def broken(self: Path, to: Path) -> Path:
+        if Path(to).name == "b" and self.name.startswith(".tmp"):
+            raise OSError(5, "input/output error")
+        return rename(self, to)
+
+    monkeypatch.setattr(Path, "rename", broken)
+    with pytest.raises(HostError, match="cannot write"), Outputs() as outputs:
+        for name in ("a", "b", "c"):
+            with outputs.open(tmp_path / name, "tar") as out:
+                out.write(b"new")
+    assert files_in(tmp_path) == {"a": b"old", "b": b"old"}

@@ -65,17 +65,43 @@ class Outputs:
     ) -> None:
         try:
             if kind is None:
-                for stream, temporary, path, format_ in self._pending:
-                    with _named(path):
-                        size = stream.tell()
-                        temporary.replace(path)
-                    self.written.append(Written(path, size, format_))
+                self._commit()
         finally:
             for stream, temporary, _, _ in self._pending:
                 with suppress(OSError):
                     temporary.unlink()
                 with suppress(OSError):  # what a full disk didn't take is thrown away with the file
                     stream.close()
+
+    def _commit(self) -> None:
+        """Put all files into place, or none.
+
+        What was there is moved aside first, not replaced: that can be undone, and ext4 writes a file out to the disk
+        before it lets it replace another one, which takes longer than all the rest of a rebuild.
+        """
+        moved: list[tuple[Path, Path]] = []
+        placed: list[Path] = []
+        try:
+            for stream, temporary, path, format_ in self._pending:
+                with _named(path):
+                    size = stream.tell()
+                    previous = path.with_name(f".{path.name}.previous")
+                    with suppress(FileNotFoundError):
+                        path.rename(previous)
+                        moved.append((previous, path))
+                    temporary.rename(path)
+                placed.append(path)
+                self.written.append(Written(path, size, format_))
+        except BaseException:
+            for path in placed:
+                path.unlink(missing_ok=True)
+            for previous, path in moved:
+                previous.rename(path)
+            raise
+        for previous, _ in moved:
+            with suppress(OSError):
+                previous.unlink()
+
 
 
 def write_files(files: Sequence[OutputFile], directory: Path, output: str) -> list[Written]:
