@@ -1,0 +1,200 @@
+"""The kit's shell scripts, run by this machine's shell with their surroundings replaced."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from linuxkit.data import data_dir
+from linuxkit.packages.recipe import load
+
+pytestmark = pytest.mark.unit
+
+
+def script(package: str, path: str, tmp_path: Path) -> Path:
+    (contents,) = (f.contents for f in load(data_dir("kit") / package).files if f.path == path)
+    target = tmp_path / "script"
+    target.write_text(contents)
+    target.chmod(0o755)
+    return target
+
+
+def run(command: list[str | Path], tmp_path: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+    env = {"PATH": path, **environment}
+    return subprocess.run(["sh", *command], capture_output=True, text=True, env=env, timeout=60)
+
+
+def record(tmp_path: Path, name: str, text: str = "") -> None:
+    """A program that notes how it was called."""
+    (tmp_path / "bin").mkdir(exist_ok=True)
+    path = tmp_path / "bin" / name
+    path.write_text(f'#!/bin/sh\necho "{name} $*" >>{tmp_path}/calls\n{text}\n')
+    path.chmod(0o755)
+
+
+def calls(tmp_path: Path) -> list[str]:
+    path = tmp_path / "calls"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+# -- sysctl
+
+
+def test_sysctl_writes_every_setting_in_the_order_of_the_files(tmp_path: Path) -> None:
+    conf, tree = tmp_path / "conf", tmp_path / "sys"
+    conf.mkdir()
+    (tree / "net/ipv4/conf/all").mkdir(parents=True)
+    (tree / "vm").mkdir()
+    (tree / "kernel").mkdir()
+    (conf / "00-first.conf").write_text(
+        "# a comment\n; another\n\nvm.swappiness = 10\n  net.ipv4.conf.all.rp_filter=1  \nnet/ipv4/conf/all/eth0.1=7\n"
+        "net.ipv4.ping_group_range = 999 59999\nnonsense\nno.such.thing = 1\n"
+    )
+    (conf / "10-second.conf").write_text("vm.swappiness=20\nkernel.last = yes")
+    command: list[str | Path] = [script("sysctl", "usr/bin/sysctl", tmp_path), "-configDir", conf, "-sysctlDir", tree]
+    done = run(command, tmp_path)
+    assert done.returncode == 0
+    written = {p.relative_to(tree).as_posix(): p.read_text() for p in tree.rglob("*") if p.is_file()}
+    assert written == {
+        "vm/swappiness": "20\n", "net/ipv4/conf/all/rp_filter": "1\n", "net/ipv4/conf/all/eth0.1": "7\n",
+        "net/ipv4/ping_group_range": "999 59999\n", "kernel/last": "yes\n",
+    }  # fmt: skip
+    assert done.stderr.splitlines() == [
+        f"{conf}/00-first.conf: not KEY=VALUE: nonsense", f"{conf}/00-first.conf: cannot set no/such/thing to 1",
+    ]  # fmt: skip
+
+
+def test_sysctls_defaults_are_settings(tmp_path: Path) -> None:
+    (text,) = (f.contents for f in load(data_dir("kit") / "sysctl").files if f.path.endswith("00-linuxkit.conf"))
+    keys = [line.split(" = ")[0] for line in text.splitlines()]
+    assert keys == sorted(keys)
+    assert len(keys) == len(set(keys)) > 30
+
+
+# -- dhcpcd
+
+
+def network(tmp_path: Path, *names: str) -> str:
+    """A /sys/class/net with these interfaces; those with `+` behind the name are hardware."""
+    folder = tmp_path / "net"
+    for name in names:
+        (folder / name.rstrip("+")).mkdir(parents=True)
+        if name.endswith("+"):
+            (folder / name.rstrip("+") / "device").mkdir()
+    return str(folder)
+
+
+@pytest.mark.parametrize(("words", "conf", "want"), [
+    ([], "", ["en1", "eth0", "eth1"]),
+    ([], "allowinterfaces eth*\ndenyinterfaces eth1 x*\nnoarp\n", ["eth0"]),
+    (["eth1"], "", ["eth1"]),
+    (["veth9", "--nobackground"], "", ["veth9"]),
+])  # fmt: skip
+def test_dhcpcd_attends_the_interfaces_it_should(
+    tmp_path: Path, words: list[str | Path], conf: str, want: list[str]
+) -> None:
+    net = network(tmp_path, "lo", "eth0+", "eth1+", "en1+", "eth2", "wlan0+", "veth9")
+    record(tmp_path, "ip")
+    record(tmp_path, "udhcpc")
+    (tmp_path / "conf").write_text(conf)
+    command: list[str | Path] = [script("dhcpcd", "sbin/dhcpcd", tmp_path), "-1", "-f", tmp_path / "conf", *words]
+    done = run(command, tmp_path, SYS_NET=net)
+    assert (done.returncode, done.stderr) == (0, "")
+    asked = [line.split() for line in calls(tmp_path) if line.startswith("udhcpc")]
+    assert sorted(line[line.index("-i") + 1] for line in asked) == want
+    assert all({"-q", "-n"} <= set(line) for line in asked)
+    assert sorted(line.split()[-2] for line in calls(tmp_path) if line.startswith("ip")) == want
+
+
+def test_dhcpcd_without_once_keeps_attending(tmp_path: Path) -> None:
+    record(tmp_path, "ip")
+    record(tmp_path, "udhcpc")
+    command: list[str | Path] = [script("dhcpcd", "sbin/dhcpcd", tmp_path), "--nobackground", "-f", "/nonexistent"]
+    run(command, tmp_path, SYS_NET=network(tmp_path, "eth0+"))
+    (line,) = [line.split() for line in calls(tmp_path) if line.startswith("udhcpc")]
+    assert "-q" not in line
+    assert "-f" in line
+
+
+@pytest.mark.parametrize(("failing", "status"), [("eth0", 0), ("eth*", 1)])
+def test_dhcpcd_fails_only_when_no_interface_got_an_address(tmp_path: Path, failing: str, status: int) -> None:
+    record(tmp_path, "ip")
+    record(tmp_path, "udhcpc", f'case "$2" in {failing}) exit 1 ;; esac')
+    command: list[str | Path] = [script("dhcpcd", "sbin/dhcpcd", tmp_path), "-1", "-f", "/nonexistent"]
+    assert run(command, tmp_path, SYS_NET=network(tmp_path, "eth0+", "eth1+")).returncode == status
+
+
+def test_dhcpcd_says_that_there_is_no_interface(tmp_path: Path) -> None:
+    record(tmp_path, "sleep")
+    command: list[str | Path] = [script("dhcpcd", "sbin/dhcpcd", tmp_path), "-1"]
+    done = run(command, tmp_path, SYS_NET=network(tmp_path, "lo"))
+    assert done.returncode == 1
+    assert "no network interface" in done.stderr
+
+
+def lease(tmp_path: Path, action: str, **values: str) -> tuple[list[str], str]:
+    record(tmp_path, "ip")
+    file = tmp_path / "resolv.conf"
+    path = script("dhcpcd", "usr/share/udhcpc/default.script", tmp_path)
+    done = run([path, action], tmp_path, interface="eth0", RESOLV_CONF=str(file), **values)
+    assert done.returncode == 0, done.stderr
+    return calls(tmp_path), file.read_text() if file.exists() else ""
+
+
+def test_a_lease_is_applied(tmp_path: Path) -> None:
+    done, names = lease(tmp_path, "bound", ip="10.0.2.15", mask="24", router="10.0.2.2", dns="10.0.2.3 9.9.9.9",
+                        domain="example.org", mtu="1400", broadcast="10.0.2.255")  # fmt: skip
+    assert done == [
+        "ip link set dev eth0 mtu 1400", "ip -4 addr flush dev eth0",
+        "ip -4 addr replace 10.0.2.15/24 broadcast 10.0.2.255 dev eth0",
+        "ip -4 route replace default via 10.0.2.2 dev eth0",
+    ]  # fmt: skip
+    assert names == "search example.org\nnameserver 10.0.2.3\nnameserver 9.9.9.9\n"
+
+
+def test_classless_routes_replace_the_router(tmp_path: Path) -> None:
+    done, names = lease(tmp_path, "renew", ip="10.0.0.5", mask="8", router="10.0.0.1", mtu="68",
+                        staticroutes="0.0.0.0/0 10.0.0.9 10.1.0.0/16 0.0.0.0")  # fmt: skip
+    assert done == [
+        "ip -4 addr replace 10.0.0.5/8 dev eth0", "ip -4 route replace 0.0.0.0/0 via 10.0.0.9 dev eth0",
+        "ip -4 route replace 10.1.0.0/16 dev eth0",
+    ]  # fmt: skip
+    assert names == ""
+
+
+def test_a_lost_lease_takes_the_address_away(tmp_path: Path) -> None:
+    done, _ = lease(tmp_path, "deconfig")
+    assert done == ["ip -4 addr flush dev eth0", "ip link set dev eth0 up"]
+
+
+@pytest.mark.parametrize("package", ["sysctl", "dhcpcd", "getty", "poweroff"])
+def test_scripts_use_only_what_the_image_has(package: str, tmp_path: Path) -> None:
+    """Every word in command position is a builtin, a function, a file or a link of the image."""
+    import re
+
+    recipe = load(data_dir("kit") / package)
+    have = {p.rpartition("/")[2] for paths in recipe.links.values() for p in paths}
+    have |= {f.path.rpartition("/")[2] for f in recipe.files}
+    known = {
+        "cat", "chmod", "cp", "mv", "rm", "sleep", "ip", "udhcpc", "getty", "setsid", "login", "chroot", "poweroff",
+        "kill", "sed", "grep", "awk", "head", "tail", "cut", "sort", "sysctl", "mount", "umount", "hostname", "mkdir",
+    }  # fmt: skip
+    builtin = {"kill"}  # of busybox's shell
+    for file in recipe.files:
+        if file.contents.startswith("#!"):
+            assert file.contents.splitlines()[0].removeprefix("#!").split()[0] == "/bin/sh"
+            assert run([Path("-n"), _write(tmp_path, file.contents)], tmp_path).returncode == 0
+            code = re.sub(r"#[^\n{}]*$", "", file.contents, flags=re.MULTILINE)
+            code = re.sub(r"\"[^\"\n]*\"|'[^'\n]*'", "''", code)
+            used = set(re.findall(r"(?:^|[;&|(]|\bthen|\bdo|\belse|\bexec)\s*([a-z]+)\b", code, flags=re.MULTILINE))
+            assert used & known <= have | builtin, (file.path, sorted((used & known) - have))
+
+
+def _write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "checked"
+    path.write_text(text)
+    return path
