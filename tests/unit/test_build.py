@@ -154,7 +154,8 @@ def test_a_damaged_layer(work: Path, cache: Path, harm: str) -> None:
     data = blob.read_bytes()
     blob.write_bytes(data[: len(data) // 2] if harm == "truncated" else data[:200] + b"\xff" + data[201:])
     (work / "web.yml").write_text(YAML.replace("t/tool:1", "t/bad:1"))
-    fails(work, cache, "web.yml", code=1, says=image.layers[0].digest)
+    text = fails(work, cache, "web.yml", code=1, says=image.layers[0].digest)
+    assert "image t/bad:1: layer" in text
     still_good(work, cache)
 
 

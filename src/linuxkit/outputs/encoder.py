@@ -19,6 +19,7 @@ from linuxkit.encode import compress, cpio, tar
 from linuxkit.encode.compress import Codec, Compressor
 from linuxkit.encode.content import Sink
 from linuxkit.entry import Entry, digest_of
+from linuxkit.errors import ImageError
 from linuxkit.outputs.pieces import Piece, literal
 from linuxkit.rootfs.content import Content
 from linuxkit.rootfs.segment import Segment
@@ -120,8 +121,11 @@ class Encoder:
     def _encode(
         self, segment: Segment, key: str, write: Callable[[Iterable[Entry], Sink], None], waits: list[Future[Any]]
     ) -> Piece:
-        for wait in waits:
-            wait.result()
+        try:
+            for wait in waits:
+                wait.result()
+        except ImageError as e:
+            raise ImageError(f"image {segment.origin[0]}: {e.message}", hint=e.hint) from e
         if segment.generated:
             return self._in_memory(segment, write)
         self._log(segment.name)
