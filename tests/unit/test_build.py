@@ -97,6 +97,14 @@ def test_a_change_of_anything_is_seen(work: Path, cache: Path) -> None:
     assert b"two" in seen[1]
 
 
+def test_outputs_are_named_after_the_file_that_was_given(work: Path, cache: Path) -> None:
+    for _ in range(2):
+        linuxkit("build", "web.yml", cwd=work, cache=cache)
+    (work / "other.yml").write_text(YAML)
+    linuxkit("build", "other.yml", cwd=work, cache=cache)
+    assert (work / "other-kernel").exists()
+
+
 def test_a_damaged_cached_segment_is_made_again(work: Path, cache: Path) -> None:
     linuxkit("build", "web.yml", cwd=work, cache=cache)
     good = files_in(work)

@@ -65,6 +65,7 @@ def inputs_key(
             if any(word in data for word in _ELSEWHERE):
                 return None
             kit = kit or b"kit://" in data
+            add(os.fsencode(file))  # outputs are named after it
             add(data)
         add(index.read_bytes())
         for path in _walk(program, ".py"):
