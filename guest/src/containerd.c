@@ -115,9 +115,10 @@ void containerd_args(struct command *command, const char *verb, const struct con
     if (run) {
         add(command, "--config");
         add_made(command, format("/etc/linuxkit/containerd/%s.json", container->name));
-        if (access("/usr/bin/runc", X_OK) && access("/usr/sbin/runc", X_OK) && !access("/usr/bin/crun", X_OK)) {
+        struct runtime runtime = runtime_find();
+        if (runtime.path && strcmp(base_name(runtime.path), "runc") != 0) {
             add(command, "--runc-binary");
-            add(command, "/usr/bin/crun");
+            add(command, runtime.path);
         }
     }
     add(command, container->name);
