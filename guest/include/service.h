@@ -72,6 +72,7 @@ struct containerd {
 int containerd_start(struct containerd *containerd);
 int containerd_wait(struct containerd *containerd, double seconds); /* until its socket answers */
 bool containerd_has_past(void);                        /* did an earlier boot leave containers on a kept disk */
+void containerd_remove(const char *namespace, const char *id); /* a container and its task */
 void containerd_forget(const struct plan *plan);       /* removes them */
 const char *namespace_of(const struct container *container);
 /* `verb` is run, start, delete or kill. The strings that are made live in `made`. */

@@ -14,7 +14,7 @@ struct service {
     int pidfd;         /* containerd: its end */
     int status, tries;
     double asked, started, died, due, kill_at, state_since, helper_since;
-    bool mounted, known, ran, stopping;
+    bool mounted, attempted, known, ran, stopping;
     bool settled; /* the first start came to a result, good or bad */
     unsigned restarts;
     struct policy policy;

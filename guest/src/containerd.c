@@ -144,6 +144,15 @@ int containerd_end_status(const char *path, int ctr_status)
     return ctr_status;
 }
 
+void containerd_remove(const char *namespace, const char *id)
+{
+    const char *const task[] = {CTR, "--namespace", namespace, "task", "delete", "--force", id, NULL};
+    const char *const container[] = {CTR, "--namespace", namespace, "containers", "delete", id, NULL};
+    scoped_fd null = log_open("/dev/null", false);
+    spawn_wait(&(struct spawn){.argv = task, .out = &null, .err = &null});
+    spawn_wait(&(struct spawn){.argv = container, .out = &null, .err = &null});
+}
+
 static void forget(const char *namespace)
 {
     static const char list[] = STATE_DIR "/stale";
@@ -153,12 +162,8 @@ static void forget(const char *namespace)
         return;
     scoped_free char *text = read_file(list, 1 << 20, NULL);
     char *save;
-    for (char *id = text ? strtok_r(text, "\n", &save) : NULL; id; id = strtok_r(NULL, "\n", &save)) {
-        const char *const task[] = {CTR, "--namespace", namespace, "task", "delete", "--force", id, NULL};
-        const char *const remove[] = {CTR, "--namespace", namespace, "containers", "delete", id, NULL};
-        spawn_wait(&(struct spawn){.argv = task, .out = &out, .err = &out});
-        spawn_wait(&(struct spawn){.argv = remove, .out = &out, .err = &out});
-    }
+    for (char *id = text ? strtok_r(text, "\n", &save) : NULL; id; id = strtok_r(NULL, "\n", &save))
+        containerd_remove(namespace, id);
     unlink(list);
 }
 

@@ -92,6 +92,7 @@ static void act(struct supervisor *all, int *client, const char *verb, const cha
     bool stop = strcmp(verb, "start") != 0;
     one->again = strcmp(verb, "stop") != 0;
     one->policy.failures = 0;
+    one->error[0] = 0;
     if (stop)
         service_stop(one);
     else if (one->state == WAITING)

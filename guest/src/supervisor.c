@@ -1,7 +1,7 @@
 /* Keeps the services running: starts them side by side, notices when one ends, says so, starts it again if it should.
  *
  * A service goes STOPPED → (CREATING →) STARTING → RUNNING → CLEANING → WAITING or STOPPED. Creating, starting and
- * cleaning are one run of crun, runc or ctr each, here called the helper; nothing in here waits for one. */
+ * cleaning are one run of crun, runc or ctr each, here called the helper, and the keeper does not wait for it. */
 #include "supervisor.h"
 #include "event.h"
 #include "spawn.h"
@@ -100,6 +100,9 @@ void service_begin(struct supervisor *all, struct service *one)
         one->mounted = true;
     }
     unlink(one->pid_file);
+    if (all->containerd && !one->known && one->attempted)
+        containerd_remove(namespace_of(one->plan), one->plan->name); /* what a failed start left */
+    one->attempted = true;
     bool staged = !all->containerd && needs_process(one->plan);
     const char *verb = staged ? "create" : all->containerd && one->known ? "start" : "run-detached";
     one->state = staged ? CREATING : STARTING;

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from guest_box import Box
 
 GUEST = Path(__file__).resolve().parents[2] / "guest"
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -44,3 +45,13 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("program")
     _make(f"{out}/init", out)
     return out / "init"
+
+
+@pytest.fixture
+def box(tmp_path, program) -> Box:
+    probe = subprocess.run(
+        ["unshare", "--user", "--map-root-user", "--pid", "--mount", "--fork", "true"], capture_output=True
+    )
+    if probe.returncode:
+        pytest.skip(f"this host allows no user namespaces: {probe.stderr.decode().strip()}")
+    return Box(tmp_path / "root", program)

@@ -2,88 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-import subprocess
-import textwrap
-from pathlib import Path
-
 import pytest
+from guest_box import STOP
 
 pytestmark = pytest.mark.guest
-
-
-class Box:
-    """A root with the host's /usr, and the program as its first process."""
-
-    def __init__(self, root: Path, program: Path) -> None:
-        self.root = root
-        for folder in (
-            "proc",
-            "run",
-            "tmp",
-            "dev",
-            "usr",
-            "var",
-            "out",
-            "etc/init.d",
-            "etc/shutdown.d",
-            "etc/linuxkit",
-        ):
-            (root / folder).mkdir(parents=True)
-        for name in ("bin", "sbin", "lib", "lib64"):
-            (root / name).symlink_to(f"usr/{name}")
-        shutil.copy(program, root / "init")
-        for name in ("service", "poweroff", "reboot"):
-            (root / "out" / name).symlink_to("/init")
-
-    def script(self, path: str, text: str) -> None:
-        file = self.root / path
-        file.write_text("#!/bin/sh\n" + textwrap.dedent(text))
-        file.chmod(0o755)
-
-    def link(self, path: str) -> None:
-        (self.root / path).symlink_to("/init")
-
-    def run(self) -> subprocess.CompletedProcess[str]:
-        inside = (
-            f"mount --rbind /usr {self.root}/usr && mount -t proc proc {self.root}/proc && "
-            f"mount --rbind /dev {self.root}/dev && exec chroot {self.root} /init"
-        )
-        command = [
-            "unshare",
-            "--user",
-            "--map-root-user",
-            "--pid",
-            "--mount",
-            "--fork",
-            "--kill-child",
-            "sh",
-            "-c",
-            inside,
-        ]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60)
-
-    def events(self) -> list[dict]:
-        return [json.loads(line) for line in (self.root / "run/log/boot.jsonl").read_text().splitlines()]
-
-    def event(self, name: str, step: str) -> dict:
-        found = [e for e in self.events() if e["event"] == name and e["step"] == step]
-        assert found, (name, step, self.events())
-        return found[0]
-
-
-@pytest.fixture
-def box(tmp_path, program) -> Box:
-    probe = subprocess.run(
-        ["unshare", "--user", "--map-root-user", "--pid", "--mount", "--fork", "true"], capture_output=True
-    )
-    if probe.returncode:
-        pytest.skip(f"this host allows no user namespaces: {probe.stderr.decode().strip()}")
-    return Box(tmp_path / "root", program)
-
-
-STOP = "(sleep 0.3; kill -USR2 1) > /dev/null 2>&1 &\n"
 
 
 def test_scripts_run_in_order_and_are_reported(box):
@@ -146,8 +68,7 @@ def test_each_signal_has_its_meaning(box, command, word):
 def test_who_handles_sigterm_gets_the_time_it_needs_and_nobody_else_does(box):
     box.script(
         "etc/init.d/010-a",
-        "(trap 'sleep 0.3; echo clean > /out/clean; exit 0' TERM; "
-        "while :; do sleep 0.05; done) > /dev/null 2>&1 &",
+        "(trap 'sleep 0.3; echo clean > /out/clean; exit 0' TERM; while :; do sleep 0.05; done) > /dev/null 2>&1 &",
     )
     box.script("etc/init.d/020-b", "(trap '' TERM; while :; do sleep 1; done) > /dev/null 2>&1 &\n" + STOP)
     assert box.run().returncode == 0
