@@ -74,8 +74,13 @@ def test_onfail_halt_stops_the_boot_there(crun):
 
 
 def test_services_start_side_by_side_and_restart_as_they_should(crun):
-    plan(crun, planned("service", "steady"), planned("service", "crash", Restart.ON_FAILURE), planned("service", "once"),
-         planned("service", "missing"))  # fmt: skip
+    plan(
+        crun,
+        planned("service", "steady"),
+        planned("service", "crash", Restart.ON_FAILURE),
+        planned("service", "once"),
+        planned("service", "missing"),
+    )
     crun.script("out/steady", "exec sleep 100")
     crun.script("out/crash", "echo x >> /out/crashes; echo sorry >&2; exit 7")
     crun.script("out/once", "exit 0")
