@@ -5,7 +5,6 @@
  *   silent   never reports booted
  *   panic    reports a step and exits, so that the kernel panics
  *   off      reports booted and powers off by itself
- *   reboot   reboots once, then powers off (the second boot is recognised by the real-time clock's alarm register)
  *   noise    writes garbage between its reports
  *   deaf     boots, and ignores every request to power off
  */
@@ -64,21 +63,6 @@ static void open_report(void)
 		closedir(ports);
 }
 
-/* One bit that survives a reset of the machine, but not its end: a byte of the real-time clock's memory. */
-static int second_boot(void)
-{
-	int port = open("/dev/port", O_RDWR | O_CLOEXEC);
-	unsigned char index = 0x50, value = 0;
-	if (port < 0 || pwrite(port, &index, 1, 0x70) != 1 || pread(port, &value, 1, 0x71) != 1)
-		return 0;
-	int again = value == 0x5a;
-	value = 0x5a;
-	if (pwrite(port, &index, 1, 0x70) != 1 || pwrite(port, &value, 1, 0x71) != 1)
-		perror("/dev/port");
-	close(port);
-	return again;
-}
-
 static void stop(int how)
 {
 	say("\"event\": \"off\", \"step\": \"shutdown\"}");
@@ -112,6 +96,8 @@ static void wait_for_orders(int deaf)
 				printf("heard: %s", buffer);
 			if (strstr(buffer, "bye"))
 				stop(RB_POWER_OFF);
+			if (strstr(buffer, "again"))
+				stop(RB_AUTOBOOT);
 		}
 		if (fds[0].revents & POLLHUP)
 			usleep(100000);
@@ -143,8 +129,6 @@ int main(void)
 		return 3;
 	if (!strcmp(word, "silent"))
 		wait_for_orders(0);
-	if (!strcmp(word, "reboot") && !second_boot())
-		stop(RB_AUTOBOOT);
 	if (!strcmp(word, "noise") && write(report, "\xff\xfe{{{\n[1,2]\n{\"t\": \"x\"}\n\n", 24) < 0)
 		perror("report");
 	int failed = !strcmp(word, "fail");

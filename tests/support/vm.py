@@ -4,8 +4,7 @@
         machine.wait_booted(60)
 
 Verdicts come from the boot report and from waiting with a limit; the console is printed when a test fails, so that
-pytest shows it. A kernel comes from $LINUXKIT_TEST_KERNEL, or is fetched once from the archive that this machine's
-own apt sources name.
+pytest shows it. The kernel is the kit's, or what $LINUXKIT_TEST_KERNEL names.
 """
 
 from __future__ import annotations
@@ -13,11 +12,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import re
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +25,9 @@ from linuxkit.machine.machine import Machine
 from linuxkit.machine.report import Event
 from linuxkit.platforms import qemu
 from linuxkit.platforms.prepare import Request, prepare
+from linuxkit.platforms.qemu import MachineSpec
 
 SECONDS = 60  # no test's machine lives longer, unless it says so
-SUITE = "trixie"
 SOURCE = Path(__file__).with_name("testguest.c")
 
 
@@ -43,66 +41,14 @@ def cache_dir() -> Path:
 # -- the kernel
 
 
-def _archive() -> str:
-    """A line for apt: this machine's own Debian archive, with the suite we want."""
-    files = [Path("/etc/apt/sources.list"), *sorted(Path("/etc/apt/sources.list.d").glob("*"))]
-    text = "\n".join(f.read_text() for f in files if f.suffix in (".list", ".sources") and f.is_file())
-    keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
-    uris = re.findall(r"^(?:URIs: *|deb (?:\[[^]]*\] )?)(\S+/debian)/?(?: |$)", text, re.MULTILINE)
-    if not uris or not Path(keyring).exists():
-        pytest.fail("no kernel for boot tests: no Debian archive in the apt sources; set LINUXKIT_TEST_KERNEL")
-    return f"deb [signed-by={keyring}] {uris[0]} {SUITE} main\n"
-
-
-def _fetch_kernel(into: Path) -> None:
-    work = into.parent / f"apt.{os.getpid()}"
-    for name in ("lists/partial", "cache/archives/partial", "preferences"):
-        (work / name).mkdir(parents=True, exist_ok=True)
-    (work / "sources.list").write_text(_archive())
-    options = {
-        "Dir::Etc::sourcelist": work / "sources.list", "Dir::Etc::sourceparts": "/dev/null", "Dir::State": work,
-        "Dir::State::Lists": work / "lists", "Dir::State::status": "/dev/null", "Dir::Cache": work / "cache",
-        "Dir::Etc::preferences": "/dev/null", "Dir::Etc::preferencesparts": work / "preferences",
-        "Acquire::Languages": "none", "APT::Architecture": "amd64", "APT::Architectures": "amd64",
-        "APT::Sandbox::User": "",
-    }  # fmt: skip
-    flags = [f"-o{key}={value}" for key, value in options.items()]
-
-    def apt(tool: str, *arguments: str) -> str:
-        done = subprocess.run([tool, *flags, *arguments], cwd=work, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    apt("apt-get", "-q", "update")
-    found = re.search(r"^Depends: (linux-image-\S+)", apt("apt-cache", "show", "linux-image-cloud-amd64"), re.MULTILINE)
-    assert found, "the archive has no cloud kernel"
-    apt("apt-get", "-q", "download", found[1])
-    (package,) = work.glob("linux-image-*.deb")
-    tree = subprocess.run(["dpkg-deb", "--fsys-tarfile", package], capture_output=True, check=True, timeout=120).stdout
-    import io
-    import tarfile
-
-    with tarfile.open(fileobj=io.BytesIO(tree)) as tar:
-        member = next(m for m in tar if re.fullmatch(r"\./boot/vmlinuz-\S+", m.name))
-        content = tar.extractfile(member)
-        assert content is not None
-        partial = work / "kernel"
-        partial.write_bytes(content.read())
-    partial.replace(into)
-    import shutil
-
-    shutil.rmtree(work)
-
-
 @pytest.fixture(scope="session")
-def kernel() -> Path:
-    """A kernel that finds virtio and a serial port without modules."""
+def kernel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The kit's kernel, which finds virtio and a serial port without modules."""
     if given := os.environ.get("LINUXKIT_TEST_KERNEL"):
         return Path(given)
-    kept = cache_dir() / f"kernel-{SUITE}-cloud-amd64"
-    if not kept.exists():
-        _fetch_kernel(kept)
-    return kept
+    from support.system import build_in
+
+    return Path(build_in(tmp_path_factory.mktemp("kernel"), "kernel:\n  image: kit://kernel\n") + "-kernel")
 
 
 # -- the guest
@@ -153,20 +99,24 @@ def testguest(tmp_path: Path, kernel: Path, guest_init: bytes) -> Any:
 
 
 @contextlib.contextmanager
-def boot(prefix: str, *, seconds: float = SECONDS, **request: Any) -> Iterator[Machine]:
+def boot(
+    prefix: str, *, seconds: float = SECONDS, patch: Callable[[MachineSpec], MachineSpec] | None = None, **request: Any
+) -> Iterator[Machine]:
     """Boot the files of a prefix, as `linuxkit run` does.
 
     Args:
         seconds: the machine is ended when it has run that long, whatever the test waits for.
+        patch: changes the machine before it starts.
         request: fields of `platforms.prepare.Request`: memory, publish, disks, …
 
     Yields the running Machine, with what it decided as `machine.prepared` and its events as `machine.events`.
     """
     request.setdefault("accel", os.environ.get("LINUXKIT_QEMU_ACCEL", ""))
     prepared = prepare(Request(prefix=str(prefix), **request))
+    spec = patch(prepared.spec) if patch else prepared.spec
     events: list[Event] = []
     machine = Machine(
-        lambda channels: qemu.command(prepared.spec, channels), state=prepared.state, on_event=events.append
+        lambda channels: qemu.command(spec, channels), state=prepared.state, on_event=events.append
     )
     machine.prepared, machine.events = prepared, events  # type: ignore[attr-defined]
     with prepared.lock, machine:
