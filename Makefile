@@ -7,6 +7,8 @@ BIN   := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
+# the C library is compiled once for all image caches
+export ZIG_GLOBAL_CACHE_DIR ?= $(HOME)/.cache/zig
 
 .PHONY: demo test check lint unit golden interop guest boot bench clean
 

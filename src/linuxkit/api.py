@@ -251,7 +251,9 @@ def build(
     from linuxkit.rootfs.content import Content
 
     planned = plan(config, sources, options or Options())
-    content = Content(sources.store, Derived(cache_root(sources.cache)))
+    content = Content(
+        sources.store, Derived(cache_root(sources.cache)), whiteouts=planned.whiteouts, log=sources.log
+    )  # fmt: skip
     encoder = Encoder(content, threads=threads, log=lambda part: sources.log(f"encoding {part}"))
     files = make(Build(planned, content, encoder, codec, level), target)
     written = write_files(files, target.directory, target.output)

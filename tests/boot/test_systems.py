@@ -181,7 +181,8 @@ def test_a_guest_can_power_itself_off(build: Build) -> None:
 def test_logs_are_where_linuxkit_has_them(build: Build) -> None:
     check = (
         "sleep 2; grep -q to-stdout /host/var/log/talk.out.log && grep -q to-stderr /host/var/log/talk.log"
-        " && grep -q early /host/var/log/onboot/onboot.000-first.out.log"
+        " && grep -q early /host/run/log/onboot/onboot.000-first.out.log"
+        " && test \"$(readlink /host/var/log/onboot)\" = /run/log/onboot"
     )
     system = CRUN + "onboot:\n" + container("first", "echo early")
     system += "services:\n" + container("talk", "echo to-stdout; echo to-stderr >&2; sleep 1000")

@@ -13,7 +13,7 @@ import pytest
 
 from linuxkit.oci.store import Store
 from support.builds import YAML, files_in, linuxkit, make_cache
-from support.images import make_image, member, symlink, tar_of
+from support.images import directory, make_image, member, symlink, tar_of
 
 pytestmark = pytest.mark.unit
 
@@ -189,6 +189,20 @@ def test_a_symlink_loop_is_only_text(work: Path, cache: Path) -> None:
     linuxkit("build", "--o", "x.tar", "web.yml", cwd=work, cache=cache)
     with tarfile.open(work / "x.tar") as archive:
         assert archive.getmember("containers/services/closed/rootfs/a").linkname == "b"
+
+
+def test_whiteouts_are_read_as_linuxkit_does_or_as_the_specification_says(work: Path, cache: Path) -> None:
+    lower = tar_of(directory("d"), member("d/old", b"x"))
+    upper = tar_of(member("d/.wh..wh..opq"), member("d/new", b"y"))
+    make_image(Store(cache), "docker.io/t/opaque:1", lower, upper)
+    (work / "web.yml").write_text(YAML.replace("t/tool:1", "t/opaque:1"))
+    for flags, kept, warned in (((), True, True), (("--whiteouts", "oci"), False, False)):
+        done = linuxkit("build", *flags, "--o", "x.tar", "web.yml", cwd=work, cache=cache)
+        with tarfile.open(work / "x.tar") as archive:
+            names = archive.getnames()
+        assert "containers/services/closed/rootfs/d/new" in names
+        assert ("containers/services/closed/rootfs/d/old" in names) is kept
+        assert ("warning: t/opaque:1" in done.stderr or "warning: docker.io/t/opaque:1" in done.stderr) is warned
 
 
 def test_a_hard_link_loop(work: Path, cache: Path) -> None:

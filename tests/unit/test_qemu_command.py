@@ -33,7 +33,7 @@ def values(spec: MachineSpec, option: str) -> list[str]:
 
 def test_the_plain_machine_word_for_word() -> None:
     assert " ".join(words(PLAIN)) == (
-        "/usr/bin/qemu-system-x86_64 -nodefaults -no-user-config -machine q35 -bios qboot.rom "
+        "/usr/bin/qemu-system-x86_64 -nodefaults -no-user-config -machine q35,sata=off -bios qboot.rom "
         "-accel tcg,thread=single -cpu max -smp 1 -m 1024M -display none "
         "-chardev socket,id=qmp,fd=3 -mon chardev=qmp,mode=control "
         "-chardev socket,id=console,fd=4 -serial chardev:console "

@@ -42,6 +42,8 @@ Formats:
 @click.option("--sbom-output", default="sbom.spdx.json", show_default=True, metavar="PATH",
               help="Where it is in the image.")
 @click.option("--sbom-current-time", is_flag=True, help="Date it now; the image then differs each time.")
+@click.option("--whiteouts", type=click.Choice(["linuxkit", "oci"]), default="linuxkit", show_default=True,
+              help="How layers delete files: as LinuxKit reads it, or as the OCI specification says.")
 @click.option("--plan", "show_plan", is_flag=True, help="Print what would be built, as JSON, and build nothing.")
 @click.option("--dry-run", is_flag=True, help="Print the merged YAML and build nothing.")
 @click.option("--pull", is_flag=True, help="Fetch images even when the cache has them.")
@@ -55,14 +57,15 @@ Formats:
 def build(
     settings: Settings, files: tuple[str, ...], name: str, directory: Path | None, output: str,
     formats: tuple[str, ...], arch: str, compress: str, level: int | None, decompress_kernel: bool, no_sbom: bool,
-    sbom_output: str, sbom_current_time: bool, show_plan: bool, dry_run: bool, pull: bool, offline: bool,
-    debian_mirror: str, input_tar: str, docker: bool, size: str,
+    sbom_output: str, sbom_current_time: bool, whiteouts: str, show_plan: bool, dry_run: bool, pull: bool,
+    offline: bool, debian_mirror: str, input_tar: str, docker: bool, size: str,
 ) -> None:  # fmt: skip
     """Build a bootable image from YAML files, which are merged from left to right."""
     started = time.monotonic()
     flags = {
         "name": name, "formats": formats, "output": bool(output), "arch": arch, "compress": compress, "level": level,
         "kernel": decompress_kernel, "sbom": "" if no_sbom else sbom_output, "home": os.environ.get("HOME"),
+        "whiteouts": whiteouts,
     }  # fmt: skip
     plain = not (dry_run or show_plan or pull or sbom_current_time or input_tar or docker or (output and directory))
     shortcut = _Shortcut(settings, files, flags) if plain and not (output and name) else None
@@ -90,7 +93,7 @@ def build(
         _note(settings, "--docker: no Docker engine is used; give an image of it as docker-archive:FILE "
                         "(docker save -o FILE IMAGE)")  # fmt: skip
     created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()) if sbom_current_time else ""
-    options = Options(_architecture(arch), decompress_kernel, "" if no_sbom else sbom_output, created)
+    options = Options(_architecture(arch), decompress_kernel, "" if no_sbom else sbom_output, created, whiteouts)
     if show_plan:
         import json
 

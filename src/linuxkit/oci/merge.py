@@ -28,6 +28,11 @@ class Whiteouts(StrEnum):
     OCI = "oci"
 
 
+def has_whiteouts(layers: Sequence[Sequence[Entry]]) -> bool:
+    """Whether any layer deletes anything."""
+    return any(entry.path.rpartition("/")[2].startswith(WHITEOUT) for layer in layers for entry in layer)
+
+
 def merge_layers(
     layers: Sequence[Sequence[Entry]], *, whiteouts: Whiteouts = Whiteouts.LINUXKIT, where: str = "the image"
 ) -> list[Entry]:

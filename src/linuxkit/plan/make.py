@@ -64,7 +64,7 @@ def make_plan(
         listed = [("", kernel.image)] if kernel else []
         listed += [(tree.prefix, tree.image) for tree in trees]
         sbom = SbomPlan(_sbom_path(options.sbom), options.sbom_created, tuple(listed))
-    return BuildPlan(options.architecture, kernel, init, volumes, bundles, guest, files, sbom)
+    return BuildPlan(options.architecture, kernel, init, volumes, bundles, guest, files, sbom, options.whiteouts)
 
 
 def _kernel(kernel: Kernel, images: Mapping[str, Image], options: Options) -> KernelPlan | None:

@@ -32,12 +32,14 @@ class Options:
 
     sbom            path of the SBOM in the image; empty leaves it out.
     sbom_created    when it says it was made, RFC 3339; empty is LinuxKit's fixed time.
+    whiteouts       whose reading of them: linuxkit, or oci for the specification's (oci/merge.py).
     """
 
     architecture: str = "amd64"
     decompress_kernel: bool = False
     sbom: str = SBOM_NAME
     sbom_created: str = ""
+    whiteouts: str = "linuxkit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +123,7 @@ class BuildPlan:
     guest: tuple[PlannedFile, ...]
     files: tuple[PlannedFile, ...]
     sbom: SbomPlan | None
+    whiteouts: str = "linuxkit"
     version: int = field(default=VERSION)
 
     def to_json(self) -> dict[str, Any]:

@@ -83,7 +83,7 @@ def _identity(entry: Entry) -> bytes:
 
 def _tree(tree: Tree, name: str, content: Content) -> Segment:
     layers = layers_of(tree.image)
-    key = _key("tree", flat.VERSION, tree.bundle, tree.prefix, *(diff_id for _, diff_id in layers))
+    key = _key("tree", flat.VERSION, content.whiteouts, tree.bundle, tree.prefix, *(diff_id for _, diff_id in layers))
     return Segment(
         name, key,
         lambda: flat.flatten(content.tree(tree.image), tree.prefix, tree.origin, bundle=tree.bundle),
@@ -93,7 +93,7 @@ def _tree(tree: Tree, name: str, content: Content) -> Segment:
 
 def _kernel(plan: KernelPlan, content: Content, boot: bool) -> Iterator[Segment]:
     layers = layers_of(plan.image)
-    parts = ("kernel", plan.image.digest, plan.binary, plan.tar)
+    parts = ("kernel", content.whiteouts, plan.image.digest, plan.binary, plan.tar)
     yield Segment("kernel", _key(*parts), lambda: krn.module_entries(plan, content), plan.origin, layers)
     if boot:
         key = _key("boot", *parts, plan.ucode, plan.decompress, plan.cmdline)
@@ -115,7 +115,8 @@ def _apk(trees: Sequence[Tree], content: Content) -> Segment:
             data = b"".join(text + b"\n\n" for text in found)
             yield Entry(APK_DATABASE, Kind.FILE, 0o644, mtime=FIXED_MTIME, source=Bytes(data), origin=origin)
 
-    return Segment("init.apk", _key("apk", *(diff_id for _, diff_id in layers)), entries, origin, layers)
+    key = _key("apk", content.whiteouts, *(diff_id for _, diff_id in layers))
+    return Segment("init.apk", key, entries, origin, layers)
 
 
 def _directory(path: str, origin: tuple[str, str]) -> Entry:

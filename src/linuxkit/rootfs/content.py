@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -21,8 +22,10 @@ if TYPE_CHECKING:
 class Content:
     """The store and the derived cache, as the assembly uses them. Safe for several threads."""
 
-    def __init__(self, store: Store, derived: Derived) -> None:
-        self.store, self.derived = store, derived
+    def __init__(
+        self, store: Store, derived: Derived, *, whiteouts: str = "linuxkit", log: Callable[[str], None] | None = None
+    ) -> None:
+        self.store, self.derived, self.whiteouts, self._log = store, derived, whiteouts, log
         self._layers: LayerCache | None = None
         self._lock = threading.Lock()
 
@@ -42,9 +45,18 @@ class Content:
         Raises:
             ImageError: a layer is missing, damaged, or leads out of its root.
         """
-        from linuxkit.oci.merge import merge_layers
+        from linuxkit.oci.merge import Whiteouts, has_whiteouts, merge_layers
 
-        return merge_layers(self.layers.image_entries(image), where=image.reference)
+        layers = self.layers.image_entries(image)
+        merged = merge_layers(layers, whiteouts=Whiteouts(self.whiteouts), where=image.reference)
+        if self._log is not None and self.whiteouts == Whiteouts.LINUXKIT and has_whiteouts(layers):
+            spec = merge_layers(layers, whiteouts=Whiteouts.OCI, where=image.reference)
+            if differ := sorted({entry.path for entry in merged} ^ {entry.path for entry in spec}):
+                self._log(
+                    f"warning: {image.reference} deletes files in a way that LinuxKit reads unlike the OCI spec: "
+                    f"{len(differ)} paths differ, the first is {differ[0]}; --whiteouts oci follows the spec"
+                )
+        return merged
 
 
 def layers_of(image: Image) -> tuple[tuple[Descriptor, str], ...]:
