@@ -4,6 +4,8 @@
     artifact = linuxkit.build(linuxkit.load("web.yml"), name="web", directory=Path("out"), sources=sources)
     for file in artifact.files:
         print(file.path, file.size)
+    with linuxkit.run("out/web", publish=("8080:80",)) as machine:
+        print(machine.wait_booted(60).ok)
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from linuxkit.config.model import Config, VolumeFormat
 from linuxkit.errors import HostError, InputError, LinuxkitError, NetworkError, Problem
@@ -23,6 +25,7 @@ from linuxkit.oci.media import Image, Platform
 from linuxkit.plan.model import BuildPlan, Options, SourceFile
 
 if TYPE_CHECKING:
+    from linuxkit.machine.machine import Machine
     from linuxkit.oci.reference import Reference
     from linuxkit.oci.registry import RegistryClient
     from linuxkit.oci.resolve import Resolver
@@ -262,6 +265,29 @@ def build(
     used |= {str(Path(f.source.path).absolute()): f.source.digest for f in planned.files if f.source is not None}
     record = Recorded(planned.digest, counts.segments, used, files)
     return Artifact(tuple(written), planned.digest, counts.segments, counts.cached, record)
+
+
+@contextmanager
+def run(
+    prefix: str | Path, *, output: Callable[[bytes], None] | None = None, **request: Any
+) -> Iterator[Machine]:
+    """Boot what a build wrote, in a virtual machine that lives as long as the context.
+
+    Args:
+        prefix: of the files' names: PREFIX-kernel, PREFIX-initrd.img, PREFIX-cmdline.
+        output: takes the console's bytes as they come, on another thread.
+        request: fields of platforms.prepare.Request: memory (MiB), publish, disks, arch, state, …
+
+    Raises:
+        LinuxkitError: of any kind; MachineError from what waits on the machine.
+    """
+    from linuxkit.machine.machine import Machine
+    from linuxkit.platforms.prepare import Request, prepare
+    from linuxkit.platforms.qemu import command
+
+    prepared = prepare(Request(prefix=str(prefix), **request))
+    with prepared.lock, Machine(lambda ends: command(prepared.spec, ends), state=prepared.state, output=output) as vm:
+        yield vm
 
 
 def _resolve(config: Config, sources: Sources, platform: Platform) -> Mapping[str, Image]:

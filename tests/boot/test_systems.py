@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+import linuxkit
 from linuxkit.machine.machine import Machine
 from linuxkit.machine.report import State, Step
-from support.system import CONTAINERD, CRUN, Build
+from support.system import CONTAINERD, CRUN, Build, image_cache
 from support.vm import boot
 
 pytestmark = pytest.mark.boot
@@ -200,6 +201,15 @@ def test_the_kernel_unpacks_an_initrd_of_every_codec(build: Build, codec: str) -
     prefix = build((EXAMPLES / "minimal.yml").read_text(), "--compress", codec)
     with boot(prefix, seconds=90) as machine:
         assert machine.wait_booted(80).ok
+
+
+def test_the_library_builds_and_boots(tmp_path: Path) -> None:
+    sources = linuxkit.Sources(image_cache())
+    config = linuxkit.load(EXAMPLES / "minimal.yml")
+    linuxkit.build(config, name="lib", directory=tmp_path, sources=sources)
+    with linuxkit.run(tmp_path / "lib") as machine:
+        assert machine.wait_booted(60).ok
+        assert machine.power_off(20).off
 
 
 def test_arm64_is_built_and_boots_here(build: Build) -> None:
