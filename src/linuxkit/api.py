@@ -14,7 +14,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -300,7 +300,8 @@ def _resolve(config: Config, sources: Sources, platform: Platform) -> Mapping[st
     texts += [(f"volumes[{n}].image", v.image, v.position) for n, v in enumerate(config.volumes) if v.image]
     kit = [text.removeprefix(KIT) for _, text, _ in texts if text.startswith(KIT)]
     if len(kit) > 1 and not sources.offline:
-        sources.kit.ensure(list(dict.fromkeys(kit)), platform)  # those that are missing, side by side
+        known = set(sources.kit.names())  # the others are found out below, each where it stands
+        sources.kit.ensure([n for n in dict.fromkeys(kit) if n in known], platform)  # what is missing, side by side
     images: dict[str, Image] = {}
     failed: dict[str, tuple[LinuxkitError, Problem]] = {}
     for path, text, at in texts:
@@ -319,9 +320,10 @@ def _resolve(config: Config, sources: Sources, platform: Platform) -> Mapping[st
     if not failed:
         return images
     errors = [error for error, _ in failed.values()]
-    if len(errors) == 1:
-        raise errors[0]
     listed = [problem for _, problem in failed.values()]
+    if len(errors) == 1:
+        errors[0].message = str(replace(listed[0], hint=""))  # the same, and where the image is asked for
+        raise errors[0]
     if all(isinstance(e, InputError) for e in errors):
         raise InputError(f"{len(errors)} images cannot be used", problems=listed)
     raise type(errors[0])(
