@@ -45,7 +45,7 @@ class Artifact:
 
     files     in the order they were written; empty when it went to standard output.
     digest    of the plan: builds of one digest have the same bytes.
-    segments  parts of the root filesystem; `cached` of them were in the cache already.
+    segments  parts of the root filesystem that are worth caching; `cached` of them were in the cache already.
     record    what the outputs consist of, for outputs.recall.
     """
 

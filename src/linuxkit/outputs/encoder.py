@@ -86,8 +86,9 @@ class Encoder:
             if found is None:
                 missing.append(segment)
             ready.append(found or Piece(0))
-        self.counts.segments += len(segments)
-        self.counts.cached += len(segments) - len(missing)
+        kept = [segment for segment in segments if not segment.generated]  # the others are made faster than found
+        self.counts.segments += len(kept)
+        self.counts.cached += len(kept) - sum(not segment.generated for segment in missing)
         self.counts.names += [segment.name for segment in missing]
         if all(segment.generated for segment in missing):
             for n, segment in enumerate(segments):
