@@ -10,9 +10,10 @@ exactly on one host with one QEMU. The floor is the same kernel and initrd with 
 
 from __future__ import annotations
 
-import dataclasses
+import itertools
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -33,14 +34,27 @@ COUNTED = (
 NS_PER_INSTRUCTION = 8
 
 
-def measure(prefix: str, extra: tuple[str, ...]) -> tuple[float, float]:
+def counted(arguments: list[str]) -> list[str]:
+    """A command line without what works in the host's time: the random device, queues that another thread serves, and
+    the console, whose socket can be full."""
+    kept: list[str] = []
+    for flag, value in itertools.zip_longest(arguments, arguments[1:], fillvalue=""):
+        if "rng" in flag or (flag in ("-object", "-device") and "rng" in value):
+            continue
+        flag = "null,id=console" if flag.startswith("socket,id=console") else flag
+        kept.append(flag.replace("virtio-serial-pci", "virtio-serial-pci,ioeventfd=off"))
+    return [*kept, *COUNTED]
+
+
+def measure(prefix: str, change: Callable[[list[str]], list[str]] | None = None) -> tuple[float, float]:
     """(guest seconds at /init's first word, guest seconds when the last service was ready)."""
-    with boot(prefix, seconds=180, memory=1024, patch=lambda s: dataclasses.replace(s, extra=extra)) as machine:
+    with boot(prefix, seconds=180, memory=1024, networking="none", change=change) as machine:
         report = machine.wait_booted(170)
         assert report.ok, report
         events = machine.events  # type: ignore[attr-defined]
         ready = [e.t for e in events if e.event == "ready" and e.step.startswith("service/")]
-        return min(e.t for e in events), max(ready, default=max(e.t for e in events if e.event == "booted"))
+        booted = max(e.t for e in events if e.event == "booted")
+        return min(step.start for step in report.steps), max(ready, default=booted)
 
 
 def main() -> None:
@@ -52,10 +66,10 @@ def main() -> None:
             services = "services:\n" + "".join(SERVICE.format(n=n) for n in range(3))
             full = build_in(Path(work), KERNEL + PARTS[name] + services, name="full")
             empty = build_in(Path(work), KERNEL + PARTS[name], name="empty")
-            first, last = measure(full, ())
+            first, last = measure(full)
             counts = []
             for prefix in (full, full, empty):
-                begin, end = measure(prefix, COUNTED)
+                begin, end = measure(prefix, counted)
                 counts.append(round((end - begin) * 1e9 / NS_PER_INSTRUCTION))
         seconds = last - first
         verdict = "held" if seconds < BARS[name] else "MISSED"

@@ -21,11 +21,10 @@ from typing import Any
 
 import pytest
 
-from linuxkit.machine.machine import Machine
+from linuxkit.machine.machine import Channels, Machine
 from linuxkit.machine.report import Event
 from linuxkit.platforms import qemu
 from linuxkit.platforms.prepare import Request, prepare
-from linuxkit.platforms.qemu import MachineSpec
 
 SECONDS = 60  # no test's machine lives longer, unless it says so
 SOURCE = Path(__file__).with_name("testguest.c")
@@ -100,24 +99,26 @@ def testguest(tmp_path: Path, kernel: Path, guest_init: bytes) -> Any:
 
 @contextlib.contextmanager
 def boot(
-    prefix: str, *, seconds: float = SECONDS, patch: Callable[[MachineSpec], MachineSpec] | None = None, **request: Any
+    prefix: str, *, seconds: float = SECONDS, change: Callable[[list[str]], list[str]] | None = None, **request: Any
 ) -> Iterator[Machine]:
     """Boot the files of a prefix, as `linuxkit run` does.
 
     Args:
         seconds: the machine is ended when it has run that long, whatever the test waits for.
-        patch: changes the machine before it starts.
+        change: changes QEMU's command line before it starts.
         request: fields of `platforms.prepare.Request`: memory, publish, disks, …
 
     Yields the running Machine, with what it decided as `machine.prepared` and its events as `machine.events`.
     """
     request.setdefault("accel", os.environ.get("LINUXKIT_QEMU_ACCEL", ""))
     prepared = prepare(Request(prefix=str(prefix), **request))
-    spec = patch(prepared.spec) if patch else prepared.spec
     events: list[Event] = []
-    machine = Machine(
-        lambda channels: qemu.command(spec, channels), state=prepared.state, on_event=events.append
-    )
+
+    def command(channels: Channels) -> list[str]:
+        arguments = qemu.command(prepared.spec, channels)
+        return change(arguments) if change else arguments
+
+    machine = Machine(command, state=prepared.state, on_event=events.append)
     machine.prepared, machine.events = prepared, events  # type: ignore[attr-defined]
     with prepared.lock, machine:
         watchdog = threading.Timer(seconds, machine.kill)
