@@ -2,6 +2,7 @@
 #pragma once
 
 #include "plan.h"
+#include "tasks.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -75,8 +76,10 @@ bool containerd_has_past(void);                        /* did an earlier boot le
 void containerd_remove(const char *namespace, const char *id); /* a container and its task */
 void containerd_forget(const struct plan *plan);       /* removes them */
 const char *namespace_of(const struct container *container);
-/* `verb` is run, start, delete or kill. The strings that are made live in `made`. */
+/* What to ask containerd for: by ourselves (tasks.c), and with ctr's command line, should that fail. The strings that
+ * are made live in `made`. `verb` is run, start or delete. */
 struct command {
+    struct task_call task;
     const char *argv[24];
     char *made[4];
     size_t argc, made_count;

@@ -9,9 +9,12 @@ struct spawn {
     const char *directory;   /* working directory, or NULL */
     const int *out, *err;    /* descriptors for standard output and error; NULL: ours */
     bool keep_session;       /* stay in our session instead of leading a new one */
+    int (*first)(const void *with); /* what the child does itself: its exit status, or -1 to execute the program after all */
+    const void *with;
 };
 
-/* Standard input is /dev/null. Returns the pid, or -1 with errno; a program that can't be executed is -1 too. */
+/* Standard input is /dev/null. Returns the pid, or -1 with errno; a program that can't be executed is -1 too (with
+ * `first`, which is not waited for, it is exit status 127). */
 pid_t spawn(const struct spawn *what);
 /* Spawns and waits. Returns the wait status, or -1 with errno. */
 int spawn_wait(const struct spawn *what);

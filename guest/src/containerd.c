@@ -1,4 +1,4 @@
-/* containerd and its ctr. */
+/* containerd: starting it, and the command lines of its ctr. */
 #include "event.h"
 #include "service.h"
 #include "spawn.h"
@@ -15,6 +15,7 @@
 #define BINARY "/usr/bin/containerd"
 #define CTR "/usr/bin/ctr"
 #define OPTIONS "/etc/containerd/runtime-config.toml"
+#define ANSWER_LIMIT 110 /* seconds; the keeper ends the talk after 120 */
 #define METADATA "/var/lib/containerd/io.containerd.metadata.v1.bolt/meta.db"
 
 const char *namespace_of(const struct container *container)
@@ -97,7 +98,9 @@ static void add_made(struct command *command, char *word)
 void containerd_args(struct command *command, const char *verb, const struct container *container,
                      const char *pid_file)
 {
-    *command = (struct command){0};
+    *command = (struct command){.task = {.verb = verb, .container = container, .pid_file = pid_file,
+                                         .socket = CONTAINERD_SOCKET, .runtime = "",
+                                         .seconds = ANSWER_LIMIT}};
     add(command, CTR);
     add(command, "--namespace");
     add(command, namespace_of(container));
@@ -115,10 +118,12 @@ void containerd_args(struct command *command, const char *verb, const struct con
     if (run) {
         add(command, "--config");
         add_made(command, format("/etc/linuxkit/containerd/%s.json", container->name));
+        command->task.spec = command->made[command->made_count - 1];
         struct runtime runtime = runtime_find();
         if (runtime.path && strcmp(base_name(runtime.path), "runc") != 0) {
             add(command, "--runc-binary");
             add(command, runtime.path);
+            command->task.runtime = runtime.path;
         }
     }
     add(command, container->name);

@@ -25,8 +25,16 @@ static _Noreturn void child(const struct spawn *what, int failed)
     int out = what->out ? fcntl(*what->out, F_DUPFD_CLOEXEC, 3) : -1;
     int err = what->err ? fcntl(*what->err, F_DUPFD_CLOEXEC, 3) : -1;
     if ((out < 0 || dup2(out, STDOUT_FILENO) >= 0) && (err < 0 || dup2(err, STDERR_FILENO) >= 0) &&
-        (!what->directory || chdir(what->directory) == 0))
+        (!what->directory || chdir(what->directory) == 0)) {
+        int status = -1;
+        if (what->first) {
+            close(failed); /* the parent goes on */
+            status = what->first(what->with);
+        }
+        if (status >= 0)
+            _exit(status);
         execv(what->argv[0], (char *const *)what->argv);
+    }
     int error = errno;
     (void)!write(failed, &error, sizeof(error));
     _exit(127);

@@ -1,7 +1,8 @@
 /* Keeps the services running: starts them side by side, notices when one ends, says so, starts it again if it should.
  *
  * A service goes STOPPED → (CREATING →) STARTING → RUNNING → CLEANING → WAITING or STOPPED. Creating, starting and
- * cleaning are one run of crun, runc or ctr each, here called the helper, and the keeper does not wait for it. */
+ * cleaning are one process each (crun, runc, or a talk with containerd), here called the helper, and the keeper does not
+ * wait for it. */
 #include "supervisor.h"
 #include "event.h"
 #include "spawn.h"
@@ -30,7 +31,8 @@ static bool call(struct supervisor *all, struct service *one, const char *verb)
     } else {
         struct command command;
         containerd_args(&command, strcmp(verb, "run-detached") ? verb : "run", one->plan, one->pid_file);
-        one->helper = spawn(&(struct spawn){.argv = command.argv, .out = &out, .err = &err});
+        one->helper = spawn(&(struct spawn){.argv = command.argv, .out = &out, .err = &err, .first = task_do,
+                                            .with = &command.task});
         command_free(&command);
     }
     if (one->helper >= 0)

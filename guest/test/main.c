@@ -123,6 +123,16 @@ static int test_args(char **args, bool ctr)
     return 0;
 }
 
+/* task VERB NAME NAMESPACE SOCKET PID_FILE SPEC RUNTIME SECONDS: what task_do() returns. */
+static int test_task(char **args)
+{
+    struct container container = {.kind = SERVICE, .name = args[1], .namespace = args[2]};
+    struct task_call call = {.verb = args[0], .container = &container, .socket = args[3], .pid_file = args[4],
+                             .spec = args[5], .runtime = args[6], .seconds = atoi(args[7])};
+    printf("%d\n", task_do(&call));
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
     const char *word = argc > 1 ? argv[1] : "";
@@ -142,6 +152,8 @@ int main(int argc, char **argv)
         return test_spawn(args);
     if ((!strcmp(word, "runtime") && count == 4) || (!strcmp(word, "ctr") && count == 3))
         return test_args(args, word[0] == 'c');
+    if (!strcmp(word, "task") && count == 8)
+        return test_task(args);
     if (!strcmp(word, "alias") && count == 2)
         return alias_matches(args[0], args[1]) ? 0 : 1;
     if (!strcmp(word, "cmdline") && count == 2) {
