@@ -68,6 +68,7 @@ class Sources:
     debian       the Debian mirror that kit packages are made from; "" takes the one of this machine's apt.
     environment  where proxies and Docker's configuration are looked up.
     log          takes a line about something that takes a while.
+    progress     told about blobs on their way: (digest, bytes so far, bytes in all), from several threads.
     """
 
     cache: Path
@@ -78,6 +79,7 @@ class Sources:
     debian: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
     log: Callable[[str], None] = lambda line: None
+    progress: Callable[[str, int, int], None] | None = None
 
     @cached_property
     def store(self) -> Store:
@@ -98,6 +100,22 @@ class Sources:
         from linuxkit.oci.transport import Transport
 
         return Transport(cert_files=self.cert_files, environment=self.environment)
+
+    @cached_property
+    def registry(self) -> RegistryClient:
+        """Registries, with the logins of Docker's configuration.
+
+        Raises:
+            NetworkError: with `offline`. InputError: a mirror that is none.
+        """
+        from linuxkit.oci.credentials import DockerConfig
+        from linuxkit.oci.registry import RegistryClient, parse_mirrors
+
+        folder = self.environment.get("DOCKER_CONFIG") or f"{self.environment.get('HOME', '')}/.docker"
+        return RegistryClient(
+            self.store, self.transport, keychain=DockerConfig(Path(folder, "config.json"), self.environment, self.log),
+            mirrors=parse_mirrors(self.mirrors), progress=self.progress,
+        )  # fmt: skip
 
     @cached_property
     def kit(self) -> Kit:
@@ -132,24 +150,13 @@ class Sources:
 
 
 class _Registry:
-    """A registry client that is made when the first image is missing."""
+    """The registry client, made when the first image is missing."""
 
     def __init__(self, sources: Sources) -> None:
         self._sources = sources
-        self._client: RegistryClient | None = None
 
     def pull(self, reference: Reference, platform: Platform) -> Image:
-        if self._client is None:
-            from linuxkit.oci.auth import DockerConfig
-            from linuxkit.oci.registry import RegistryClient, parse_mirrors
-
-            at = self._sources
-            folder = at.environment.get("DOCKER_CONFIG") or f"{at.environment.get('HOME', '')}/.docker"
-            self._client = RegistryClient(
-                at.store, at.transport, keychain=DockerConfig(Path(folder, "config.json")),
-                mirrors=parse_mirrors(at.mirrors),
-            )  # fmt: skip
-        return self._client.pull(reference, platform)
+        return self._sources.registry.pull(reference, platform)
 
 
 def load(*files: str | Path, sources: Sources | None = None, stdin: Callable[[int], bytes] | None = None) -> Config:

@@ -14,7 +14,7 @@ ALLOWED = {
     "errors": set(), "entry": set(), "data": set(), "host": {"errors"},
     "config": {"errors"},
     "encode": {"errors", "entry"},
-    "oci": {"errors", "entry", "encode"},
+    "oci": {"errors", "entry", "encode", "host"},
     "runtime": {"errors", "entry", "config", "oci.media"},
     "plan": {"errors", "entry", "config", "runtime", "oci.media", "oci.reference"},
     "rootfs": {"errors", "entry", "config", "runtime", "oci", "encode", "plan"},

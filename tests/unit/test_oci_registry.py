@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from linuxkit.errors import ImageError, InputError, NetworkError
-from linuxkit.oci.auth import Anonymous, Challenge, Credentials, DockerConfig, parse_challenge, token_url
+from linuxkit.oci.auth import Anonymous, Challenge, Credentials, parse_challenge, token_url
+from linuxkit.oci.credentials import DockerConfig
 from linuxkit.oci.derived import Derived
 from linuxkit.oci.layer import LayerCache
 from linuxkit.oci.media import OCI_INDEX, OCI_MANIFEST, Image, Platform
@@ -259,10 +260,10 @@ def test_a_token_server_elsewhere_gets_nothing(tmp_path: Path, store: Store) -> 
 def test_where_a_token_may_come_from(realm: str, registry: str, allowed: bool) -> None:
     challenge = Challenge("bearer", {"realm": realm, "service": "s"})
     if allowed:
-        assert token_url(challenge, registry, "repository:a:pull").startswith(f"{realm}?scope=repository%3Aa%3Apull")
+        assert token_url(challenge, registry, ["repository:a:pull"]).startswith(f"{realm}?scope=repository%3Aa%3Apull")
     else:
         with pytest.raises(NetworkError, match="unsafe place"):
-            token_url(challenge, registry, "repository:a:pull")
+            token_url(challenge, registry, ["repository:a:pull"])
 
 
 def test_challenges() -> None:

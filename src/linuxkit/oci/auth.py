@@ -1,33 +1,35 @@
-"""Registry logins: who we are to a host, what a 401 asks for, and whether its token server may be trusted.
+"""Registry logins: what they are, what a 401 asks for, and whether its token server may be trusted. Pure.
 
-RFC 9110 section 11.6.1 (WWW-Authenticate); distribution's token protocol; the `auths` of ~/.docker/config.json.
+RFC 9110 section 11.6.1 (WWW-Authenticate); distribution's token protocol.
 """
 
 from __future__ import annotations
 
 import base64
-import binascii
-import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlencode, urlsplit
 
-from linuxkit.errors import InputError, NetworkError
+from linuxkit.errors import NetworkError
 
 _PARAMETER = re.compile(r'([A-Za-z0-9_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))\s*,?\s*')
-MAX_CONFIG = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """A login; `origin` is the file it came from, for messages. Never printed."""
+    """A login. Never printed; `origin` is the file or program it came from, for messages.
+
+    identity_token  exchanged at the token server instead of user and password.
+    registry_token  a bearer token as it is.
+    """
 
     username: str
     password: str
     origin: str = ""
+    identity_token: str = ""
+    registry_token: str = ""
 
     def __repr__(self) -> str:
         return f"Credentials(origin={self.origin!r})"
@@ -39,7 +41,7 @@ class Credentials:
 
 
 class Keychain(Protocol):
-    """Something that knows logins. Docker's credential helpers can become another one."""
+    """Something that knows logins."""
 
     def find(self, registry: str) -> Credentials | None:
         """The login for `host[:port]`, or None for anonymous."""
@@ -50,61 +52,6 @@ class Anonymous:
 
     def find(self, registry: str) -> Credentials | None:
         return None
-
-
-class DockerConfig:
-    """The `auths` of a Docker configuration file; a missing file is an empty keychain."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._auths: Mapping[str, object] | None = None
-
-    def find(self, registry: str) -> Credentials | None:
-        """See Keychain.
-
-        Raises:
-            InputError: the file is not what Docker writes.
-        """
-        if self._auths is None:
-            self._auths = self._load()
-        for key, value in self._auths.items():
-            if _host(key) == _host(registry) and isinstance(value, dict):
-                return self._login(value)
-        return None
-
-    def _load(self) -> Mapping[str, object]:
-        try:
-            with self._path.open("rb") as stream:
-                document = json.loads(stream.read(MAX_CONFIG))
-        except (FileNotFoundError, NotADirectoryError):
-            return {}
-        except OSError as e:
-            raise InputError(f"cannot read {self._path}: {(e.strerror or str(e)).lower()}") from e
-        except (ValueError, RecursionError) as e:
-            raise InputError(f"{self._path} is not valid JSON", hint="docker login writes it anew") from e
-        auths = document.get("auths") if isinstance(document, dict) else None
-        return auths if isinstance(auths, dict) else {}
-
-    def _login(self, entry: Mapping[str, object]) -> Credentials | None:
-        packed = entry.get("auth")
-        if isinstance(packed, str) and packed:
-            try:
-                name, colon, password = base64.b64decode(packed, validate=True).decode().partition(":")
-            except (binascii.Error, UnicodeDecodeError):
-                colon = ""
-                name = password = ""
-            if not colon:
-                raise InputError(f"{self._path}: an entry of auths is not base64 of USER:PASSWORD",
-                                 hint="docker login writes it anew")  # fmt: skip
-            return Credentials(name, password.rstrip("\0"), str(self._path))
-        name, password = str(entry.get("username") or ""), str(entry.get("password") or "")
-        return Credentials(name, password, str(self._path)) if name else None
-
-
-def _host(text: str) -> str:
-    """host[:port] of a registry's name or URL; Docker Hub has one name here."""
-    host = urlsplit(text).netloc if "://" in text else text.split("/", 1)[0]
-    return "docker.io" if host in ("index.docker.io", "registry-1.docker.io") else host.lower()
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +74,7 @@ def parse_challenge(header: str) -> Challenge:
     return Challenge(scheme.lower(), parameters)
 
 
-def token_url(challenge: Challenge, registry_url: str, scope: str) -> str:
+def token_realm(challenge: Challenge, registry_url: str) -> str:
     """Where to ask for a token.
 
     The server names the place, so it must not be able to send our login anywhere: only over https, or to the
@@ -147,7 +94,21 @@ def token_url(challenge: Challenge, registry_url: str, scope: str) -> str:
     if not there.hostname or there.username or not (there.scheme == "https" or (there.scheme == "http" and same)):
         raise NetworkError(f"registry {host} sends logins to an unsafe place, '{realm[:100]}'",
                            hint="a token server must be reached over https, or be the registry itself")  # fmt: skip
-    query = {"scope": scope}
+    return realm
+
+
+def token_url(challenge: Challenge, registry_url: str, scopes: Sequence[str]) -> str:
+    """Where to GET a token, with the question. Raises NetworkError as token_realm does."""
+    realm = token_realm(challenge, registry_url)
+    query = [("scope", scope) for scope in scopes]
     if "service" in challenge.parameters:
-        query["service"] = challenge.parameters["service"]
-    return f"{realm}{'&' if there.query else '?'}{urlencode(query)}"
+        query.append(("service", challenge.parameters["service"]))
+    return f"{realm}{'&' if urlsplit(realm).query else '?'}{urlencode(query)}"
+
+
+def token_form(challenge: Challenge, scopes: Sequence[str], identity_token: str) -> bytes:
+    """What to POST to the token server to exchange an identity token (OAuth 2, RFC 6749 section 6)."""
+    return urlencode({
+        "grant_type": "refresh_token", "service": challenge.parameters.get("service", ""),
+        "scope": " ".join(scopes), "client_id": "linuxkit", "refresh_token": identity_token,
+    }).encode()  # fmt: skip

@@ -110,6 +110,7 @@ def parse_descriptor(document: Mapping[str, Any], where: str) -> Descriptor:
         text(document, "mediaType", where), digest, size,
         parse_platform(platform, where) if platform else None,
         strings(document, "annotations", where),
+        text(document, "artifactType", where),
     )  # fmt: skip
 
 
@@ -118,6 +119,8 @@ def descriptor_document(descriptor: Descriptor) -> dict[str, Any]:
     document: dict[str, Any] = {
         "mediaType": descriptor.media_type, "digest": descriptor.digest, "size": descriptor.size,
     }  # fmt: skip
+    if descriptor.artifact_type:
+        document["artifactType"] = descriptor.artifact_type
     if descriptor.platform is not None:
         document["platform"] = platform_document(descriptor.platform)
     if descriptor.annotations:

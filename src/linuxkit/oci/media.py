@@ -42,6 +42,7 @@ class Descriptor:
     size: int  # bytes
     platform: Platform | None = None
     annotations: Mapping[str, str] = field(default_factory=dict)
+    artifact_type: str = ""  # what an attached manifest is
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 from linuxkit.errors import HostError, InputError, NetworkError
@@ -24,6 +24,8 @@ ATTEMPTS = 4
 MAX_WAIT = 30.0  # seconds of a Retry-After that we are ready to sit through
 CHUNK = 256 << 10
 T = TypeVar("T")
+#: What a request carries: bytes, or something that opens a stream of them each time it is sent.
+Body = bytes | Callable[[], BinaryIO]
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 TEMPORARY = frozenset({408, 429, 500, 502, 503, 504})
 
@@ -43,34 +45,46 @@ class Transport:
 
     def __init__(self, *, cert_files: Sequence[Path] = (), environment: Mapping[str, str] | None = None,
                  sleep: Callable[[float], None] = time.sleep, read_timeout: float = READ_TIMEOUT) -> None:  # fmt: skip
-        self._certs, self._sleep, self._read_timeout = tuple(cert_files), sleep, read_timeout
+        self._certs, self.sleep, self._read_timeout = tuple(cert_files), sleep, read_timeout
         self._environment = {k.lower(): v for k, v in (environment or {}).items() if v}
         self._pools: dict[str, Any] = {}
         self._context: ssl.SSLContext | None = None
 
     def get(self, url: str, headers: Mapping[str, str] | None = None) -> Response:
-        """The response to a GET, whatever its status, its body unread. Temporary failures are tried again.
+        """The response to a GET; see request."""
+        return self.request("GET", url, headers)
+
+    def request(self, method: str, url: str, headers: Mapping[str, str] | None = None, *, body: Body | None = None,
+                attempts: int = ATTEMPTS, follow: bool = True) -> Response:  # fmt: skip
+        """The response to a request, whatever its status, its body unread. Temporary failures are tried again.
+
+        Args:
+            body: what is sent; a stream needs a Content-Length among the headers.
+            attempts: how often at most; 1 for what must not be sent twice.
+            follow: go where a redirect leads. Authorization stays behind when that is another host.
 
         Raises:
             NetworkError: nobody answered, or only with failures of the connection.
             InputError: `url` is not an http or https URL.
         """
         wait = 0.5
-        for attempt in range(1, ATTEMPTS + 1):
-            last = attempt == ATTEMPTS
+        for attempt in range(1, attempts + 1):
+            last = attempt == attempts
             try:
-                response = self._follow(url, dict(headers or {}))
+                response = self._follow(method, url, dict(headers or {}), body, follow)
                 if response.status not in TEMPORARY or last:
                     return response
                 pause = max(wait, response.retry_after)
-                response.close()
                 if pause > MAX_WAIT:
-                    return self._follow(url, dict(headers or {}))
+                    return response
+                response.close()
             except NetworkError as e:
+                if e.temporary and last and attempts > 1:
+                    e.message += f" ({method} {redact(url)}, tried {attempts} times)"
                 if last or not e.temporary:
                     raise
                 pause = wait
-            self._sleep(pause)
+            self.sleep(pause)
             wait *= 2
         raise AssertionError("unreachable")
 
@@ -80,15 +94,17 @@ class Transport:
             try:
                 return work()
             except BrokenBodyError:  # other failures have been tried again by `get`
-                self._sleep(0.5 * attempt)
+                self.sleep(0.5 * attempt)
         return work()
 
-    def _follow(self, url: str, headers: dict[str, str]) -> Response:
+    def _follow(self, method: str, url: str, headers: dict[str, str], body: Body | None, follow: bool) -> Response:
         for _ in range(MAX_REDIRECTS + 1):
-            response = self._once(url, headers)
+            response = self._once(method, url, headers, body)
             target = response.headers.get("location", "")
-            if response.status not in _REDIRECTS or not target:
+            if response.status not in _REDIRECTS or not target or not follow:
                 return response
+            if method not in ("GET", "HEAD") and response.status < 307:
+                return response  # it would become a GET; nobody who takes uploads means that
             response.close()
             following = urljoin(url, target)
             old, new = urlsplit(url), urlsplit(following)
@@ -99,20 +115,24 @@ class Transport:
             url = following
         raise NetworkError(f"{redact(url)}: more than {MAX_REDIRECTS} redirects")
 
-    def _once(self, url: str, headers: dict[str, str]) -> Response:
+    def _once(self, method: str, url: str, headers: dict[str, str], body: Body | None) -> Response:
         import urllib3
 
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise InputError(f"'{redact(url)}' is not an http or https URL")
+        stream = body() if callable(body) else None
         try:
             raw = self._pool(parts.scheme, parts.hostname).request(
-                "GET", url, headers={"User-Agent": "linuxkit", "Accept-Encoding": "identity", **headers},
-                redirect=False, retries=False, preload_content=False, decode_content=False,
+                method, url, headers={"User-Agent": "linuxkit", "Accept-Encoding": "identity", **headers},
+                body=stream or body, redirect=False, retries=False, preload_content=False, decode_content=False,
                 timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT, read=self._read_timeout),
             )  # fmt: skip
         except (urllib3.exceptions.HTTPError, OSError) as e:
             raise _network_error(url, e) from e
+        finally:
+            if stream is not None:
+                stream.close()
         return Response(url, raw.status, {k.lower(): v for k, v in raw.headers.items()}, raw)
 
     def _pool(self, scheme: str, host: str) -> Any:
@@ -120,7 +140,7 @@ class Transport:
 
         proxy = self._proxy(scheme, host)
         if proxy not in self._pools:
-            options: dict[str, Any] = {"ssl_context": self._ssl(), "maxsize": 4}
+            options: dict[str, Any] = {"ssl_context": self._ssl(), "maxsize": 8, "blocksize": CHUNK}
             self._pools[proxy] = urllib3.ProxyManager(proxy, **options) if proxy else urllib3.PoolManager(**options)
         return self._pools[proxy]
 
@@ -163,9 +183,17 @@ class Response:
 
     @property
     def retry_after(self) -> float:
-        """Seconds that the server asks to wait; 0 when it does not say, or says it as a date."""
+        """Seconds that the server asks to wait; 0 when it does not say. A date counts from the server's own clock."""
         text = self.headers.get("retry-after", "")
-        return float(text) if text.isascii() and text.isdigit() and len(text) < 8 else 0.0
+        if text.isascii() and text.isdigit():
+            return float(text[:9])
+        from email.utils import parsedate_to_datetime
+
+        try:
+            wait = parsedate_to_datetime(text) - parsedate_to_datetime(self.headers.get("date", ""))
+        except (ValueError, TypeError):
+            return 0.0
+        return max(0.0, wait.total_seconds())
 
     def pieces(self) -> Iterator[bytes]:
         """The body as it comes. The caller stops when it has enough.

@@ -1,0 +1,191 @@
+"""Bringing images from a registry into the store.
+
+Everything is hashed as it streams, and nothing is kept that is not what a digest above it promised. A connection that
+breaks in the middle of a blob is taken up where it broke (RFC 9110 section 14, Range).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+
+from linuxkit.errors import ImageError
+from linuxkit.oci import document as doc
+from linuxkit.oci.blob import BlobWriter, check
+from linuxkit.oci.media import (
+    DOCKER_INDEX,
+    DOCKER_MANIFEST,
+    INDEX_TYPES,
+    MANIFEST_TYPES,
+    OCI_INDEX,
+    OCI_MANIFEST,
+    Descriptor,
+    Image,
+    Platform,
+)
+from linuxkit.oci.reference import Reference
+from linuxkit.oci.select import MAX_DEPTH, select
+from linuxkit.oci.session import Session
+from linuxkit.oci.store import Store
+from linuxkit.oci.transport import ATTEMPTS, BrokenBodyError
+
+ACCEPT = ", ".join((OCI_INDEX, OCI_MANIFEST, DOCKER_INDEX, DOCKER_MANIFEST))
+THREADS = 3
+ENOUGH = 1 << 20  # bytes after which a connection that breaks again has its attempts renewed
+
+#: Called as bytes come or go: (digest, bytes so far, bytes in all). From several threads.
+Progress = Callable[[str, int, int], None]
+
+
+class Puller:
+    """Pulls one image: everything under one name."""
+
+    def __init__(self, store: Store, session: Session, progress: Progress, reference: Reference) -> None:
+        self._store, self._session, self._progress, self._ref = store, session, progress, reference
+        self._small: dict[str, tuple[Descriptor, bytes]] = {}  # manifests and configurations, until the end
+
+    def top(self) -> tuple[Descriptor, bytes]:
+        """What the name points at, verified."""
+        return self._session.transport.retrying(self._top)
+
+    def _top(self) -> tuple[Descriptor, bytes]:
+        ref = self._ref
+        what = ref.digest or ref.tag or "latest"
+        with self._session.request("GET", ref, f"manifests/{what}", {"Accept": ACCEPT}) as response:
+            data = response.read(doc.MAX_MANIFEST)
+            kind = response.headers.get("content-type", "").split(";")[0].strip()
+            claimed = response.headers.get("docker-content-digest", "")
+        document = doc.decode(data, f"{ref.registry}: manifest of {ref.text}")
+        kind = doc.text(document, "mediaType", ref.text) or kind
+        if kind not in INDEX_TYPES | MANIFEST_TYPES:
+            raise ImageError(f"image {ref.text}: the registry sent a '{kind[:80]}', which is not an image")
+        actual = f"sha256:{hashlib.sha256(data).hexdigest()}"
+        for promised in (ref.digest, claimed if claimed.startswith("sha256:") else ""):
+            if promised not in ("", actual):
+                raise ImageError(f"image {ref.text}: the registry sent a manifest with the digest {actual}, "
+                                 f"not {promised[:100]}")  # fmt: skip
+        return Descriptor(kind, actual, len(data)), data
+
+    def pull(self, platform: Platform) -> Image:
+        """The image for one platform, and its name."""
+        top, data = self.top()
+        self._small[top.digest] = top, data
+        image = select(self._read, top, self._ref.tagged, platform)
+        self.blobs(image.layers)
+        self._finish(top)
+        return image
+
+    def pull_all(self, platforms: Sequence[Platform] | None) -> Descriptor:
+        """What the name points at, for some platforms or for all."""
+        top, data = self.top()
+        self._small[top.digest] = top, data
+        if platforms is None:
+            layers = self._everything(top, 0)
+        else:
+            layers = [d for p in platforms for d in select(self._read, top, self._ref.tagged, p).layers]
+        self.blobs(layers)
+        self._finish(top)
+        return top
+
+    def _everything(self, descriptor: Descriptor, depth: int) -> list[Descriptor]:
+        """The blobs under an index or manifest; on the way all manifests are read."""
+        where = f"image {self._ref.text}: {descriptor.digest}"
+        if depth > MAX_DEPTH:
+            raise ImageError(f"{where}: indexes are nested more than {MAX_DEPTH} deep")
+        document = doc.decode(self._read(descriptor, doc.MAX_MANIFEST), where)
+        if "manifests" in document:
+            children = [doc.parse_descriptor(item, where) for item in doc.objects(document, "manifests", where)]
+            return [d for child in children for d in self._everything(child, depth + 1)]
+        config, layers = doc.parse_manifest(document, where)
+        return [config, *layers]
+
+    def _read(self, descriptor: Descriptor, limit: int) -> bytes:
+        if descriptor.digest not in self._small:
+            self._small[descriptor.digest] = descriptor, self.read(descriptor, limit)
+        return self._small[descriptor.digest][1]
+
+    def read(self, descriptor: Descriptor, limit: int) -> bytes:
+        """A manifest or small blob by its digest, verified, from the store when it is there; not stored."""
+        return self._session.transport.retrying(lambda: self._read_once(descriptor, limit))
+
+    def _read_once(self, descriptor: Descriptor, limit: int) -> bytes:
+        ref = self._ref
+        if descriptor.size > limit:
+            raise ImageError(f"image {ref.text}: {descriptor.digest} has {descriptor.size} bytes, more than {limit}")
+        with suppress(ImageError):
+            return self._store.read_blob(descriptor, limit)
+        is_manifest = descriptor.media_type in INDEX_TYPES | MANIFEST_TYPES
+        path = f"{'manifests' if is_manifest else 'blobs'}/{descriptor.digest}"
+        headers = {"Accept": descriptor.media_type} if is_manifest else {}
+        with self._session.request("GET", ref, path, headers) as response:
+            data = response.read(descriptor.size)
+        check(data, descriptor, f"{ref.registry}: image {ref.text}")
+        return data
+
+    def blobs(self, blobs: Iterable[Descriptor]) -> None:
+        """Fetch what the store lacks, several at a time."""
+        wanted = {b.digest: b for b in blobs if not self._store.has_blob(b)}
+        for blob in wanted.values():
+            self._progress(blob.digest, 0, blob.size)
+        with ThreadPoolExecutor(THREADS) as pool:
+            jobs = [pool.submit(partial(self._blob, blob)) for blob in wanted.values()]
+            try:
+                for job in jobs:
+                    job.result()
+            except BaseException:
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
+
+    def _blob(self, blob: Descriptor) -> None:
+        """Fetch one blob into the store."""
+        ref = self._ref
+        try:
+            with self._store.write_blob(blob.media_type, digest=blob.digest, size=blob.size) as out:
+                done, broken, since = 0, 0, 0
+                while True:
+                    try:
+                        done = self._piece(blob, out, done)
+                        return
+                    except _BrokenError as e:
+                        done = e.done
+                        broken = 1 if done - since >= ENOUGH else broken + 1
+                        since = done
+                        if broken >= ATTEMPTS:
+                            raise e.error from e
+                        self._session.transport.sleep(0.5 * broken)
+        except ImageError as e:
+            raise ImageError(f"image {ref.text}: {ref.registry} sent something else: {e.message}") from e
+
+    def _piece(self, blob: Descriptor, out: BlobWriter, done: int) -> int:
+        """Fetch from `done` on. Raises _BrokenError with how far it came."""
+        headers = {"Range": f"bytes={done}-"} if done else {}
+        with self._session.request("GET", self._ref, f"blobs/{blob.digest}", headers, ok=(200, 206)) as response:
+            if response.status == 206 and not response.headers.get("content-range", "").startswith(f"bytes {done}-"):
+                raise ImageError(f"{blob.digest}: another part than the one asked for")
+            skip = done if response.status == 200 else 0  # it cannot take up: what we have comes once more
+            try:
+                for piece in response.pieces():
+                    if skip:
+                        skip, piece = max(0, skip - len(piece)), piece[skip:]
+                    out.write(piece)
+                    done += len(piece)
+                    self._progress(blob.digest, done, blob.size)
+            except BrokenBodyError as e:
+                raise _BrokenError(e, done) from e
+        return done
+
+    def _finish(self, top: Descriptor) -> None:
+        for descriptor, content in reversed(self._small.values()):  # so that a manifest never lacks its blobs
+            self._store.put_blob(content, descriptor.media_type)
+        self._store.put_name(self._ref.tagged, top)
+
+
+class _BrokenError(Exception):
+    """A connection broke; the blob is here up to `done`."""
+
+    def __init__(self, error: BrokenBodyError, done: int) -> None:
+        super().__init__()
+        self.error, self.done = error, done
