@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from linuxkit.cli.transfer import pull, push
+
 if TYPE_CHECKING:
     from linuxkit.cli.main import Settings
     from linuxkit.oci.media import Platform
@@ -15,7 +17,11 @@ if TYPE_CHECKING:
 
 @click.group()
 def cache() -> None:
-    """List, import and export the images on this machine."""
+    """List, fetch, import and export the images on this machine."""
+
+
+cache.add_command(pull)
+cache.add_command(push)
 
 
 @cache.command("ls")

@@ -36,7 +36,8 @@ ACCEPT = ", ".join((OCI_INDEX, OCI_MANIFEST, DOCKER_INDEX, DOCKER_MANIFEST))
 THREADS = 3
 ENOUGH = 1 << 20  # bytes after which a connection that breaks again has its attempts renewed
 
-#: Called as bytes come or go: (digest, bytes so far, bytes in all). From several threads.
+#: Called as bytes come or go: (digest, bytes so far, bytes in all), first with 0 so far; -1 when none had to move.
+#: From several threads.
 Progress = Callable[[str, int, int], None]
 
 

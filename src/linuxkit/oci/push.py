@@ -17,8 +17,8 @@ from urllib.parse import quote, urlsplit
 from linuxkit.errors import ImageError, NetworkError
 from linuxkit.oci import document as doc
 from linuxkit.oci.blob import Verified
-from linuxkit.oci.media import INDEX_TYPES, OCI_INDEX, Descriptor
-from linuxkit.oci.pull import THREADS, Progress
+from linuxkit.oci.media import OCI_INDEX, Descriptor
+from linuxkit.oci.pull import ACCEPT, THREADS, Progress
 from linuxkit.oci.reference import Reference
 from linuxkit.oci.select import MAX_DEPTH
 from linuxkit.oci.session import Session
@@ -33,25 +33,28 @@ class Pusher:
     """Pushes to one repository.
 
     Args:
-        mounts: repositories of the same registry that may have the blobs already.
+        mounts: digest → repository of the same registry that should have the blob already.
     """
 
     def __init__(self, store: Store, session: Session, progress: Progress, reference: Reference,
-                 mounts: Sequence[str] = ()) -> None:  # fmt: skip
+                 mounts: Mapping[str, str] | None = None) -> None:  # fmt: skip
         self._store, self._session, self._progress, self._ref = store, session, progress, reference
-        self._mounts = [m for m in mounts if m != reference.repository]
+        self._mounts = mounts or {}
 
-    def image(self, descriptor: Descriptor) -> None:
-        """A manifest, or an index with everything under it: blobs, then manifests by digest.
+    def images(self, descriptors: Sequence[Descriptor]) -> None:
+        """Manifests, and indexes with everything under them: blobs first, then the manifests by digest.
 
         Raises:
             ImageError: something of it is not in the store, or damaged there.
         """
         documents: dict[str, tuple[Descriptor, bytes]] = {}
         blobs: dict[str, Descriptor] = {}
-        for found, data, listed in self._walk(descriptor, 0):
-            documents[found.digest] = found, data
-            blobs.update((b.digest, b) for b in listed)
+        for descriptor in descriptors:
+            for found, data, listed in self._walk(descriptor, 0):
+                documents[found.digest] = found, data
+                blobs.update((b.digest, b) for b in listed)
+        for blob in blobs.values():
+            self._progress(blob.digest, 0, blob.size)
         with ThreadPoolExecutor(THREADS) as pool:
             jobs = [pool.submit(self.blob, blob) for blob in blobs.values()]
             try:
@@ -61,7 +64,7 @@ class Pusher:
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
         for found, data in reversed(documents.values()):  # children first
-            if found.digest != descriptor.digest and not self.has_manifest(found.digest):
+            if not self.has_manifest(found.digest):
                 self.manifest(found.digest, found.media_type, data)
 
     def _walk(self, descriptor: Descriptor, depth: int) -> Iterator[tuple[Descriptor, bytes, tuple[Descriptor, ...]]]:
@@ -95,46 +98,39 @@ class Pusher:
 
     def _upload(self, blob: Descriptor, opener: Callable[[], BinaryIO], where: str) -> None:
         if self._has_blob(blob):
-            return self._progress(blob.digest, blob.size, blob.size)
-        for repository in (*self._mounts, ""):
-            place = self._begin(blob, repository)
-            if place is None:
-                return self._progress(blob.digest, blob.size, blob.size)
-            if repository:
-                self._cancel(place)
+            return self._progress(blob.digest, -1, blob.size)
+        place = ""
+        if blob.digest in self._mounts:
+            with suppress(NetworkError):  # not allowed to read there: it is uploaded
+                place = self._begin(blob, self._mounts[blob.digest])
+                if not place:
+                    return self._progress(blob.digest, -1, blob.size)
         broken = 0
         while True:
             try:
-                place = place or self._begin(blob, "")
-                if place is None:
-                    return None
-                return self._send(blob, opener, where, place)
+                return self._send(blob, opener, where, place or self._begin(blob))
             except NetworkError as e:
                 broken += 1
                 if not e.temporary or broken >= ATTEMPTS:
                     raise
                 self._session.transport.sleep(0.5 * broken)
-                place = None  # an upload that broke cannot be gone on with: where it stands is not known
+                place = ""  # an upload that broke cannot be gone on with: where it stands is not known
 
     def _has_blob(self, blob: Descriptor) -> bool:
         with self._request("HEAD", f"blobs/{blob.digest}", ok=_THERE) as response:
             return response.status == 200
 
-    def _begin(self, blob: Descriptor, mount: str) -> str | None:
-        """Where to upload; None when the registry mounted the blob from another repository."""
+    def _begin(self, blob: Descriptor, mount: str = "") -> str:
+        """Where to upload; empty when the registry mounted the blob from another repository."""
         query = f"?mount={quote(blob.digest)}&from={quote(mount, safe='')}" if mount else ""
         with self._request("POST", f"blobs/uploads/{query}", {"Content-Length": "0"}, mount=mount,
-                           ok=(201, 202)) as response:  # fmt: skip
+                           ok=(201, 202) if mount else (202,)) as response:  # fmt: skip
             place = response.headers.get("location", "")
-            if response.status == 201 and mount:
-                return None
+            if response.status == 201:
+                return ""
         if not place:
             raise NetworkError(f"registry {self._ref.registry} does not say where to upload to")
         return place
-
-    def _cancel(self, place: str) -> None:
-        with suppress(NetworkError, ImageError), self._request("DELETE", place, ok=(204, 202, 404, 405), attempts=1):
-            pass
 
     def _send(self, blob: Descriptor, opener: Callable[[], BinaryIO], where: str, place: str) -> None:
         """The whole blob in one PUT; in pieces when that is too large for the registry."""
@@ -143,9 +139,7 @@ class Pusher:
                            body=lambda: self._reader(blob, opener, where)) as response:  # fmt: skip
             if response.status == 201:
                 return
-        again = self._begin(blob, "")
-        if again is not None:
-            self._send_pieces(blob, opener, where, again)
+        self._send_pieces(blob, opener, where, self._begin(blob))
 
     def _send_pieces(self, blob: Descriptor, opener: Callable[[], BinaryIO], where: str, place: str) -> None:
         reader, done, size = self._reader(blob, opener, where), 0, PIECE
@@ -168,7 +162,7 @@ class Pusher:
 
     def has_manifest(self, what: str) -> bool:
         """Whether the repository has a manifest by this tag or digest."""
-        with self._request("HEAD", f"manifests/{what}", ok=_THERE) as response:
+        with self._request("HEAD", f"manifests/{what}", {"Accept": ACCEPT}, ok=_THERE) as response:
             return response.status == 200
 
     def manifest(self, what: str, media_type: str, data: bytes) -> Descriptor:
@@ -190,8 +184,6 @@ class Pusher:
 
     def _refer(self, subject: Descriptor, found: Descriptor, document: Mapping[str, Any]) -> None:
         """Add a manifest to the index under the tag sha256-<hex>, for registries without the referrers API."""
-        from linuxkit.oci.pull import ACCEPT
-
         tag = subject.digest.replace(":", "-")
         with self._request("GET", f"manifests/{tag}", {"Accept": ACCEPT}, ok=_THERE) as response:
             old = doc.decode(response.read(doc.MAX_MANIFEST), tag) if response.status == 200 else {}
@@ -231,7 +223,3 @@ class _Reader:
 
 def _with_digest(place: str, digest: str) -> str:
     return f"{place}{'&' if urlsplit(place).query else '?'}digest={quote(digest)}"
-
-
-def is_index(descriptor: Descriptor) -> bool:
-    return descriptor.media_type in INDEX_TYPES

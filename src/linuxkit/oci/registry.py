@@ -5,21 +5,28 @@ OCI Distribution Specification v1.1. Names are oci.reference.Reference; what is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote
 
 from linuxkit.errors import ImageError
 from linuxkit.oci import document as doc
 from linuxkit.oci.auth import Anonymous, Keychain
 from linuxkit.oci.media import Descriptor, Image, Platform
-from linuxkit.oci.pull import ACCEPT, Progress, Puller
+from linuxkit.oci.pull import Progress, Puller
 from linuxkit.oci.push import Pusher
 from linuxkit.oci.reference import Reference
-from linuxkit.oci.session import Session, parse_mirrors
+from linuxkit.oci.select import Reader
+from linuxkit.oci.session import NotThereError, Session, parse_mirrors
 from linuxkit.oci.store import Store
 from linuxkit.oci.transport import Transport
 
-__all__ = ["Progress", "RegistryClient", "parse_mirrors"]
+if TYPE_CHECKING:
+    from linuxkit.oci.publish import Item, Listing
+
+__all__ = ["NotThereError", "Progress", "RegistryClient", "parse_mirrors"]
+Say = Callable[[str], None]
 MAX_PAGES = 20  # of a list of referrers
 
 
@@ -45,7 +52,7 @@ class RegistryClient:
     def _puller(self, reference: Reference) -> Puller:
         return Puller(self._store, self._session, self._progress, reference)
 
-    def _pusher(self, reference: Reference, mounts: Sequence[str] = ()) -> Pusher:
+    def _pusher(self, reference: Reference, mounts: Mapping[str, str] | None = None) -> Pusher:
         return Pusher(self._store, self._session, self._progress, reference, mounts)
 
     # -- reading
@@ -64,11 +71,10 @@ class RegistryClient:
 
     def find(self, reference: Reference) -> tuple[Descriptor, bytes] | None:
         """The manifest or index behind a tag or digest, verified, not stored; None when there is none."""
-        with self._session.request("HEAD", reference, f"manifests/{reference.digest or reference.tag or 'latest'}",
-                                   {"Accept": ACCEPT}, ok=(200, 404)) as response:  # fmt: skip
-            if response.status == 404:
-                return None
-        return self._puller(reference).top()
+        try:
+            return self._puller(reference).top()
+        except NotThereError:
+            return None
 
     def read(self, reference: Reference, descriptor: Descriptor, limit: int) -> bytes:
         """A manifest or small blob of the repository by its digest, verified, not stored."""
@@ -97,33 +103,95 @@ class RegistryClient:
 
     # -- writing
 
-    def push(self, reference: Reference, descriptor: Descriptor, *, mounts: Sequence[str] = ()) -> Descriptor:
+    def push(self, reference: Reference, descriptor: Descriptor, *, platforms: Sequence[Platform] | None = None,
+             merge: bool = False, arch_tags: bool = False, say: Say = lambda line: None) -> Descriptor:  # fmt: skip
         """Send an image of the store, with everything under it, and give it the name.
 
         Args:
             descriptor: a manifest or an index in the store.
-            mounts: repositories of the same registry that may have the blobs already.
+            platforms: only these of an index.
+            merge: into the index that the registry has under the name: ours counts for a platform that is in both,
+                the registry's others stay. What the index lists and the store lacks is left out then, not an error.
+            arch_tags: give each image the name with -ARCH, too.
+            say: takes a line about what is left out.
 
         Returns:
             what the name points at now.
         """
-        pusher = self._pusher(reference, mounts)
-        pusher.image(descriptor)
-        data = self._store.read_blob(descriptor, doc.MAX_MANIFEST)
-        return pusher.manifest(reference.tag or descriptor.digest, descriptor.media_type, data)
+        from linuxkit.oci import publish
+
+        pusher = self._pusher(reference, publish.neighbours(self._store, reference.registry, reference.repository))
+        ours = self._listing(descriptor, self._store.read_blob(descriptor, doc.MAX_MANIFEST), self._store.read_blob)
+        items = publish.choose(ours.items, platforms, reference.text) if platforms else list(ours.items)
+        if merge:
+            items = publish.combine(self._here(items, pusher, say), [])
+        here = [doc.parse_descriptor(item, reference.text) for item in items]
+        if not here:
+            raise ImageError(f"image {reference.text}: none of its platforms is in the cache",
+                             hint="linuxkit cache pull brings them in")  # fmt: skip
+        pusher.images([d for d in here if merge is False or publish.is_whole(self._store, d)])
+        everything = items
+        if merge and (theirs := self.find(reference)) is not None:
+            puller = self._puller(reference)
+            everything = publish.combine(items, self._listing(*theirs, puller.read).items)
+        if ours.is_index or len(everything) > 1:
+            kind, data = publish.index_of(everything, ours)
+        else:
+            kind, data = ours.top.media_type, ours.data
+        named = publish.arch_tags(items, reference.tag or "latest") if arch_tags else {}
+        for tag, item in named.items():
+            found = doc.parse_descriptor(item, reference.text)
+            pusher.manifest(tag, found.media_type, self._store.read_blob(found, doc.MAX_MANIFEST))
+        return pusher.manifest(reference.tag or _digest(data), kind, data)
+
+    def compare(self, reference: Reference, descriptor: Descriptor, *, platforms: Sequence[Platform] | None = None,
+                ) -> Literal["absent", "same", "adds", "differs"]:  # fmt: skip
+        """What a push under this name would do: make it, nothing, add platforms, or replace what is there."""
+        from linuxkit.oci import publish
+
+        theirs = self.find(reference)
+        if theirs is None:
+            return "absent"
+        if theirs[0].digest == descriptor.digest:
+            return "same"
+        ours = self._listing(descriptor, self._store.read_blob(descriptor, doc.MAX_MANIFEST), self._store.read_blob)
+        items = publish.choose(ours.items, platforms, reference.text) if platforms else ours.items
+        here = [i for i in items if publish.is_whole(self._store, doc.parse_descriptor(i, reference.text))]
+        return publish.compare(here, self._listing(*theirs, self._puller(reference).read).items)
+
+    def _here(self, items: Sequence[Item], pusher: Pusher, say: Say) -> list[Item]:
+        """Those of which everything is in the store, or that the registry has already."""
+        from linuxkit.oci import publish
+
+        found = []
+        for item in items:
+            descriptor = doc.parse_descriptor(item, "index")
+            if publish.is_whole(self._store, descriptor) or pusher.has_manifest(descriptor.digest):
+                found.append(item)
+            elif descriptor.platform is not None and descriptor.platform.architecture != "unknown":
+                say(f"left out, not in the cache: {descriptor.platform}")
+        return found
+
+    def _listing(self, top: Descriptor, data: bytes, read: Reader) -> Listing:
+        from linuxkit.oci import publish
+
+        config = publish.config_of(top, data)
+        return publish.listing(top, data, read(config, doc.MAX_CONFIG) if config else b"")
 
     def push_manifest(self, reference: Reference, media_type: str, data: bytes) -> Descriptor:
         """Send a manifest or index under the tag, or else by its digest; its blobs must be there."""
-        import hashlib
-
-        what = reference.tag or f"sha256:{hashlib.sha256(data).hexdigest()}"
-        if reference.digest and reference.digest != f"sha256:{hashlib.sha256(data).hexdigest()}":
+        what = reference.tag or _digest(data)
+        if reference.digest not in ("", _digest(data)):
             raise ImageError(f"{reference.text} cannot be given to a manifest with another digest")
         return self._pusher(reference).manifest(what, media_type, data)
 
     def push_bytes(self, reference: Reference, data: bytes, media_type: str) -> Descriptor:
         """Send a small blob, unless the repository has it."""
         return self._pusher(reference).data(data, media_type)
+
+
+def _digest(data: bytes) -> str:
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
 def _listed(data: bytes, reference: Reference) -> list[Descriptor]:

@@ -22,7 +22,7 @@ HUB = "https://registry-1.docker.io"
 HUB_NAMES = (DEFAULT_REGISTRY, "index.docker.io", "registry-1.docker.io")
 MAX_TOKEN = 1 << 20
 MAX_ERROR = 64 << 10
-_ELSEWHERE = "try again later, or use --mirror URL; --offline uses only what the cache has"
+_ELSEWHERE = "try again later, or use --mirror URL; build --offline uses only what the cache has"
 
 
 def parse_mirrors(specs: Sequence[str]) -> dict[str, str]:
@@ -42,6 +42,10 @@ def parse_mirrors(specs: Sequence[str]) -> dict[str, str]:
         names = HUB_NAMES if registry in HUB_NAMES else (registry,)
         mirrors.update(dict.fromkeys(names, url.rstrip("/")))
     return mirrors
+
+
+class NotThereError(ImageError):
+    """404: the registry does not have it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +91,7 @@ class Session:
             ok: the statuses that the caller deals with.
 
         Raises:
-            ImageError: 404 for something to be read. NetworkError: any other refusal, or nobody answers.
+            NotThereError: 404 for something to be read. NetworkError: any other refusal, or nobody answers.
         """
         base = self.base(ref.registry, write=write)
         given = "://" in path or path.startswith("/")
@@ -167,7 +171,7 @@ class Session:
         by = f" the login from {login.origin}" if login and login.origin else ""
         if status == 404 and not write:
             lacks = "does not have it" if path.startswith("manifests/") else f"lacks its {path.replace('/', ' ', 1)}"
-            return ImageError(f"{what} {lacks}", hint="check the name and the tag")
+            return NotThereError(f"{what} {lacks}", hint="check the name and the tag")
         if status == 404:
             return NetworkError(f"{what} knows no such repository (404){detail}",
                                 hint=f"some registries want {ref.name} created first")  # fmt: skip

@@ -27,6 +27,7 @@ T = TypeVar("T")
 #: What a request carries: bytes, or something that opens a stream of them each time it is sent.
 Body = bytes | Callable[[], BinaryIO]
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_INSTEAD = "--mirror URL goes through another registry, build --offline uses only what the cache has"
 TEMPORARY = frozenset({408, 429, 500, 502, 503, 504})
 
 
@@ -275,16 +276,15 @@ def _network_error(url: str, error: BaseException) -> NetworkError:
         reason = error.original_error
         return NetworkError(f"the proxy for {host} cannot be used: {_text(reason)}", hint="see http_proxy and no_proxy")
     if isinstance(reason, x.NameResolutionError):
-        return NetworkError(f"the host {host} is not known", hint="check the name, or the network; --mirror URL goes "
-                            "through another registry", temporary=False)  # fmt: skip
+        return NetworkError(f"the host {host} is not known", hint=f"check the name; {_INSTEAD}", temporary=False)
     if isinstance(reason, x.SSLError | ssl.SSLError):
         return NetworkError(f"no secure connection to {host}: {_text(reason)}",
                             hint="--cert-file FILE trusts another authority")  # fmt: skip
     if isinstance(reason, x.NewConnectionError | ConnectionError):
-        return NetworkError(f"{host} cannot be reached: {_text(reason)}", hint="check the network; --mirror URL goes "
-                            "through another registry", temporary=True)  # fmt: skip
+        return NetworkError(f"{host} cannot be reached: {_text(reason)}", hint=f"check the network; {_INSTEAD}",
+                            temporary=True)  # fmt: skip
     if isinstance(reason, x.TimeoutError | TimeoutError):
-        return NetworkError(f"{host} does not answer in time", temporary=True)
+        return NetworkError(f"{host} does not answer in time", hint=_INSTEAD, temporary=True)
     return NetworkError(f"{host} did not answer properly: {_text(reason)}", temporary=True)
 
 
