@@ -62,8 +62,8 @@ def containerd(path: Path, answers: dict[str, bytes]) -> Iterator[Containerd]:
 def task(parts, tmp_path) -> Callable[..., int]:
     def call(verb: str, spec: bytes = b"{}", runtime: str = "", seconds: int = 20) -> int:
         (tmp_path / "spec.json").write_bytes(spec)
-        words = ("task", verb, "web", "", tmp_path / "sock", tmp_path / "pid", tmp_path / "spec.json", runtime, str(seconds))
-        return int(parts(*words).stdout)
+        files = (tmp_path / name for name in ("sock", "pid", "spec.json"))
+        return int(parts("task", verb, "web", "", *files, runtime, str(seconds)).stdout)
 
     return call
 
@@ -100,7 +100,10 @@ def test_another_runtime_is_an_option_of_the_shim(task, tmp_path):
     [
         ([], []),
         ([CONTAINERS + "Create"], [TASKS + "Create", CONTAINERS + "Delete"]),
-        ([CONTAINERS + "Create", TASKS + "Create"], [TASKS + "Create", TASKS + "Start", TASKS + "Delete", CONTAINERS + "Delete"]),
+        (
+            [CONTAINERS + "Create", TASKS + "Create"],
+            [TASKS + "Create", TASKS + "Start", TASKS + "Delete", CONTAINERS + "Delete"],
+        ),
     ],
 )  # fmt: skip
 def test_what_fails_leaves_nothing(task, tmp_path, works, then):
@@ -201,7 +204,8 @@ def test_frames_of_every_kind(task, tmp_path, said, result):
     ("message", "result"),
     [
         (b"", 0), (b"\x18", 0), (b"\x18\xff", 0), (b"\x18" + b"\xff" * 11, 0), (b"\x0a\xff\xff\xff\xff\x0f", 0),
-        (b"\x09\1", 0), (b"\x0d\1\2\3\4" + GOOD, 4), (b"\x09" + bytes(8) + GOOD, 4), (b"\x0b", 0), (GOOD + field(3, 9), 9),
+        (b"\x09\1", 0), (b"\x0d\1\2\3\4" + GOOD, 4), (b"\x09" + bytes(8) + GOOD, 4), (b"\x0b", 0),
+        (GOOD + field(3, 9), 9),
     ],
 )  # fmt: skip
 def test_answers_of_every_kind(task, tmp_path, message, result):

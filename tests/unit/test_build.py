@@ -290,7 +290,8 @@ def test_an_interrupt_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_pieces_are_copied_from_their_offsets(tmp_path: Path) -> None:
-    from linuxkit.outputs.pieces import Piece, literal, put
+    from linuxkit.encode.pieces import Piece, literal
+    from linuxkit.outputs.pieces import put
 
     (tmp_path / "in").write_bytes(b"0123456789")
     with open(tmp_path / "out", "w+b") as out:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from linuxkit.encode import tar
+from linuxkit.encode.pieces import literal
 from linuxkit.entry import FIXED_MTIME, Bytes, Entry, Kind
 from linuxkit.outputs.build import Build
-from linuxkit.outputs.pieces import OutputFile, literal
+from linuxkit.outputs.pieces import OutputFile
 from linuxkit.rootfs.assemble import generated
 
 #: Makes `docker build -` of the archive an image that starts the onboot containers and services.

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 from linuxkit.encode import compress, cpio, tar
 from linuxkit.encode.compress import Codec, Compressor
 from linuxkit.encode.content import Sink
+from linuxkit.encode.pieces import Piece, literal
 from linuxkit.entry import Entry, digest_of
 from linuxkit.errors import ImageError
-from linuxkit.outputs.pieces import Piece, literal
 from linuxkit.rootfs.content import Content
 from linuxkit.rootfs.segment import Segment
 

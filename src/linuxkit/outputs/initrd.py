@@ -11,24 +11,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from linuxkit.encode import tar
-from linuxkit.entry import FIXED_MTIME, Entry, Extent, Kind, Source, read_all
+from linuxkit.encode.pieces import Piece, literal, of_source, size_of
+from linuxkit.entry import FIXED_MTIME, Entry, Extent, Kind
 from linuxkit.outputs.build import Build
-from linuxkit.outputs.pieces import OutputFile, Piece, literal
-
-MAX_MEMBER = 1 << 30
+from linuxkit.outputs.pieces import OutputFile
 
 
 def make_kernel_initrd(build: Build, base: str) -> list[OutputFile]:
     """BASE-kernel, BASE-initrd.img and BASE-cmdline; kernel and command line only when there are any."""
     boot = build.boot
-    initrd = [*_source(boot.ucode), *_initrd(build)]
+    initrd = [*of_source(boot.ucode), *_initrd(build)]
     if boot.ucode is not None:
         initrd.insert(1, literal(bytes(-boot.ucode.size % 4)))
-    files = (("kernel", _source(boot.kernel)), ("initrd.img", initrd), ("cmdline", [literal(boot.cmdline)]))
+    files = (("kernel", of_source(boot.kernel)), ("initrd.img", initrd), ("cmdline", [literal(boot.cmdline)]))
     return [
         OutputFile(f"{base}-{name}", "kernel+initrd", tuple(pieces))
         for name, pieces in files
-        if name == "initrd.img" or _size(pieces)
+        if name == "initrd.img" or size_of(pieces)
     ]
 
 
@@ -36,10 +35,10 @@ def make_tar_kernel_initrd(build: Build, base: str) -> list[OutputFile]:
     """BASE-initrd.tar with the members kernel, initrd.img, cmdline and ucode.cpio; those that are empty left out."""
     boot = build.boot
     pieces = [
-        *_member("kernel", _source(boot.kernel)),
+        *_member("kernel", of_source(boot.kernel)),
         *_member("initrd.img", _initrd(build)),
         *_member("cmdline", [literal(boot.cmdline)]),
-        *_member("ucode.cpio", _source(boot.ucode)),
+        *_member("ucode.cpio", of_source(boot.ucode)),
         literal(tar.END),
     ]
     return [OutputFile(f"{base}-initrd.tar", "tar-kernel-initrd", tuple(pieces))]
@@ -49,21 +48,9 @@ def _initrd(build: Build) -> list[Piece]:
     return build.encoder.cpio(build.segments(boot=False), build.codec, build.level)
 
 
-def _source(source: Source | None) -> list[Piece]:
-    if source is None or not source.size:
-        return []
-    if isinstance(source, Extent):
-        return [Piece(source.size, source.file, source.offset)]
-    return [literal(read_all(source, MAX_MEMBER))]
-
-
-def _size(pieces: Sequence[Piece]) -> int:
-    return sum(piece.size for piece in pieces)
-
-
 def _member(name: str, pieces: Sequence[Piece]) -> Iterator[Piece]:
     """A member of a tar whose content is made of pieces."""
-    size = _size(pieces)
+    size = size_of(pieces)
     if size:
         stand_in = Extent("", 0, size)  # only its size is looked at
         yield literal(tar.member_header(Entry(name, Kind.FILE, 0o644, mtime=FIXED_MTIME, source=stand_in)))

@@ -1,24 +1,17 @@
-"""What an output file is made of: runs of bytes that exist already, end to end."""
+"""The files of an output, as pieces, and the one copy that writes them."""
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import stat
 from collections.abc import Iterable
 from typing import BinaryIO, NamedTuple
 
-from linuxkit.errors import ImageError
+from linuxkit.encode.pieces import Piece, became_shorter
 
 CHUNK = 1 << 20
-
-
-class Piece(NamedTuple):
-    """`size` bytes from `offset` of the file `path`; or, without a path, `data`."""
-
-    size: int
-    path: str = ""
-    offset: int = 0
-    data: bytes = b""
 
 
 class OutputFile(NamedTuple):
@@ -29,29 +22,77 @@ class OutputFile(NamedTuple):
     pieces: tuple[Piece, ...]
 
 
-def literal(data: bytes) -> Piece:
-    """A piece that is at hand."""
-    return Piece(len(data), data=data)
-
-
 def put(pieces: Iterable[Piece], out: BinaryIO) -> int:
     """Copy pieces to a file, end to end, by the kernel alone where it can. Returns the number of bytes.
+
+    Holes stay holes in a new file; in a pipe or a device they are written.
 
     Raises:
         ImageError: a cached file became shorter.
     """
     total = 0
+    sparse, gap = _takes_holes(out), False
     for piece in pieces:
-        if not piece.path:
+        if not piece.size:
+            continue
+        gap = piece.is_hole
+        if piece.is_hole:
+            _leave_out(piece.size, out, sparse=sparse)
+        elif not piece.path:
             out.write(piece.data)
         else:
             out.flush()
             with open(piece.path, "rb", buffering=0) as source:
-                copied = _copy(source.fileno(), piece.offset, out, piece.size)
-            if copied != piece.size:
-                raise ImageError(f"{piece.path} became shorter while it was being copied", hint="run the build again")
+                gap = _copy_runs(source.fileno(), piece, out, sparse=sparse)
         total += piece.size
+    if sparse and gap:
+        out.truncate(out.tell())
     return total
+
+
+def _copy_runs(source: int, piece: Piece, out: BinaryIO, *, sparse: bool) -> bool:
+    """Copy a piece of a file, its holes left out where they can be. True: it ended with a hole."""
+    at, end = piece.offset, piece.offset + piece.size
+    while at < end:
+        start, stop = _data_run(source, at, end) if sparse else (at, end)
+        if start > at:
+            _leave_out(start - at, out, sparse=True)
+            out.flush()
+        if _copy(source, start, out, stop - start) != stop - start:
+            raise became_shorter(piece.path)
+        if start == end:
+            return True
+        at = stop
+    return False
+
+
+def _data_run(fd: int, at: int, end: int) -> tuple[int, int]:
+    """Where from `at` on the next data of a file starts and ends, in the bounds of `end`; (end, end): there is none."""
+    try:
+        start = os.lseek(fd, at, os.SEEK_DATA)
+    except OSError as e:
+        if e.errno != errno.ENXIO:
+            return at, end  # this file system can't tell
+        return (end, end) if os.fstat(fd).st_size >= end else (at, end)
+    return min(start, end), min(os.lseek(fd, start, os.SEEK_HOLE), end) if start < end else end
+
+
+def _takes_holes(out: BinaryIO) -> bool:
+    """Whether what is skipped reads as zeros: a regular file, at its end, that isn't appended to."""
+    try:
+        info, flags = os.fstat(out.fileno()), fcntl.fcntl(out.fileno(), fcntl.F_GETFL)
+        return stat.S_ISREG(info.st_mode) and not flags & os.O_APPEND and out.tell() >= info.st_size
+    except OSError:  # io.UnsupportedOperation of an object in memory, too
+        return False
+
+
+def _leave_out(size: int, out: BinaryIO, *, sparse: bool) -> None:
+    if sparse:
+        out.seek(size, os.SEEK_CUR)
+        return
+    zeros = bytes(min(CHUNK, size))
+    for at in range(0, size, CHUNK):
+        out.write(zeros[: size - at])
 
 
 def _copy(source: int, offset: int, out: BinaryIO, size: int) -> int:

@@ -17,8 +17,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from linuxkit.encode.pieces import Piece
 from linuxkit.oci.derived import Derived
-from linuxkit.outputs.pieces import OutputFile, Piece
+from linuxkit.outputs.pieces import OutputFile
 
 KIND = "builds"
 #: In a YAML file these refer to what a digest of the file doesn't cover.
