@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import itertools
 import json
 import re
 import ssl
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -55,6 +56,7 @@ class Registry:
     held: set[str] = field(default_factory=set)  # "repository@digest" of blobs; "@digest" is in all of them
     uploads: dict[str, bytes] = field(default_factory=dict)  # place → bytes so far
     context: ssl.SSLContext | None = None  # for https
+    count: Iterator[int] = field(default_factory=itertools.count)
 
     def __enter__(self) -> Registry:
         outer = self
@@ -159,7 +161,9 @@ class Handler(BaseHTTPRequestHandler):
         parts = urlsplit(self.path)
         query = parse_qs(parts.query)
         if parts.path == "/token":
-            form = {k: v[0] for k, v in parse_qs(self._body().decode()).items()}
+            if self._faulty("POST token", self._body()):
+                return None
+            form = {k: v[0] for k, v in parse_qs(self.body.decode()).items()}
             good = {"grant_type": "refresh_token", "client_id": "linuxkit", "service": "test, service"}
             if {**form, **good} != form or form.get("refresh_token") != self.registry.identity:
                 return self.error(401, "UNAUTHORIZED", "not that token")
@@ -175,7 +179,7 @@ class Handler(BaseHTTPRequestHandler):
         if mount and self.registry.has_blob(source, mount):
             self.registry.held.add(f"{found[1]}@{mount}")
             return self.answer(201, b"", Location=f"/v2/{found[1]}/blobs/{mount}")
-        place = f"/v2/{found[1]}/blobs/uploads/{len(self.registry.uploads)}?state=a%3Db"
+        place = f"/v2/{found[1]}/blobs/uploads/{next(self.registry.count)}?state=a%3Db"
         self.registry.uploads[place] = b""
         return self.answer(202, b"", Location=place)
 
@@ -248,7 +252,8 @@ class Handler(BaseHTTPRequestHandler):
         self.registry.seen.append(Seen(self.path, headers, self.command))
 
     def _body(self) -> bytes:
-        return self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        self.body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        return self.body
 
     def _written(self, kind: str) -> bytes | None:
         """The body of a write that is allowed and of a size that is taken; None when that has been answered."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from linuxkit.errors import ImageError, InputError, NetworkError
-from linuxkit.oci.auth import Anonymous, Challenge, Credentials, parse_challenge, token_url
+from linuxkit.oci.auth import Anonymous, Challenge, parse_challenge, token_url
 from linuxkit.oci.credentials import DockerConfig
 from linuxkit.oci.derived import Derived
 from linuxkit.oci.layer import LayerCache
@@ -21,41 +21,11 @@ from linuxkit.oci.resolve import Resolver
 from linuxkit.oci.store import Store
 from linuxkit.oci.transport import Transport, get_url, is_loopback, redact
 from support import registry as faults
-from support.images import AMD64, ARM64, digest, make_image, member, tar_of
+from support.client import Login, fill, nothing_kept, transport
+from support.images import AMD64, ARM64, digest
 from support.registry import Registry
 
 pytestmark = pytest.mark.unit
-TARS = [tar_of(member("a", b"lower" * 20_000)), tar_of(member("b", b"upper" * 20_000))]
-
-
-class Login:
-    """A keychain of one, that notes who was asked for."""
-
-    def __init__(self, user: str, password: str) -> None:
-        self.found, self.asked = Credentials(user, password, "~/config.json"), list[str]()
-
-    def find(self, registry: str) -> Credentials | None:
-        self.asked.append(registry)
-        return self.found
-
-
-def fill(registry: Registry, tmp_path: Path, name: str = "test/app", tag: str = "1") -> Image:
-    """Put an image for two platforms into the registry."""
-    source = Store(tmp_path / "source")
-    for platform in (ARM64, AMD64):
-        image = make_image(source, f"{name}:{tag}", *TARS, platform=platform, config={"Cmd": [platform.architecture]})
-        document = source.blob_path(image.digest).read_bytes()
-        registry.add_manifest(name, document, OCI_MANIFEST)
-        registry.add_blob(source.blob_path(json.loads(document)["config"]["digest"]).read_bytes())
-    for layer in image.layers:
-        registry.add_blob(source.blob_path(layer.digest).read_bytes())
-    assert image.index is not None
-    registry.add_manifest(name, source.blob_path(image.index.digest).read_bytes(), OCI_INDEX, tag)
-    return image
-
-
-def transport(**options: object) -> Transport:
-    return Transport(sleep=lambda seconds: None, read_timeout=5, **options)  # type: ignore[arg-type]
 
 
 def pull(registry: Registry, store: Store, platform: Platform = AMD64, name: str = "", **options: object) -> Image:
@@ -66,13 +36,6 @@ def pull(registry: Registry, store: Store, platform: Platform = AMD64, name: str
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "cache")
-
-
-def nothing_kept(store: Store) -> bool:
-    """No name, no blob but whole ones, no temporary file."""
-    for path in (store.root / "blobs" / "sha256").glob("*") if store.root.exists() else ():
-        assert f"sha256:{path.name}" == digest(path.read_bytes())
-    return store.names() == []
 
 
 # -- good behaviour

@@ -96,6 +96,8 @@ class RegistryClient:
                 path = _next(response.headers.get("link", ""))
             if not path:
                 return _of_type(found, artifact_type)
+        else:
+            raise ImageError(f"{reference.name}: the list of referrers has more than {MAX_PAGES} pages")
         by_tag = Reference(f"{reference.name}:{digest.replace(':', '-')}", reference.registry, reference.repository,
                            digest.replace(":", "-"))  # fmt: skip
         index = self.find(by_tag)

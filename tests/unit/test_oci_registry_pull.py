@@ -1,0 +1,330 @@
+"""Pulling: several platforms, broken connections, what is attached, and what each refusal says."""
+
+from __future__ import annotations
+
+import json
+import os
+import ssl
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from linuxkit.errors import ImageError, NetworkError
+from linuxkit.oci import document as doc
+from linuxkit.oci.auth import Credentials
+from linuxkit.oci.media import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST, Descriptor, Image, Platform
+from linuxkit.oci.reference import Reference, parse_reference
+from linuxkit.oci.registry import RegistryClient, parse_mirrors
+from linuxkit.oci.store import Store
+from linuxkit.oci.transport import Transport
+from support import registry as faults
+from support.client import Login, fill, nothing_kept, transport
+from support.images import AMD64, ARM64, digest, make_image, member, tar_of
+from support.registry import Handler, Registry
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "cache")
+
+
+class Keys:
+    """A credential helper's identity token."""
+
+    def find(self, registry: str) -> Credentials:
+        return Credentials("", "", "helper", identity_token="long-lived")
+
+
+def name(registry: Registry, rest: str = "test/app:1") -> Reference:
+    return parse_reference(f"{registry.host}/{rest}")
+
+
+def client(store: Store, **options: object) -> RegistryClient:
+    return RegistryClient(store, transport(), **options)  # type: ignore[arg-type]
+
+
+def big(registry: Registry, tmp_path: Path, size: int = 5 << 20) -> Image:
+    """An image with one layer that does not fit into the buffers of a connection."""
+    source = Store(tmp_path / "big")
+    image = make_image(source, "test/big:1", tar_of(member("noise", os.urandom(size))))
+    for path in source.blob_path(image.digest).parent.iterdir():
+        registry.add_blob(path.read_bytes())
+    registry.add_manifest("test/big", source.blob_path(image.digest).read_bytes(), OCI_MANIFEST, "1")
+    return image
+
+
+# -- several platforms
+
+
+def test_only_the_wanted_platforms_come(tmp_path: Path, store: Store) -> None:
+    with Registry() as registry:
+        image = fill(registry, tmp_path)
+        top = client(store).pull_all(name(registry), [AMD64])
+        assert image.index is not None
+        assert top.digest == image.index.digest
+        assert store.image(top, "x", AMD64).config.cmd == ("amd64",)
+        with pytest.raises(ImageError):
+            store.image(top, "x", ARM64)
+        client(store).pull_all(name(registry))
+        assert store.image(top, "x", ARM64).config.cmd == ("arm64",)
+        with pytest.raises(ImageError, match="no variant for linux/s390x"):
+            client(store).pull_all(name(registry), [AMD64, Platform("linux", "s390x")])
+
+
+def test_all_platforms_of_one_manifest(tmp_path: Path, store: Store) -> None:
+    with Registry() as registry:
+        image = fill(registry, tmp_path)
+        top = client(store).pull_all(name(registry, f"test/app@{image.digest}"))
+        assert (top.digest, top.media_type) == (image.digest, OCI_MANIFEST)
+        assert store.image(top, "x", AMD64).layers == image.layers
+
+
+def test_an_index_in_itself(tmp_path: Path, store: Store) -> None:
+    """Indexes nested without end: each names the next one."""
+    with Registry() as registry:
+        inner = Descriptor(OCI_MANIFEST, digest(b"x"), 1)
+        for _ in range(9):
+            data = doc.encode({"schemaVersion": 2, "mediaType": OCI_INDEX,
+                               "manifests": [doc.descriptor_document(inner)]})  # fmt: skip
+            inner = Descriptor(OCI_INDEX, registry.add_manifest("test/app", data, OCI_INDEX, "1"), len(data))
+        with pytest.raises(ImageError, match="nested"):
+            client(store).pull_all(name(registry))
+        assert nothing_kept(store)
+
+
+# -- broken connections
+
+
+def test_a_blob_is_taken_up_where_it_broke(tmp_path: Path, store: Store) -> None:
+    with Registry() as registry:
+        image = big(registry, tmp_path)
+        registry.faults["blobs"] = faults.drops_after(2 << 20)
+        client(store).pull(name(registry, "test/big:1"), AMD64)
+        store.verify(image.layers[0])
+        asked = [s.headers.get("range", "") for s in registry.requests(f"blobs/{image.layers[0].digest}")]
+        assert asked == ["", f"bytes={2 << 20}-", f"bytes={4 << 20}-"]
+
+
+def test_a_registry_that_gives_no_parts(tmp_path: Path, store: Store) -> None:
+    with Registry(ranges=False) as registry:
+        image = big(registry, tmp_path)
+        registry.faults["blobs"] = faults.once(faults.drops_after(2 << 20))
+        client(store).pull(name(registry, "test/big:1"), AMD64)
+        store.verify(image.layers[0])
+
+
+def test_another_part_than_the_one_asked_for(tmp_path: Path, store: Store) -> None:
+    def lies(handler: Handler, body: bytes) -> bool:
+        if "Range" not in handler.headers:
+            return faults.drops_after(1 << 20)(handler, body)
+        handler.answer(206, body[5:], Content_Range=f"bytes 5-{len(body) - 1}/{len(body)}")
+        return True
+
+    with Registry() as registry:
+        image = big(registry, tmp_path)
+        registry.faults["blobs"] = lies
+        with pytest.raises(ImageError, match="another part"):
+            client(store).fetch(name(registry, "test/big:1"), image.layers[0])
+        assert nothing_kept(store)
+
+
+def test_the_second_half_of_another_blob(tmp_path: Path, store: Store) -> None:
+    """What comes after a break is hashed together with what came before it."""
+    def swaps(handler: Handler, body: bytes) -> bool:
+        if "Range" in handler.headers:
+            start = int(handler.headers["Range"][6:-1])
+            handler.answer(206, bytes(len(body) - start), Content_Range=f"bytes {start}-{len(body) - 1}/{len(body)}")
+            return True
+        return faults.drops_after(1 << 20)(handler, body)
+
+    with Registry() as registry:
+        image = big(registry, tmp_path)
+        registry.faults["blobs"] = swaps
+        with pytest.raises(ImageError, match="damaged"):
+            client(store).fetch(name(registry, "test/big:1"), image.layers[0])
+        assert nothing_kept(store)
+
+
+def test_a_connection_that_breaks_without_end(tmp_path: Path, store: Store) -> None:
+    with Registry() as registry:
+        image = big(registry, tmp_path)
+        registry.faults["blobs"] = faults.drops_after(1000)
+        with pytest.raises(NetworkError):
+            client(store).fetch(name(registry, "test/big:1"), image.layers[0])
+        assert len(registry.requests("blobs")) == 4
+        assert nothing_kept(store)
+
+
+def test_an_endless_answer_to_a_taken_up_blob(tmp_path: Path, store: Store) -> None:
+    def endless(handler: Handler, body: bytes) -> bool:
+        if "Range" not in handler.headers:
+            return faults.drops_after(1 << 20)(handler, body)
+        return faults.endless_body(handler, body)
+
+    with Registry() as registry:
+        image = big(registry, tmp_path)
+        registry.faults["blobs"] = endless
+        with pytest.raises(ImageError, match="larger than"):
+            client(store).fetch(name(registry, "test/big:1"), image.layers[0])
+        assert nothing_kept(store)
+
+
+# -- single things
+
+
+def test_find_and_read(tmp_path: Path, store: Store) -> None:
+    with Registry() as registry:
+        image = fill(registry, tmp_path)
+        got = client(store)
+        found = got.find(name(registry))
+        assert found is not None
+        assert image.index is not None
+        assert found[0].digest == image.index.digest == digest(found[1])
+        assert got.find(name(registry, "test/app:2")) is None
+        assert got.find(name(registry, f"test/app@{digest(b'x')}")) is None
+        config = doc.parse_manifest(json.loads(registry.manifests[f"test/app@{image.digest}"][1]), "x")[0]
+        assert json.loads(got.read(name(registry), config, 1 << 20))["architecture"] == "amd64"
+        with pytest.raises(ImageError, match="more than 10"):
+            got.read(name(registry), config, 10)
+        assert store.names() == []
+        assert not store.has_blob(config)
+        got.fetch(name(registry), image.layers[0])
+        store.verify(image.layers[0])
+
+
+@pytest.mark.parametrize("api", [True, False])
+def test_what_is_attached(store: Store, api: bool) -> None:
+    with Registry(referrers=api) as registry:
+        got, ref = client(store), name(registry, "test/app:1")
+        empty = got.push_bytes(ref, b"{}", "application/vnd.oci.empty.v1+json")
+        config = doc.descriptor_document(Descriptor(OCI_CONFIG, empty.digest, 2))
+        base = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": []}
+        subject = got.push_manifest(ref, OCI_MANIFEST, doc.encode(base))
+        assert got.referrers(ref, subject.digest) == ()
+        pushed = []
+        for kind in ("application/x.signature", "application/x.sbom"):
+            document = base | {"subject": doc.descriptor_document(subject), "artifactType": kind}
+            by_digest = parse_reference(f"{ref.name}@{digest(doc.encode(document))}")
+            pushed += [got.push_manifest(by_digest, OCI_MANIFEST, doc.encode(document)) for _ in range(2)]
+        found = got.referrers(ref, subject.digest)
+        assert {d.digest for d in found} == {d.digest for d in pushed}
+        assert len(found) == 2
+        only = got.referrers(ref, subject.digest, "application/x.sbom")
+        assert [(d.digest, d.artifact_type) for d in only] == [(pushed[-1].digest, "application/x.sbom")]
+        tag = f"test/app:{subject.digest.replace(':', '-')}"
+        assert (tag in registry.manifests) is not api
+
+
+def test_referrers_come_in_pages(store: Store) -> None:
+    item = doc.descriptor_document(Descriptor(OCI_MANIFEST, digest(b"x"), 1))
+    page = doc.encode({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [item]})
+
+    def pages(handler: Handler, body: bytes) -> bool:
+        link = f'<{handler.path.partition("?")[0]}?n=1>; rel="next"'
+        handler.answer(200, page, OCI_INDEX, **({} if "n=1" in handler.path else {"Link": link}))
+        return True
+
+    with Registry() as registry:
+        registry.faults["referrers"] = pages
+        assert len(client(store).referrers(name(registry), digest(b"y"))) == 2
+        registry.faults["referrers"] = lambda h, b: h.answer(
+            200, page, OCI_INDEX, Link=f'<{h.path}>; rel="next"') or True  # fmt: skip
+        with pytest.raises(ImageError, match="pages"):
+            client(store).referrers(name(registry), digest(b"y"))
+        registry.faults["referrers"] = lambda h, b: h.answer(
+            200, page, OCI_INDEX, Link='<https://elsewhere.example/x>; rel="next"') or True  # fmt: skip
+        assert len(client(store).referrers(name(registry), digest(b"y"))) == 1
+
+
+# -- refusals
+
+
+@pytest.mark.parametrize(("status", "words", "hint"), [
+    (401, "wants a login", "docker login"), (403, "does not let anybody without a login read it", "other rights"),
+    (404, "does not have it", "check the name"), (429, "limits the rate of requests", "--mirror"),
+    (500, "is in trouble, it answers 500: because I can", "--offline"), (503, "answers 503", "--mirror"),
+    (418, "answers 418 to GET: because I can", ""),
+])  # fmt: skip
+def test_each_refusal_has_its_message(store: Store, status: int, words: str, hint: str) -> None:
+    with Registry() as registry:
+        if status == 401:  # the token that it gives is not the one that it wants
+            registry.token, registry.faults["token"] = "t", lambda h, b: h.answer(200, b'{"token": "x"}') or True
+        else:
+            registry.faults["manifests"] = faults.answers(status)
+        with pytest.raises((ImageError, NetworkError), match=words) as caught:
+            client(store).pull(name(registry), AMD64)
+        assert registry.host in caught.value.message
+        assert hint in caught.value.hint
+
+
+def test_a_login_without_the_right(tmp_path: Path, store: Store) -> None:
+    with Registry(login=("user", "word")) as registry:
+        registry.faults["manifests"] = faults.answers(403)
+        keys = Login("user", "word")
+        with pytest.raises(NetworkError, match=r"does not let the login from ~/config\.json read it"):
+            client(store, keychain=keys).pull(name(registry), AMD64)
+
+
+def test_a_token_that_expires_is_renewed_once(tmp_path: Path, store: Store) -> None:
+    with Registry(token="one") as registry:
+        fill(registry, tmp_path)
+        got = client(store)
+        got.pull(name(registry), AMD64)
+        registry.token = "two"
+        got.pull(name(registry), ARM64)
+        assert len(registry.requests("token")) == 2
+        registry.faults["token"] = lambda h, b: h.answer(200, b'{"token": "never right"}') or True
+        registry.token = "three"
+        with pytest.raises(NetworkError, match="wants a login"):
+            got.find(name(registry))
+        assert len(registry.requests("token")) == 3  # no circle
+
+
+def test_an_identity_token_is_exchanged(tmp_path: Path, store: Store) -> None:
+    with Registry(token="short", identity="long-lived") as registry:
+        fill(registry, tmp_path)
+        client(store, keychain=Keys()).pull(name(registry), AMD64)
+        assert [s.method for s in registry.requests("token")] == ["POST"]
+        registry.identity = "another"
+        with pytest.raises(NetworkError, match="does not accept the login from helper") as caught:
+            client(store, keychain=Keys()).pull(name(registry), ARM64)
+        assert "long-lived" not in caught.value.message + caught.value.hint
+
+
+def test_a_token_server_may_not_send_an_identity_token_on(tmp_path: Path, store: Store) -> None:
+    with Registry() as thief, Registry(token="t") as registry:
+        fill(registry, tmp_path)
+        registry.faults["POST token"] = faults.redirects_to(f"{thief.url}/token")
+        with pytest.raises(NetworkError, match="answers 307"):
+            client(store, keychain=Keys()).pull(name(registry), AMD64)
+        assert thief.seen == []
+
+
+# -- https
+
+
+def test_https_with_an_authority_of_our_own(tmp_path: Path, store: Store) -> None:
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+                    "-days", "2", "-subj", "/CN=test", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost",
+                    "-keyout", tmp_path / "key.pem", "-out", tmp_path / "ca.pem"],
+                   check=True, capture_output=True)  # fmt: skip
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "ca.pem", tmp_path / "key.pem")
+    with Registry(login=("user", "word"), token="t", context=context) as registry:
+        fill(registry, tmp_path)
+        mirrors = parse_mirrors([f"{registry.host}={registry.url}"])
+        with pytest.raises(NetworkError, match="no secure connection") as caught:
+            client(store, mirrors=mirrors).pull(name(registry), AMD64)
+        assert "--cert-file" in caught.value.hint
+        trusting = Transport(cert_files=[tmp_path / "ca.pem"], sleep=lambda s: None)
+        keys = Login("user", "word")
+        got = RegistryClient(store, trusting, mirrors=mirrors, keychain=keys)
+        assert got.pull(name(registry), AMD64).config.cmd == ("amd64",)
+        with Registry() as plain:
+            registry.faults["blobs"] = faults.redirects_to(f"http://{plain.host}" + "{path}")
+            with pytest.raises(NetworkError, match="which is not https"):
+                got.pull(name(registry), ARM64)
+            assert plain.seen == []
