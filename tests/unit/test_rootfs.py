@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import json
 import struct
 from pathlib import Path
 
@@ -11,12 +10,9 @@ import pytest
 
 from linuxkit.entry import Bytes, Entry, Kind, read_all
 from linuxkit.errors import HostError, ImageError
-from linuxkit.oci.media import Image, ImageConfig, Platform
-from linuxkit.plan.model import SbomPlan
-from linuxkit.rootfs.content import Content, HostFile
+from linuxkit.rootfs.content import HostFile
 from linuxkit.rootfs.flatten import flatten
 from linuxkit.rootfs.kernel import decompress_kernel
-from linuxkit.rootfs.sbom import document
 
 pytestmark = pytest.mark.unit
 ORIGIN = ("image", "init[0]")
@@ -104,15 +100,3 @@ def test_a_host_file_that_changes_under_the_build_is_noticed(tmp_path: Path) -> 
     source = HostFile(str(file), 6, "sha256:" + "0" * 64)
     with pytest.raises(HostError, match="changed while"), source.open() as stream:
         stream.read()
-
-
-def test_an_sbom_is_spdx_and_the_same_each_time() -> None:
-    image = Image("docker.io/t/app:1", "sha256:" + "a" * 64, Platform(), ImageConfig(), ())
-    plan = SbomPlan("sbom.spdx.json", "", (("containers/services/app/lower", image),))
-    content = Content(None, None)  # type: ignore[arg-type]  an image without an index has no attestation to read
-    one, two = document(plan, content), document(plan, content)
-    assert one == two
-    assert json.dumps(one)
-    assert (one["spdxVersion"], one["packages"][0]["versionInfo"]) == ("SPDX-2.3", image.digest)
-    other = document(SbomPlan("sbom.spdx.json", "", ()), content)
-    assert other["documentNamespace"] != one["documentNamespace"]

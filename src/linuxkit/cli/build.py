@@ -39,8 +39,10 @@ Formats:
 @click.option("--level", type=int, default=None, metavar="N", help="Compression level.  [default: the codec's]")
 @click.option("--decompress-kernel", is_flag=True, help="Unpack a gzip-compressed kernel.")
 @click.option("--no-sbom", is_flag=True, help="Leave out the software bill of materials.")
-@click.option("--sbom-output", default="sbom.spdx.json", show_default=True, metavar="PATH",
-              help="Where it is in the image.")
+@click.option("--sbom-output", default="", metavar="PATH",
+              help="Where it is in the image.  [default: sbom.spdx.json, or sbom.cdx.json]")
+@click.option("--sbom-format", type=click.Choice(["spdx", "cyclonedx"]), default="spdx", show_default=True,
+              help="SPDX 2.3 or CycloneDX 1.6, as JSON.")
 @click.option("--sbom-current-time", is_flag=True, help="Date it now; the image then differs each time.")
 @click.option("--whiteouts", type=click.Choice(["linuxkit", "oci"]), default="linuxkit", show_default=True,
               help="How layers delete files: as LinuxKit reads it, or as the OCI specification says.")
@@ -57,21 +59,23 @@ Formats:
 def build(
     settings: Settings, files: tuple[str, ...], name: str, directory: Path | None, output: str,
     formats: tuple[str, ...], arch: str, compress: str, level: int | None, decompress_kernel: bool, no_sbom: bool,
-    sbom_output: str, sbom_current_time: bool, whiteouts: str, show_plan: bool, dry_run: bool, pull: bool,
-    offline: bool, debian_mirror: str, input_tar: str, docker: bool, size: str,
+    sbom_output: str, sbom_format: str, sbom_current_time: bool, whiteouts: str, show_plan: bool, dry_run: bool,
+    pull: bool, offline: bool, debian_mirror: str, input_tar: str, docker: bool, size: str,
 ) -> None:  # fmt: skip
     """Build a bootable image from YAML files, which are merged from left to right."""
     started = time.monotonic()
+    sbom = "" if no_sbom else sbom_output or {"spdx": "sbom.spdx.json"}.get(sbom_format, "sbom.cdx.json")
     flags = {
         "name": name, "formats": formats, "output": bool(output), "arch": arch, "compress": compress, "level": level,
-        "kernel": decompress_kernel, "sbom": "" if no_sbom else sbom_output, "home": os.environ.get("HOME"),
-        "whiteouts": whiteouts,
+        "kernel": decompress_kernel, "sbom": sbom, "home": os.environ.get("HOME"),
+        "whiteouts": whiteouts, "sbom_format": sbom_format, "epoch": os.environ.get("SOURCE_DATE_EPOCH"),
     }  # fmt: skip
     plain = not (dry_run or show_plan or pull or sbom_current_time or input_tar or docker or (output and directory))
     shortcut = _Shortcut(settings, files, flags) if plain and not (output and name) else None
     if shortcut is not None and shortcut.take(output, directory, started):
         return
     from linuxkit import api
+    from linuxkit.cli.sbom import created as when
     from linuxkit.errors import InputError
     from linuxkit.plan.model import Options
 
@@ -92,8 +96,8 @@ def build(
     if docker:
         _note(settings, "--docker: no Docker engine is used; give an image of it as docker-archive:FILE "
                         "(docker save -o FILE IMAGE)")  # fmt: skip
-    created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()) if sbom_current_time else ""
-    options = Options(_architecture(arch), decompress_kernel, "" if no_sbom else sbom_output, created, whiteouts)
+    created = when(sbom_current_time) if sbom else ""
+    options = Options(architecture(arch), decompress_kernel, sbom, created, whiteouts, sbom_format)
     if show_plan:
         import json
 
@@ -165,7 +169,8 @@ def _check_input_tar(path: str, output: str, pull: bool, has_metadata: bool) -> 
                          "change since the last build comes from the cache anyway")  # fmt: skip
 
 
-def _architecture(text: str) -> str:
+def architecture(text: str) -> str:
+    """--arch, or this machine's, in Go's names."""
     from linuxkit.api import ARCHITECTURES
     from linuxkit.errors import InputError
 

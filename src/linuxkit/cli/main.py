@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "cache": ("linuxkit.cli.cache:cache", "List, import and export the images on this machine."),
     "kit": ("linuxkit.cli.kit:kit", "List and build the packages of the kit."),
     "run": ("linuxkit.cli.run:run", "Boot what build wrote in a virtual machine."),
+    "sbom": ("linuxkit.cli.sbom:sbom", "Print what is in images: SPDX or CycloneDX."),
     "schema": ("linuxkit.cli.schema:schema", "Print the JSON Schema of the YAML."),
     "version": ("linuxkit.cli.version:version", "Print the version."),
 }

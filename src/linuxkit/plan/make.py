@@ -63,7 +63,8 @@ def make_plan(
         trees = [*init, *(v.tree for v in volumes if v.tree), *(b.tree for b in bundles if b.tree)]
         listed = [("", kernel.image)] if kernel else []
         listed += [(tree.prefix, tree.image) for tree in trees]
-        sbom = SbomPlan(_sbom_path(options.sbom), options.sbom_created, tuple(listed))
+        listed += [(f"{v.directory}/lower", v.layout) for v in volumes if v.layout]
+        sbom = SbomPlan(_sbom_path(options.sbom), options.sbom_created, tuple(listed), options.sbom_format)
     return BuildPlan(options.architecture, kernel, init, volumes, bundles, guest, files, sbom, options.whiteouts)
 
 

@@ -32,6 +32,7 @@ class Options:
 
     sbom            path of the SBOM in the image; empty leaves it out.
     sbom_created    when it says it was made, RFC 3339; empty is LinuxKit's fixed time.
+    sbom_format     spdx or cyclonedx.
     whiteouts       whose reading of them: linuxkit, or oci for the specification's (oci/merge.py).
     """
 
@@ -40,6 +41,7 @@ class Options:
     sbom: str = SBOM_NAME
     sbom_created: str = ""
     whiteouts: str = "linuxkit"
+    sbom_format: str = "spdx"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +113,7 @@ class SbomPlan:
     path: str
     created: str
     images: tuple[tuple[str, Image], ...]  # prefix, image
+    format: str = "spdx"
 
 
 @dataclass(frozen=True, slots=True)

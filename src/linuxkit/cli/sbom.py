@@ -1,0 +1,125 @@
+"""linuxkit sbom, and what build and attach share with it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from linuxkit.cli.main import Settings
+
+if TYPE_CHECKING:
+    from linuxkit.api import Sources
+    from linuxkit.oci.media import Image
+
+FORMATS = ("spdx", "cyclonedx")
+
+
+def created(now: bool) -> str:
+    """When a document says it was made: SOURCE_DATE_EPOCH, the clock with `now`, or empty for LinuxKit's fixed time.
+
+    Raises:
+        InputError: SOURCE_DATE_EPOCH is no number of seconds.
+    """
+    text = os.environ.get("SOURCE_DATE_EPOCH", "").strip()
+    if text:
+        from linuxkit.errors import InputError
+
+        try:
+            seconds = int(text)
+            if not 0 <= seconds < 253_402_300_800:  # the year 10000
+                raise ValueError
+        except ValueError:
+            raise InputError(
+                f"SOURCE_DATE_EPOCH is '{text[:40]}', which is no number of seconds since 1970",
+                hint="unset it, or: export SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)",
+            ) from None
+    elif now:
+        seconds = int(time.time())
+    else:
+        return ""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+@click.command()
+@click.argument("names", nargs=-1, required=True, metavar="FILE.yml|IMAGE...")
+@click.option("--format", "format_", type=click.Choice(FORMATS), default="spdx", show_default=True,
+              help="SPDX 2.3 or CycloneDX 1.6, as JSON.")
+@click.option("--arch", default="", metavar="ARCH", help="amd64, arm64 or riscv64.  [default: this machine's]")
+@click.option("--outfile", default="-", metavar="FILE", help="Where to write.  [default: standard output]")
+@click.option("--current-time", is_flag=True, help="Date it now; it then differs each time.")
+@click.option("--whiteouts", type=click.Choice(["linuxkit", "oci"]), default="linuxkit", show_default=True,
+              help="How layers delete files: as LinuxKit reads it, or as the OCI specification says.")
+@click.option("--pull", is_flag=True, help="Fetch images even when the cache has them.")
+@click.option("--offline", is_flag=True, help="Never use the network.")
+@click.option("--debian-mirror", default="", envvar="LINUXKIT_DEBIAN_MIRROR", show_envvar=True,
+              metavar="URL[,SECURITY-URL]", help="For kit packages.  [default: the one apt uses]")
+@click.pass_obj
+def sbom(
+    settings: Settings, names: tuple[str, ...], format_: str, arch: str, outfile: str, current_time: bool,
+    whiteouts: str, pull: bool, offline: bool, debian_mirror: str,
+) -> None:  # fmt: skip
+    """Print what is in images: the software bill of materials of YAML files' images, or of the images named.
+
+    \b
+    linuxkit sbom web.yml                             what a build of it would contain
+    linuxkit sbom --format cyclonedx nginx:1.27       one image
+    """
+    from linuxkit import api
+    from linuxkit.cli.build import architecture
+    from linuxkit.errors import InputError
+    from linuxkit.oci.derived import Derived
+    from linuxkit.oci.resolve import cache_root
+    from linuxkit.rootfs.content import Content
+    from linuxkit.sbom.make import document, encode
+
+    if pull and offline:
+        raise InputError("--pull and --offline cannot be used together", hint="leave one of them out")
+
+    def note(line: str) -> None:
+        if settings.verbose >= 1:
+            click.echo(line, err=True)
+
+    sources = api.Sources(settings.cache, settings.mirrors, settings.cert_files, offline, pull, debian_mirror,
+                          os.environ, note)  # fmt: skip
+    images = _images(names, sources, architecture(arch), whiteouts)
+    content = Content(sources.store, Derived(cache_root(settings.cache)), whiteouts=whiteouts)
+    write(encode(document(images, content, format=format_, created=created(current_time))), outfile)
+
+
+def _images(names: tuple[str, ...], sources: Sources, arch: str, whiteouts: str) -> list[tuple[str, Image]]:
+    from linuxkit import api
+    from linuxkit.errors import InputError
+    from linuxkit.oci.media import Platform
+    from linuxkit.plan.model import Options
+
+    yaml = [name for name in names if _is_yaml(name)]
+    if yaml and len(yaml) < len(names):
+        other = next(name for name in names if name not in yaml)
+        raise InputError(f"{yaml[0]} is a YAML file and {other} an image", hint="give one kind at a time")
+    if yaml:
+        config = api.load(*names, sources=sources, stdin=sys.stdin.buffer.read)
+        planned = api.plan(config, sources, Options(arch, whiteouts=whiteouts))
+        assert planned.sbom is not None
+        return list(planned.sbom.images)
+    return [("", sources.resolver.resolve(name, Platform("linux", arch))) for name in names]
+
+
+def _is_yaml(name: str) -> bool:
+    return name == "-" or name.endswith((".yml", ".yaml")) or name.lower().startswith(("http://", "https://"))
+
+
+def write(data: bytes, outfile: str) -> None:
+    """To a file, whole or not at all; or to standard output for "-"."""
+    if outfile == "-":
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+        return
+    from linuxkit.outputs.files import Outputs
+
+    with Outputs() as outputs, outputs.open(Path(outfile), "") as out:
+        out.write(data)
