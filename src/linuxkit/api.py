@@ -32,8 +32,10 @@ if TYPE_CHECKING:
     from linuxkit.oci.store import Store
     from linuxkit.oci.transport import Transport
     from linuxkit.outputs.files import Written
+    from linuxkit.outputs.pieces import OutputFile
     from linuxkit.outputs.recall import Recorded
     from linuxkit.packages.kit import Kit
+    from linuxkit.sbom.provenance import Provenance
 
 ARCHITECTURES = ("amd64", "arm64", "riscv64")
 KIT = "kit://"
@@ -108,14 +110,10 @@ class Sources:
         Raises:
             NetworkError: with `offline`. InputError: a mirror that is none.
         """
-        from linuxkit.oci.credentials import DockerConfig
-        from linuxkit.oci.registry import RegistryClient, parse_mirrors
+        from linuxkit.oci.registry import connect
 
-        folder = self.environment.get("DOCKER_CONFIG") or f"{self.environment.get('HOME', '')}/.docker"
-        return RegistryClient(
-            self.store, self.transport, keychain=DockerConfig(Path(folder, "config.json"), self.environment, self.log),
-            mirrors=parse_mirrors(self.mirrors), progress=self.progress,
-        )  # fmt: skip
+        return connect(self.store, self.transport, environment=self.environment, mirrors=self.mirrors, say=self.log,
+                       progress=self.progress)  # fmt: skip
 
     @cached_property
     def kit(self) -> Kit:
@@ -159,12 +157,14 @@ class _Registry:
         return self._sources.registry.pull(reference, platform)
 
 
-def load(*files: str | Path, sources: Sources | None = None, stdin: Callable[[int], bytes] | None = None) -> Config:
+def load(*files: str | Path, sources: Sources | None = None, stdin: Callable[[int], bytes] | None = None,
+         seen: Callable[[str, bytes], None] = lambda source, content: None) -> Config:  # fmt: skip
     """Read and merge YAML: files, http(s) addresses, and with `stdin` also `-`.
 
     Args:
         sources: how to reach the network.
         stdin: reads standard input to its end, but no more than the number of bytes it is given.
+        seen: told of every source and its content.
 
     Raises:
         InputError: `problems` has every fault of every file.
@@ -182,7 +182,7 @@ def load(*files: str | Path, sources: Sources | None = None, stdin: Callable[[in
 
         return package_name(directory)
 
-    return load_documents([str(f) for f in files], Readers(stdin, fetch, package, check_reference))
+    return load_documents([str(f) for f in files], Readers(stdin, fetch, package, check_reference, seen))
 
 
 def check_reference(text: str) -> None:
@@ -227,6 +227,7 @@ def build(
     compress: str = "zstd",
     level: int | None = None,
     threads: int = 2,
+    provenance: Provenance | None = None,
 ) -> Artifact:
     """Build a configuration.
 
@@ -237,6 +238,7 @@ def build(
         formats: of outputs.table.FORMATS; kernel+initrd when empty (tar with `output`).
         compress: codec of an initrd: none, gzip, zstd, lz4, xz.
         level: of the codec; its default when not given.
+        provenance: where to write what the build was made from.
 
     Raises:
         LinuxkitError: of any kind. What was in the place of the outputs before is still there then.
@@ -261,12 +263,15 @@ def build(
     from linuxkit.rootfs.content import Content
 
     planned = plan(config, sources, options or Options())
+    if provenance is not None:
+        planned = provenance.embed(planned)
     content = Content(
         sources.store, Derived(cache_root(sources.cache)), whiteouts=planned.whiteouts, log=sources.log
     )  # fmt: skip
     encoder = Encoder(content, threads=threads, log=lambda part: sources.log(f"encoding {part}"))
     files = make(Build(planned, content, encoder, codec, level), target)
-    written = write_files(files, target.directory, target.output)
+    beside = _provenance(provenance, planned, files, target.output) if provenance is not None else []
+    written = write_files(files, target.directory, target.output, beside)
     counts = encoder.counts
     used = {str(_host_path(f.source, sources).absolute()): "" for f in config.files if f.source is not None}
     used |= {str(Path(f.source.path).absolute()): f.source.digest for f in planned.files if f.source is not None}
@@ -336,6 +341,25 @@ def _resolve(config: Config, sources: Sources, platform: Platform) -> Mapping[st
     raise type(errors[0])(
         f"{len(errors)} images cannot be used:" + "".join(f"\n  {problem}" for problem in listed)
     )
+
+
+def _provenance(
+    wanted: Provenance, plan: BuildPlan, files: Sequence[OutputFile], output: str
+) -> list[tuple[Path, bytes]]:
+    """The statement about the outputs, and where it goes."""
+    if wanted.file is None:
+        return []
+    from linuxkit.encode.pieces import read
+    from linuxkit.sbom.provenance import encode
+
+    subjects = []
+    for file in files:
+        digest = hashlib.sha256()
+        for data in read(file.pieces):
+            digest.update(data)
+        name = Path(output).name if output not in ("", "-") else file.name
+        subjects.append((name, f"sha256:{digest.hexdigest()}"))
+    return [(wanted.file, encode(wanted.statement(plan, subjects)))]
 
 
 def _read_sources(config: Config, sources: Sources) -> dict[str, SourceFile]:

@@ -17,7 +17,7 @@ ALLOWED = {
     "oci": {"errors", "entry", "encode", "host"},
     "runtime": {"errors", "entry", "config", "oci.media"},
     "plan": {"errors", "entry", "config", "runtime", "oci.media", "oci.reference"},
-    "sbom": {"errors", "entry", "oci", "plan"},
+    "sbom": {"errors", "entry", "encode", "oci", "plan"},
     "rootfs": {"errors", "entry", "config", "runtime", "oci", "encode", "plan", "sbom"},
     "outputs": {"errors", "entry", "plan", "rootfs", "encode", "oci"},
     "packages": {*BASE, "oci", "encode", "config"},

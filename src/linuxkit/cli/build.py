@@ -44,6 +44,11 @@ Formats:
 @click.option("--sbom-format", type=click.Choice(["spdx", "cyclonedx"]), default="spdx", show_default=True,
               help="SPDX 2.3 or CycloneDX 1.6, as JSON.")
 @click.option("--sbom-current-time", is_flag=True, help="Date it now; the image then differs each time.")
+@click.option("--provenance", "provenance_file", default="", metavar="FILE",
+              help="Write what the build was made from: SLSA provenance, an in-toto statement.")
+@click.option("--provenance-output", default="", metavar="PATH", help="Put a copy into the image, at PATH.")
+@click.option("--builder-id", default="", envvar="LINUXKIT_BUILDER_ID", show_envvar=True, metavar="URI",
+              help="Who builds, for the provenance.")
 @click.option("--whiteouts", type=click.Choice(["linuxkit", "oci"]), default="linuxkit", show_default=True,
               help="How layers delete files: as LinuxKit reads it, or as the OCI specification says.")
 @click.option("--plan", "show_plan", is_flag=True, help="Print what would be built, as JSON, and build nothing.")
@@ -59,8 +64,9 @@ Formats:
 def build(
     settings: Settings, files: tuple[str, ...], name: str, directory: Path | None, output: str,
     formats: tuple[str, ...], arch: str, compress: str, level: int | None, decompress_kernel: bool, no_sbom: bool,
-    sbom_output: str, sbom_format: str, sbom_current_time: bool, whiteouts: str, show_plan: bool, dry_run: bool,
-    pull: bool, offline: bool, debian_mirror: str, input_tar: str, docker: bool, size: str,
+    sbom_output: str, sbom_format: str, sbom_current_time: bool, provenance_file: str, provenance_output: str,
+    builder_id: str, whiteouts: str, show_plan: bool, dry_run: bool, pull: bool, offline: bool, debian_mirror: str,
+    input_tar: str, docker: bool, size: str,
 ) -> None:  # fmt: skip
     """Build a bootable image from YAML files, which are merged from left to right."""
     started = time.monotonic()
@@ -70,12 +76,14 @@ def build(
         "kernel": decompress_kernel, "sbom": sbom, "home": os.environ.get("HOME"),
         "whiteouts": whiteouts, "sbom_format": sbom_format, "epoch": os.environ.get("SOURCE_DATE_EPOCH"),
     }  # fmt: skip
-    plain = not (dry_run or show_plan or pull or sbom_current_time or input_tar or docker or (output and directory))
+    plain = not (dry_run or show_plan or pull or sbom_current_time or input_tar or docker or (output and directory)
+                 or provenance_file or provenance_output)  # fmt: skip
     shortcut = _Shortcut(settings, files, flags) if plain and not (output and name) else None
     if shortcut is not None and shortcut.take(output, directory, started):
         return
     from linuxkit import api
     from linuxkit.cli.sbom import created as when
+    from linuxkit.cli.sbom import provenance_of
     from linuxkit.errors import InputError
     from linuxkit.plan.model import Options
 
@@ -83,7 +91,8 @@ def build(
         settings.cache, settings.mirrors, settings.cert_files, offline, pull, debian_mirror, os.environ,
         lambda line: _note(settings, line),
     )  # fmt: skip
-    config = api.load(*files, sources=sources, stdin=sys.stdin.buffer.read)
+    documents: list[tuple[str, bytes]] = []
+    config = api.load(*files, sources=sources, stdin=sys.stdin.buffer.read, seen=lambda *one: documents.append(one))
     if dry_run:
         from linuxkit.config.render import dry_run as render
 
@@ -98,18 +107,23 @@ def build(
                         "(docker save -o FILE IMAGE)")  # fmt: skip
     created = when(sbom_current_time) if sbom else ""
     options = Options(architecture(arch), decompress_kernel, sbom, created, whiteouts, sbom_format)
+    default_name = name or _base_name(files[-1])
+    provenance = provenance_of(provenance_file, provenance_output, builder_id, documents, flags | {
+        "name": default_name, "arch": options.architecture, "sbom_created": created,
+    })  # fmt: skip
     if show_plan:
         import json
 
         planned = api.plan(config, sources, options)
+        planned = provenance.embed(planned) if provenance else planned
         click.echo(json.dumps(planned.to_json() | {"digest": planned.digest}, indent=2))
         return
-    default_name = name or _base_name(files[-1])
     if name and output:
         raise InputError("--o and --name cannot be used together", hint="leave out --name")
     artifact = api.build(
         config, name=default_name, sources=sources, directory=directory, output=output, formats=formats,
         options=options, compress=compress, level=level, threads=max(1, min(4, os.cpu_count() or 1)),
+        provenance=provenance,
     )  # fmt: skip
     if shortcut is not None:
         shortcut.keep(artifact.record)

@@ -6,15 +6,18 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from linuxkit.cli.main import Settings
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from linuxkit.api import Sources
     from linuxkit.oci.media import Image
+    from linuxkit.sbom.provenance import Provenance
 
 FORMATS = ("spdx", "cyclonedx")
 
@@ -43,6 +46,56 @@ def created(now: bool) -> str:
     else:
         return ""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+def provenance_of(file: str, embedded: str, builder: str, documents: Sequence[tuple[str, bytes]],
+                  flags: Mapping[str, Any]) -> Provenance | None:  # fmt: skip
+    """What `build` was asked to say about itself; None when nothing was.
+
+    Args:
+        documents: every YAML file: its name as given, and its content.
+        flags: what decides the bytes.
+
+    Raises:
+        InputError: a flag has a value that it cannot have.
+    """
+    if not file and not embedded:
+        return None
+    import hashlib
+    import re
+
+    import linuxkit
+    from linuxkit.errors import InputError
+    from linuxkit.sbom.provenance import BUILDER, Input, Provenance
+
+    place = embedded.lstrip("/")
+    if embedded and (not place or set(place.split("/")) & {"", ".", ".."}):
+        raise InputError(f"'{embedded}' is no place for the provenance", hint="give a name, such as provenance.json")
+    if file == "-":
+        raise InputError("--provenance writes a file, not standard output", hint="give a file name")
+    if builder and not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*:\S+", builder):
+        raise InputError(f"--builder-id {builder} is no URI", hint="for example https://ci.example.com/linuxkit")
+    inputs = [Input(_shown(name), f"sha256:{hashlib.sha256(data).hexdigest()}") for name, data in documents]
+    listed = {
+        "configuration": [i.name for i in inputs], "name": flags["name"], "formats": list(flags["formats"]),
+        "architecture": flags["arch"], "compress": flags["compress"], "level": flags["level"],
+        "decompressKernel": flags["kernel"], "whiteouts": flags["whiteouts"], "sbom": flags["sbom"],
+        "sbomFormat": flags["sbom"] and flags["sbom_format"], "sbomCreated": flags["sbom_created"],
+        "provenance": place,
+    }  # fmt: skip
+    return Provenance(
+        inputs, {key: value for key, value in listed.items() if value}, linuxkit.__version__, builder or BUILDER,
+        os.environ.get("HOME", ""), Path(file) if file else None, place,
+    )  # fmt: skip
+
+
+def _shown(name: str) -> str:
+    """A file's name, or an address without the secrets that may be in it."""
+    if "://" not in name:
+        return name
+    from linuxkit.oci.transport import redact
+
+    return redact(name)
 
 
 @click.command()

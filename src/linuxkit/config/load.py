@@ -23,12 +23,14 @@ class Readers:
     package          `@pkg:DIR` of a local file: the directory, joined to the file's → the package's full image name;
                      raises InputError.
     check_reference  raises InputError for what cannot be an image's name.
+    seen             told of every source and its content.
     """
 
     stdin: Callable[[int], bytes] | None = None
     fetch: Callable[[str, int], bytes] | None = None
     package: Callable[[Path], str] | None = None
     check_reference: CheckReference | None = None
+    seen: Callable[[str, bytes], None] = lambda source, content: None
 
 
 def is_url(source: str) -> bool:
@@ -67,12 +69,17 @@ def load_document(source: str, readers: Readers) -> Config:
     if source == "-":
         if readers.stdin is None:
             raise InputError("standard input cannot be read here", hint="name a file")
-        return parse_config(readers.stdin(MAX_SIZE + 1), "<stdin>", check_reference=check)
+        data = readers.stdin(MAX_SIZE + 1)
+        readers.seen(source, data)
+        return parse_config(data, "<stdin>", check_reference=check)
     if is_url(source):
         if readers.fetch is None:
             raise InputError(f"{source} cannot be fetched here", hint="fetch it and name the file")
-        return parse_config(readers.fetch(source, MAX_SIZE), source, check_reference=check)
+        data = readers.fetch(source, MAX_SIZE)
+        readers.seen(source, data)
+        return parse_config(data, source, check_reference=check)
     data = read_file(source)
+    readers.seen(source, data)
     package = readers.package
     if package is None:
         return parse_config(data, source, check_reference=check)

@@ -104,20 +104,27 @@ class Outputs:
 
 
 
-def write_files(files: Sequence[OutputFile], directory: Path, output: str) -> list[Written]:
+def write_files(
+    files: Sequence[OutputFile], directory: Path, output: str, beside: Sequence[tuple[Path, bytes]] = ()
+) -> list[Written]:
     """Write the files of a build: into `directory`, or the only one to `output`, where "-" is standard output.
+
+    Args:
+        beside: more files, such as the build's provenance.
 
     Raises:
         HostError: a place can't be written; nothing of this build stays there then.
     """
-    if output == "-":
-        with standard_output() as out:
-            put(files[0].pieces, out)
-        return []
     with Outputs() as outputs:
-        for file in files:
+        for path, data in beside:
+            with outputs.open(path, "") as out:
+                out.write(data)
+        for file in files if output != "-" else ():
             with outputs.open(Path(output) if output else directory / file.name, file.format) as out:
                 put(file.pieces, out)
+        if output == "-":
+            with standard_output() as out:
+                put(files[0].pieces, out)
     return outputs.written
 
 
