@@ -20,6 +20,7 @@ from linuxkit.errors import InputError, LinuxkitError
 
 #: name → (module:attribute, one line for the overview)
 COMMANDS: dict[str, tuple[str, str]] = {
+    "attach": ("linuxkit.cli.attach:attach", "Attach SBOMs and provenance to a pushed image."),
     "build": ("linuxkit.cli.build:build", "Build a bootable image from YAML files."),
     "cache": ("linuxkit.cli.cache:cache", "List, import and export the images on this machine."),
     "kit": ("linuxkit.cli.kit:kit", "List and build the packages of the kit."),
