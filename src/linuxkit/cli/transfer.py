@@ -11,11 +11,12 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from linuxkit.api import Sources
     from linuxkit.cli.main import Settings
     from linuxkit.cli.progress import Progress
     from linuxkit.oci.media import Platform
     from linuxkit.oci.reference import Reference
+    from linuxkit.oci.registry import RegistryClient
+    from linuxkit.oci.store import Store
 
 _ALL = "Everything that the index lists: all platforms, attestations."
 
@@ -36,10 +37,10 @@ def pull(settings: Settings, names: tuple[str, ...], platforms: tuple[str, ...],
     wanted = _platforms(platforms, everything)
     references = [parse_reference(name) for name in names]  # before anything is fetched
     with _progress(settings, "pulled") as progress:
-        sources = _sources(settings, progress)
+        registry = _connect(settings, progress)
         for reference in references:
             progress.line(f"pulling {reference.tagged}")
-            found = sources.registry.pull_all(reference, None if everything else wanted or [_here()])
+            found = registry.pull_all(reference, None if everything else wanted or [_here()])
             progress.clear()
             click.echo(f"{reference.tagged if not reference.digest else reference.name}@{found.digest}")
 
@@ -63,6 +64,7 @@ def push(settings: Settings, names: tuple[str, ...], remote_name: str, with_arch
     """
     from linuxkit.errors import InputError
     from linuxkit.oci.reference import parse_reference
+    from linuxkit.oci.store import Store
 
     wanted = _platforms(platforms, everything)
     if remote_name and len(names) > 1:
@@ -73,20 +75,20 @@ def push(settings: Settings, names: tuple[str, ...], remote_name: str, with_arch
             raise InputError(f"'{target.text}' has a digest: an image is pushed under a tag",
                              hint=f"linuxkit cache push --remote-name {target.name}:TAG {name}")  # fmt: skip
     with _progress(settings, "pushed") as progress:
-        sources = _sources(settings, progress)
+        registry = _connect(settings, progress)
         for name, target in pairs:
-            _push(sources, progress, name, target, wanted, with_arch_tags, override, everything)
+            _push(registry, Store(settings.cache), progress, name, target, wanted, with_arch_tags, override, everything)
 
 
-def _push(sources: Sources, progress: Progress, name: str, target: Reference, wanted: Sequence[Platform],
-          with_arch_tags: bool, override: bool, everything: bool) -> None:
+def _push(registry: RegistryClient, store: Store, progress: Progress, name: str, target: Reference,
+          wanted: Sequence[Platform], with_arch_tags: bool, override: bool, everything: bool) -> None:
     from linuxkit.errors import InputError
 
-    found = sources.store.find(name)
+    found = store.find(name)
     if found is None:
-        raise InputError(f"{name} is not in the cache {sources.cache}", hint="see linuxkit cache ls")
+        raise InputError(f"{name} is not in the cache {store.root}", hint="see linuxkit cache ls")
     if not override:
-        state = sources.registry.compare(target, found, platforms=wanted or None)
+        state = registry.compare(target, found, platforms=wanted or None)
         if state == "differs":
             progress.line(f"{target.tagged}: the registry has another image under this name: skipped "
                           "(--override replaces it)")  # fmt: skip
@@ -95,7 +97,7 @@ def _push(sources: Sources, progress: Progress, name: str, target: Reference, wa
             progress.line(f"{target.tagged}: the registry has it already")
             return
     progress.line(f"pushing {target.tagged}")
-    pushed = sources.registry.push(target, found, platforms=wanted or None, merge=not everything,
+    pushed = registry.push(target, found, platforms=wanted or None, merge=not everything,
                                    arch_tags=with_arch_tags, say=lambda text: progress.line(f"  {text}"))  # fmt: skip
     progress.clear()
     click.echo(f"{target.tagged}@{pushed.digest}")
@@ -107,11 +109,14 @@ def _progress(settings: Settings, verb: str) -> Progress:
     return Progress(sys.stderr, verb, quiet=not settings.verbose)
 
 
-def _sources(settings: Settings, progress: Progress) -> Sources:
-    from linuxkit import api
+def _connect(settings: Settings, progress: Progress) -> RegistryClient:
+    from linuxkit.oci.registry import connect
+    from linuxkit.oci.store import Store
+    from linuxkit.oci.transport import Transport
 
-    return api.Sources(settings.cache, settings.mirrors, settings.cert_files, environment=os.environ,
-                       log=progress.line, progress=progress)  # fmt: skip
+    transport = Transport(cert_files=settings.cert_files, environment=os.environ)
+    return connect(Store(settings.cache), transport, environment=os.environ, mirrors=settings.mirrors,
+                   say=progress.line, progress=progress)  # fmt: skip
 
 
 def _platforms(texts: Sequence[str], everything: bool) -> list[Platform]:

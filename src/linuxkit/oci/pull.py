@@ -14,7 +14,7 @@ from functools import partial
 
 from linuxkit.errors import ImageError
 from linuxkit.oci import document as doc
-from linuxkit.oci.blob import BlobWriter, check
+from linuxkit.oci.blob import check
 from linuxkit.oci.media import (
     DOCKER_INDEX,
     DOCKER_MANIFEST,
@@ -39,6 +39,7 @@ ENOUGH = 1 << 20  # bytes after which a connection that breaks again has its att
 #: Called as bytes come or go: (digest, bytes so far, bytes in all), first with 0 so far; -1 when none had to move.
 #: From several threads.
 Progress = Callable[[str, int, int], None]
+Write = Callable[[bytes], None]
 
 
 class Puller:
@@ -145,22 +146,25 @@ class Puller:
         ref = self._ref
         try:
             with self._store.write_blob(blob.media_type, digest=blob.digest, size=blob.size) as out:
-                done, broken, since = 0, 0, 0
-                while True:
-                    try:
-                        done = self._piece(blob, out, done)
-                        return
-                    except _BrokenError as e:
-                        done = e.done
-                        broken = 1 if done - since >= ENOUGH else broken + 1
-                        since = done
-                        if broken >= ATTEMPTS:
-                            raise e.error from e
-                        self._session.transport.sleep(0.5 * broken)
+                self._stream(blob, out.write)
         except ImageError as e:
             raise ImageError(f"image {ref.text}: {ref.registry} sent something else: {e.message}") from e
 
-    def _piece(self, blob: Descriptor, out: BlobWriter, done: int) -> int:
+    def _stream(self, blob: Descriptor, write: Write) -> None:
+        """The blob's bytes to `write`, taken up again where the connection breaks."""
+        done, broken, since = 0, 0, 0
+        while True:
+            try:
+                return self._piece(blob, write, done)
+            except _BrokenError as e:
+                done = e.done
+                broken = 1 if done - since >= ENOUGH else broken + 1
+                since = done
+                if broken >= ATTEMPTS:
+                    raise e.error from e
+                self._session.transport.sleep(0.5 * broken)
+
+    def _piece(self, blob: Descriptor, write: Write, done: int) -> None:
         """Fetch from `done` on. Raises _BrokenError with how far it came."""
         headers = {"Range": f"bytes={done}-"} if done else {}
         with self._session.request("GET", self._ref, f"blobs/{blob.digest}", headers, ok=(200, 206)) as response:
@@ -171,12 +175,11 @@ class Puller:
                 for piece in response.pieces():
                     if skip:
                         skip, piece = max(0, skip - len(piece)), piece[skip:]
-                    out.write(piece)
+                    write(piece)
                     done += len(piece)
                     self._progress(blob.digest, done, blob.size)
             except BrokenBodyError as e:
                 raise _BrokenError(e, done) from e
-        return done
 
     def _finish(self, top: Descriptor) -> None:
         for descriptor, content in reversed(self._small.values()):  # so that a manifest never lacks its blobs

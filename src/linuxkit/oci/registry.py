@@ -25,7 +25,7 @@ from linuxkit.oci.transport import Transport
 if TYPE_CHECKING:
     from linuxkit.oci.publish import Item, Listing
 
-__all__ = ["NotThereError", "Progress", "RegistryClient", "parse_mirrors"]
+__all__ = ["NotThereError", "Progress", "RegistryClient", "connect", "parse_mirrors"]
 Say = Callable[[str], None]
 MAX_PAGES = 20  # of a list of referrers
 
@@ -190,6 +190,27 @@ class RegistryClient:
     def push_bytes(self, reference: Reference, data: bytes, media_type: str) -> Descriptor:
         """Send a small blob, unless the repository has it."""
         return self._pusher(reference).data(data, media_type)
+
+
+def connect(store: Store, transport: Transport, *, environment: Mapping[str, str], mirrors: Sequence[str] = (),
+            say: Say = lambda line: None, progress: Progress | None = None) -> RegistryClient:  # fmt: skip
+    """A client with the logins of Docker's configuration.
+
+    Args:
+        environment: DOCKER_CONFIG or HOME says where that is; credential helpers get it.
+        mirrors: `[REGISTRY=]URL`.
+        say: takes a line about a credential helper that is not there.
+
+    Raises:
+        InputError: a mirror that is none.
+    """
+    from pathlib import Path
+
+    from linuxkit.oci.credentials import DockerConfig
+
+    folder = environment.get("DOCKER_CONFIG") or f"{environment.get('HOME', '')}/.docker"
+    keychain = DockerConfig(Path(folder, "config.json"), environment, say)
+    return RegistryClient(store, transport, keychain=keychain, mirrors=parse_mirrors(mirrors), progress=progress)
 
 
 def _digest(data: bytes) -> str:

@@ -7,6 +7,7 @@ http, and credentials stay with the host they were meant for. Messages show URLs
 from __future__ import annotations
 
 import ssl
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -48,7 +49,8 @@ class Transport:
                  sleep: Callable[[float], None] = time.sleep, read_timeout: float = READ_TIMEOUT) -> None:  # fmt: skip
         self._certs, self.sleep, self._read_timeout = tuple(cert_files), sleep, read_timeout
         self._environment = {k.lower(): v for k, v in (environment or {}).items() if v}
-        self._pools: dict[str, Any] = {}
+        self._pools: dict[tuple[str, bool], Any] = {}  # by proxy, and whether for https
+        self._lock = threading.Lock()
         self._context: ssl.SSLContext | None = None
 
     def get(self, url: str, headers: Mapping[str, str] | None = None) -> Response:
@@ -140,10 +142,14 @@ class Transport:
         import urllib3
 
         proxy = self._proxy(scheme, host)
-        if proxy not in self._pools:
-            options: dict[str, Any] = {"ssl_context": self._ssl(), "maxsize": 8, "blocksize": CHUNK}
-            self._pools[proxy] = urllib3.ProxyManager(proxy, **options) if proxy else urllib3.PoolManager(**options)
-        return self._pools[proxy]
+        secure = "https" in (scheme, proxy.partition(":")[0])  # else the authorities need not be read
+        with self._lock:
+            if (proxy, secure) not in self._pools:
+                options: dict[str, Any] = {"maxsize": 8, "blocksize": CHUNK}
+                options |= {"ssl_context": self._ssl()} if secure else {}
+                made = urllib3.ProxyManager(proxy, **options) if proxy else urllib3.PoolManager(**options)
+                self._pools[proxy, secure] = made
+            return self._pools[proxy, secure]
 
     def _proxy(self, scheme: str, host: str) -> str:
         proxy = self._environment.get(f"{scheme}_proxy") or self._environment.get("all_proxy", "")
