@@ -23,6 +23,7 @@ ALLOWED = {
     "packages": {*BASE, "oci", "encode", "config"},
     "machine": {"errors", "host"},
     "platforms": {"errors", "host", "machine"},
+    "sources": {"errors", "oci", "packages"},
     "api": {"*"}, "cli": {"*"}, "__main__": {"cli"}, "__init__": {"*"},
 }  # fmt: skip
 #: module → the standard library it alone may use

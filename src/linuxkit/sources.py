@@ -1,0 +1,120 @@
+"""Where the images and files of a build come from: the cache, the kit, registries, addresses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from linuxkit.errors import NetworkError
+from linuxkit.oci.media import Image, Platform
+
+if TYPE_CHECKING:
+    from linuxkit.oci.reference import Reference
+    from linuxkit.oci.registry import RegistryClient
+    from linuxkit.oci.resolve import Resolver
+    from linuxkit.oci.store import Store
+    from linuxkit.oci.transport import Transport
+    from linuxkit.packages.kit import Kit
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where images and files from elsewhere come from. Nothing of the network is imported before it is used.
+
+    cache        LinuxKit's cache directory: an OCI layout, with the derived cache inside.
+    mirrors      registry mirrors, `[REGISTRY=]URL`.
+    cert_files   PEM files of authorities to trust beside the system's.
+    offline      never use the network.
+    pull         fetch images from the registry even when the cache has them.
+    debian       the Debian mirror that kit packages are made from; "" takes the one of this machine's apt.
+    environment  where proxies and Docker's configuration are looked up.
+    log          takes a line about something that takes a while.
+    progress     told about blobs on their way: (digest, bytes so far, bytes in all), from several threads.
+    """
+
+    cache: Path
+    mirrors: tuple[str, ...] = ()
+    cert_files: tuple[Path, ...] = ()
+    offline: bool = False
+    pull: bool = False
+    debian: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    log: Callable[[str], None] = lambda line: None
+    progress: Callable[[str, int, int], None] | None = None
+
+    @cached_property
+    def store(self) -> Store:
+        """The cache directory."""
+        from linuxkit.oci.store import Store
+
+        return Store(self.cache)
+
+    @cached_property
+    def transport(self) -> Transport:
+        """HTTP.
+
+        Raises:
+            NetworkError: with `offline`.
+        """
+        if self.offline:
+            raise NetworkError("--offline keeps the network out", hint="leave it out")
+        from linuxkit.oci.transport import Transport
+
+        return Transport(cert_files=self.cert_files, environment=self.environment)
+
+    @cached_property
+    def registry(self) -> RegistryClient:
+        """Registries, with the logins of Docker's configuration.
+
+        Raises:
+            NetworkError: with `offline`. InputError: a mirror that is none.
+        """
+        from linuxkit.oci.registry import connect
+
+        return connect(self.store, self.transport, environment=self.environment, mirrors=self.mirrors, say=self.log,
+                       progress=self.progress)  # fmt: skip
+
+    @cached_property
+    def kit(self) -> Kit:
+        """The packages behind kit://."""
+        from linuxkit.packages.kit import Kit
+
+        compiler = self.environment.get("ZIG_GLOBAL_CACHE_DIR")
+        return Kit(self.store, self.cache / "kit", mirror=self.debian, fetch=self.fetch, offline=self.offline,
+                   compiler_cache=Path(compiler) if compiler else None, say=self.log)  # fmt: skip
+
+    @cached_property
+    def resolver(self) -> Resolver:
+        """Finds images: in the store, the kit, archives and, unless offline, registries."""
+        from linuxkit.oci.resolve import Resolver
+
+        registry = None if self.offline else _Registry(self)
+        return Resolver(self.store, {"kit": self.kit}, registry, offline=self.offline, pull=self.pull, log=self.log)
+
+    @contextmanager
+    def fetch(self, url: str) -> Iterator[Iterator[bytes]]:
+        """The body behind a URL, in pieces.
+
+        Raises:
+            NetworkError: it cannot be had.
+        """
+        from linuxkit.oci.transport import redact
+
+        with self.transport.get(url) as response:
+            if response.status != 200:
+                raise NetworkError(f"{redact(url)}: the server answers {response.status}")
+            yield response.pieces()
+
+
+class _Registry:
+    """The registry client, made when the first image is missing."""
+
+    def __init__(self, sources: Sources) -> None:
+        self._sources = sources
+
+    def pull(self, reference: Reference, platform: Platform) -> Image:
+        return self._sources.registry.pull(reference, platform)
