@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from linuxkit.encode import iso9660
+from linuxkit.encode import config_iso
 from linuxkit.errors import HostError, InputError
 from linuxkit.platforms import bootfiles, memory
 from linuxkit.platforms.disks import make_disks, parse_disk, parse_size
@@ -314,7 +314,7 @@ def test_nothing_is_written_for_a_request_that_is_refused(tmp_path: Path) -> Non
 
 
 def test_the_data_image_has_the_layout_of_linuxkits() -> None:
-    image = iso9660.config_image(b"hello")
+    image = config_iso.config_image(b"hello")
     assert len(image) == 22 * 2048
     assert image[16 * 2048 : 16 * 2048 + 6] == b"\x01CD001"
     assert image[17 * 2048 : 17 * 2048 + 6] == b"\xffCD001"
@@ -322,4 +322,4 @@ def test_the_data_image_has_the_layout_of_linuxkits() -> None:
     assert image[21 * 2048 :] == b"hello".ljust(2048, b"\0")
     assert b"config" in image[20 * 2048 : 21 * 2048]
     assert b";1" not in image[20 * 2048 : 21 * 2048]
-    assert image == iso9660.config_image(b"hello")
+    assert image == config_iso.config_image(b"hello")

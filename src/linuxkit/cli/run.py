@@ -114,7 +114,7 @@ def run(ctx: click.Context, /, target: tuple[str, ...], mem: int | None, data: s
     content = _content(data, data_file)
 
     def write_data(path: Path) -> None:
-        from linuxkit.encode.iso9660 import write_config
+        from linuxkit.encode.config_iso import write_config
 
         write_config(path, content or b"")
 

@@ -1,4 +1,4 @@
-"""ISO 9660 (ECMA-119), as much of it as a data CD with one file needs.
+"""The CD that brings user data: ISO 9660 (ECMA-119), as much of it as one file needs.
 
     sector 0-15  zero             18  path table, little-endian
     16  primary volume            19  path table, big-endian
