@@ -59,7 +59,7 @@ def _warn(settings: Settings, document: Document, subject: Descriptor) -> None:
 
 def _bytes(name: str) -> bytes:
     from linuxkit.errors import InputError
-    from linuxkit.sbom.attach import MAX_DOCUMENT
+    from linuxkit.sbom.attested import MAX_DOCUMENT
 
     if name == "-":
         return sys.stdin.buffer.read(MAX_DOCUMENT + 1)

@@ -22,11 +22,10 @@ from linuxkit.errors import InputError
 from linuxkit.oci import document as doc
 from linuxkit.oci.media import OCI_MANIFEST, Descriptor
 from linuxkit.oci.reference import Reference
-from linuxkit.sbom.attested import CYCLONEDX, SPDX, shallow
+from linuxkit.sbom.attested import CYCLONEDX, MAX_DOCUMENT, SPDX, shallow, small
 from linuxkit.sbom.make import MEDIA_TYPES
 from linuxkit.sbom.provenance import MEDIA_TYPE, PREDICATE, STATEMENT
 
-MAX_DOCUMENT = 64 << 20
 ENVELOPE = "application/vnd.dsse.envelope.v1+json"
 EMPTY = "application/vnd.oci.empty.v1+json"
 _PREDICATE_TYPE = "in-toto.io/predicate-type"
@@ -81,8 +80,8 @@ def read(data: bytes, name: str, wanted: str) -> Document:
     Raises:
         InputError: it is neither that nor JSON.
     """
-    if len(data) > MAX_DOCUMENT:
-        raise InputError(f"{name} has more than {MAX_DOCUMENT >> 20} MiB")
+    if len(data) > MAX_DOCUMENT or not small(data):
+        raise InputError(f"{name} is too large: a document may have {MAX_DOCUMENT >> 20} MiB")
     try:
         value = json.loads(data)
     except (ValueError, RecursionError):

@@ -19,7 +19,9 @@ from linuxkit.oci.media import MANIFEST_TYPES, Descriptor, Image
 from linuxkit.oci.store import Store
 from linuxkit.sbom.model import MAX_PACKAGES, Package, clean, usable
 
-MAX_DOCUMENT = 64 << 20
+MAX_DOCUMENT = 32 << 20
+#: Most objects and lists, and most values, of a document: what they take in memory is many times their text.
+MAX_OBJECTS, MAX_VALUES = 1_000_000, 8_000_000
 MAX_DEPTH = 40
 SPDX, CYCLONEDX = "https://spdx.dev/Document", "https://cyclonedx.org/bom"
 _PREDICATE = "in-toto.io/predicate-type"
@@ -40,7 +42,11 @@ def attested(image: Image, store: Store) -> Found:
             if layer.size > MAX_DOCUMENT:
                 notes.append(f"attestation {layer.digest}: {layer.size} bytes are more than the {MAX_DOCUMENT} read")
             elif store.has_blob(layer):
-                statement = doc.decode(store.read_blob(layer, MAX_DOCUMENT), f"attestation {layer.digest}")
+                data = store.read_blob(layer, MAX_DOCUMENT)
+                if not small(data):
+                    notes.append(f"attestation {layer.digest}: it has more values than are read")
+                    continue
+                statement = doc.decode(data, f"attestation {layer.digest}")
                 predicate = doc.mapping(statement, "predicate", f"attestation {layer.digest}")
                 if not shallow(predicate):
                     notes.append(f"attestation {layer.digest}: nested more than {MAX_DEPTH} deep")
@@ -86,6 +92,11 @@ def _layers(image: Image, store: Store) -> Iterator[tuple[str, Descriptor]]:
             kind = parsed.annotations.get(_PREDICATE, "")
             if kind == SPDX or kind.startswith(CYCLONEDX):
                 yield SPDX if kind == SPDX else CYCLONEDX, parsed
+
+
+def small(data: bytes) -> bool:
+    """Whether a JSON text, parsed, is going to take a sensible amount of memory."""
+    return data.count(b"{") + data.count(b"[") <= MAX_OBJECTS and data.count(b",") <= MAX_VALUES
 
 
 def shallow(value: Any) -> bool:

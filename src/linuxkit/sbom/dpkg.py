@@ -12,19 +12,28 @@ from collections.abc import Iterator
 
 from linuxkit.sbom.model import MAX_PACKAGES, MAX_TEXT, Database, Package, clean, usable
 
-_PARAGRAPH = re.compile(rb"(?:[^\n]+(?:\n|\Z))+")
+_BLANK = re.compile(rb"\n*")
 _FIELD = re.compile(
     rb"^(package|status|version|architecture|source|maintainer|homepage|description)[ \t]*:[ \t]*([^\n]*)", re.M | re.I
 )
 _SOURCE = re.compile(r"(\S+)\s*\(([^)\s]+)\)")
 _ABSENT = ("not-installed", "config-files", "half-installed")
 _LONGEST = 1 << 20  # bytes of a paragraph that are looked at
+_MOST = 2 * MAX_PACKAGES  # paragraphs
 
 
 def paragraphs(data: bytes) -> Iterator[bytes]:
-    """Runs of lines between blank ones."""
-    for found in _PARAGRAPH.finditer(data):
-        yield data[found.start() : min(found.end(), found.start() + _LONGEST)]
+    """Runs of lines between blank ones; of a database that has more than any honest one, the first."""
+    at = 0
+    for _ in range(_MOST):
+        blank = _BLANK.match(data, at)
+        at = blank.end() if blank else at
+        if at == len(data):
+            return
+        end = data.find(b"\n\n", at)
+        end = len(data) if end < 0 else end
+        yield data[at : min(end, at + _LONGEST)]
+        at = end
 
 
 def parse(data: bytes) -> Database:

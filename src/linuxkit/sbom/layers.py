@@ -29,7 +29,8 @@ from linuxkit.sbom.model import Database, Distribution, Inventory, Package
 KIND = "sbom"
 #: Raise it when the same layer gives another record.
 VERSION = 1
-MAX_LICENCES = 20_000
+MAX_READ = 512 << 20  # bytes of databases in one layer
+MAX_FILES = 50_000  # databases and licences in one layer
 
 _RPM = r"(?:var/lib/rpm|usr/lib/sysimage/rpm)"
 _TEXT: list[tuple[re.Pattern[str], Callable[[bytes], Database], int]] = [
@@ -45,6 +46,9 @@ _UNREADABLE = {
 }
 _RELEASES = ("etc/os-release", "usr/lib/os-release")
 _COPYRIGHT = re.compile(r"usr/share/doc/([^/]+)/copyright")
+_WANTED = re.compile("|".join(
+    (*(pattern.pattern for pattern, _, _ in _TEXT), *(p.pattern for p in _UNREADABLE), *_RELEASES, _COPYRIGHT.pattern)
+))  # fmt: skip
 _ABOVE = re.compile(r"|".join((
     r"var(?:/lib(?:/(?:dpkg(?:/status\.d)?|rpm))?)?", r"lib(?:/apk(?:/db)?)?", r"etc",
     r"usr(?:/lib(?:/(?:sysimage(?:/rpm)?|apk(?:/db)?))?)?", r"usr/share(?:/doc(?:/[^/]+)?)?",
@@ -139,7 +143,7 @@ def _scan(entries: Sequence[Entry]) -> dict[str, Any]:
     tree = {entry.path: entry for entry in entries}
     nodes: list[list[str]] = []
     files: dict[str, dict[str, Any]] = {}
-    licences = 0
+    left, count = MAX_READ, 0
     for path, entry in tree.items():
         folder, _, name = path.rpartition("/")
         if name == OPAQUE:
@@ -154,22 +158,20 @@ def _scan(entries: Sequence[Entry]) -> dict[str, Any]:
         if _wanted(path):
             if entry.kind is Kind.HARDLINK:
                 entry = tree.get(entry.target, entry)
-            found = _read(path, entry)
-            if "licence" in found:
-                licences += 1
-                if licences > MAX_LICENCES:
-                    continue
             nodes.append([path, str(Kind.FILE)])
-            files[path] = found
+            left -= min(entry.size, rpm.MAX_DATABASE)
+            if left < 0 or len(nodes) > MAX_FILES or count > model.MAX_PACKAGES:
+                files[path] = {"notes": ["the layer has more databases than any honest one: the rest is not read"]}
+                break
+            files[path] = _read(path, entry)
+            count += len(files[path].get("packages", ()))
         elif entry.kind is not Kind.DIRECTORY and _ABOVE.fullmatch(path):
             nodes.append([path, str(Kind.SYMLINK)])
     return {"nodes": nodes, "files": files}
 
 
 def _wanted(path: str) -> bool:
-    if not path.startswith(("var/lib/", "usr/", "lib/apk/", "etc/os-release")):
-        return False
-    return path in _RELEASES or bool(_COPYRIGHT.fullmatch(path)) or _parser(path) is not None or bool(_unreadable(path))
+    return _WANTED.fullmatch(path) is not None
 
 
 def _parser(path: str) -> tuple[Callable[[bytes], Database], int] | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from functools import cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 from linuxkit.sbom.licence_ids import EXCEPTIONS, LICENCES
@@ -41,7 +41,7 @@ def _exceptions() -> dict[str, str]:
     return {name.lower(): name for name in EXCEPTIONS.split()}
 
 
-@cache
+@lru_cache(4096)
 def licence(text: str) -> Licence:
     """The expression for what a database says; several lines are several licences that all hold."""
     parts = [found for line in text.split("\n") if (found := _line(" ".join(line.split()))).expression]

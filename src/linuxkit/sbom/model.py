@@ -9,10 +9,10 @@ import re
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-MAX_DATABASE = 64 << 20  # bytes of a text database: that of a large desktop has 10 MB
-MAX_PACKAGES = 100_000  # of one image
+MAX_DATABASE = 32 << 20  # bytes of a text database: that of a large desktop has 10 MB
+MAX_PACKAGES = 50_000  # of one image
 MAX_NAME = 256  # characters of a name or version
-MAX_TEXT = 4096  # characters of any other field
+MAX_TEXT = 1024  # characters of any other field
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 

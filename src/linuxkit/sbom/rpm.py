@@ -36,7 +36,7 @@ def parse(data: bytes) -> Database:
     if not data.startswith(b"SQLite format 3\0"):
         return Database(notes=("it is not an SQLite database",))
     packages: list[Package] = []
-    odd = 0
+    odd = size = 0
     notes: list[str] = []
     try:
         connection = sqlite3.connect(":memory:")
@@ -47,9 +47,12 @@ def parse(data: bytes) -> Database:
                     odd += 1
                 elif package.name != "gpg-pubkey":  # keys that rpm trusts, not software
                     packages.append(package)
-                if len(packages) >= MAX_PACKAGES:
+                size += len(row) if isinstance(row, bytes) else 0
+                if len(packages) + odd >= MAX_PACKAGES:
                     notes.append(f"more than {MAX_PACKAGES} packages: the rest is left out")
                     break
+                if size > len(data):  # pages that are in the tree more than once
+                    raise ValueError("its records are larger than the file")
         finally:
             connection.close()
     except (sqlite3.Error, sqlite3.Warning, MemoryError, OverflowError, ValueError) as e:

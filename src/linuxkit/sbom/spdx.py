@@ -22,6 +22,7 @@ from linuxkit.sbom.model import Distribution, Inventory, Package
 
 LIST_VERSION = "3.20"
 _NONE = "NOASSERTION"
+_USER, _DOMAIN = re.compile(r"[A-Za-z0-9._+-]+"), re.compile(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+")
 _SUPPLIERS = {"rpm": "Organization"}
 
 
@@ -118,9 +119,11 @@ def _system(name: str, distribution: Distribution) -> dict[str, Any]:
 
 def _supplier(package: Package) -> str:
     """`Person: Name (mail)`: the only forms that the specification has."""
-    match = re.fullmatch(r"\"?([^<>\"]*)\"?\s*<([^<>\s]+@[^<>\s]+\.[A-Za-z]+)>", package.supplier)
-    name, mail = (match[1].strip(), match[2]) if match else (package.supplier, "")
-    name = re.sub(r"[()]", "", name).strip() or mail
+    name, mark, mail = package.supplier.rstrip(" >").partition("<")
+    user, _, domain = mail.partition("@")
+    if not (mark and _USER.fullmatch(user) and _DOMAIN.fullmatch(domain)):
+        mail = ""
+    name = re.sub(r"[()<>\"]", "", name).strip() or mail
     if not name:
         return _NONE
     kind = _SUPPLIERS.get(package.kind, "Person")
