@@ -6,6 +6,7 @@ import json
 import os
 import ssl
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -328,3 +329,104 @@ def test_https_with_an_authority_of_our_own(tmp_path: Path, store: Store) -> Non
             with pytest.raises(NetworkError, match="which is not https"):
                 got.pull(name(registry), ARM64)
             assert plain.seen == []
+
+
+# -- what an earlier process has left
+
+
+def left_over(store: Store, layer: Descriptor, data: bytes) -> Path:
+    folder = store.root / "derived" / "partial"
+    folder.mkdir(parents=True)
+    path = folder / layer.digest[7:]
+    path.write_bytes(data)
+    return path
+
+
+def test_what_has_come_is_not_asked_for_again(tmp_path: Path, store: Store) -> None:
+    """The first process loses its connection for good; the next one asks for the rest."""
+    with Registry() as registry:
+        layer = big(registry, tmp_path).layers[0]
+        registry.faults["blobs"] = lambda h, b: ("Range" in h.headers and faults.answers(503)(h, b)) \
+            or faults.drops_after(3 << 20)(h, b)  # fmt: skip
+        with pytest.raises(NetworkError):
+            client(store).fetch(name(registry, "test/big:1"), layer)
+        path = store.root / "derived" / "partial" / layer.digest[7:]
+        assert path.stat().st_size == 3 << 20
+        assert not store.has_blob(layer)
+        registry.faults.clear()
+        registry.seen.clear()
+        client(store).fetch(name(registry, "test/big:1"), layer)
+        assert [s.headers.get("range") for s in registry.seen] == [f"bytes={3 << 20}-"]
+        store.verify(layer)
+        assert not path.exists()
+
+
+@pytest.mark.parametrize("left", [b"", b"\0" * (2 << 20), b"x" * (9 << 20)])
+def test_what_was_left_is_not_trusted(tmp_path: Path, store: Store, left: bytes) -> None:
+    """Wrong bytes or too many: the blob comes whole once more."""
+    with Registry() as registry:
+        layer = big(registry, tmp_path).layers[0]
+        path = left_over(store, layer, left)
+        client(store).fetch(name(registry, "test/big:1"), layer)
+        store.verify(layer)
+        assert not path.exists()
+
+
+def test_a_whole_blob_was_left(tmp_path: Path, store: Store) -> None:
+    with Registry() as registry:
+        layer = big(registry, tmp_path).layers[0]
+        left_over(store, layer, registry.blobs[layer.digest])
+        client(store).fetch(name(registry, "test/big:1"), layer)
+        store.verify(layer)
+        assert registry.seen == []
+
+
+def test_a_link_in_its_place_is_not_followed(tmp_path: Path, store: Store) -> None:
+    from linuxkit.errors import HostError
+
+    with Registry() as registry:
+        layer = big(registry, tmp_path).layers[0]
+        path = left_over(store, layer, b"")
+        path.unlink()
+        path.symlink_to(tmp_path / "precious")
+        (tmp_path / "precious").write_bytes(b"precious")
+        with pytest.raises(HostError):
+            client(store).fetch(name(registry, "test/big:1"), layer)
+        assert (tmp_path / "precious").read_bytes() == b"precious"
+
+
+def test_another_process_is_at_it(tmp_path: Path, store: Store) -> None:
+    import fcntl
+
+    with Registry() as registry:
+        layer = big(registry, tmp_path).layers[0]
+        path = left_over(store, layer, b"x" * 100)
+        with path.open("r+b") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            client(store).fetch(name(registry, "test/big:1"), layer)
+            assert path.read_bytes() == b"x" * 100
+        store.verify(layer)
+
+
+def test_a_failure_stops_the_others(tmp_path: Path, store: Store) -> None:
+    """One layer is damaged; the endless one beside it ends too, and its error does not hide the reason."""
+    with Registry() as registry:
+        image = fill(registry, tmp_path)
+        bad, endless = image.layers
+
+        def fault(handler: Handler, body: bytes) -> bool:
+            if handler.path.endswith(endless.digest):
+                handler.send_response(200)
+                handler.send_header("Content-Length", str(endless.size))
+                handler.end_headers()
+                handler.wfile.write(body[:1])
+                handler.wfile.flush()
+                time.sleep(0.5)
+                handler.wfile.write(body[1:])
+                return True
+            return handler.path.endswith(bad.digest) and faults.changed_byte(handler, body)
+
+        registry.faults["blobs"] = fault
+        with pytest.raises(ImageError, match=bad.digest):
+            client(store).pull(name(registry), AMD64)
+        assert not store.has_blob(endless)

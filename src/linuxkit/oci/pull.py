@@ -7,10 +7,10 @@ breaks in the middle of a blob is taken up where it broke (RFC 9110 section 14, 
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import suppress
-from functools import partial
 
 from linuxkit.errors import ImageError
 from linuxkit.oci import document as doc
@@ -26,6 +26,7 @@ from linuxkit.oci.media import (
     Image,
     Platform,
 )
+from linuxkit.oci.partial import BusyError, PartialBlob
 from linuxkit.oci.reference import Reference
 from linuxkit.oci.select import MAX_DEPTH, select
 from linuxkit.oci.session import Session
@@ -47,6 +48,7 @@ class Puller:
 
     def __init__(self, store: Store, session: Session, progress: Progress, reference: Reference) -> None:
         self._store, self._session, self._progress, self._ref = store, session, progress, reference
+        self._stop = threading.Event()
         self._small: dict[str, tuple[Descriptor, bytes]] = {}  # manifests and configurations, until the end
 
     def top(self) -> tuple[Descriptor, bytes]:
@@ -132,30 +134,34 @@ class Puller:
         wanted = {b.digest: b for b in blobs if not self._store.has_blob(b)}
         for blob in wanted.values():
             self._progress(blob.digest, 0, blob.size)
-        with ThreadPoolExecutor(THREADS) as pool:
-            jobs = [pool.submit(partial(self._blob, blob)) for blob in wanted.values()]
-            try:
-                for job in jobs:
-                    job.result()
-            except BaseException:
-                pool.shutdown(wait=True, cancel_futures=True)
-                raise
+        side_by_side(self._blob, wanted.values(), self._stop)
 
     def _blob(self, blob: Descriptor) -> None:
-        """Fetch one blob into the store."""
-        ref = self._ref
+        """Fetch one blob into the store, going on with what an earlier process has left of it."""
+        ref, kept = self._ref, 0
         try:
+            try:
+                with PartialBlob(self._store, blob) as part:
+                    kept = part.count
+                    self._stream(blob, part.write, kept)
+                return
+            except BusyError:
+                pass  # another process is at it, and may die
+            except ImageError:
+                if not kept or self._stop.is_set():
+                    raise  # else what was left may have been wrong
             with self._store.write_blob(blob.media_type, digest=blob.digest, size=blob.size) as out:
-                self._stream(blob, out.write)
+                self._stream(blob, out.write, 0)
         except ImageError as e:
             raise ImageError(f"image {ref.text}: {ref.registry} sent something else: {e.message}") from e
 
-    def _stream(self, blob: Descriptor, write: Write) -> None:
-        """The blob's bytes to `write`, taken up again where the connection breaks."""
-        done, broken, since = 0, 0, 0
-        while True:
+    def _stream(self, blob: Descriptor, write: Write, done: int) -> None:
+        """The blob's bytes from `done` on to `write`, taken up again where the connection breaks."""
+        broken, since = 0, done
+        while done < blob.size or not done:
             try:
-                return self._piece(blob, write, done)
+                self._piece(blob, write, done)
+                return
             except _BrokenError as e:
                 done = e.done
                 broken = 1 if done - since >= ENOUGH else broken + 1
@@ -173,6 +179,8 @@ class Puller:
             skip = done if response.status == 200 else 0  # it cannot take up: what we have comes once more
             try:
                 for piece in response.pieces():
+                    if self._stop.is_set():
+                        raise _StoppedError
                     if skip:
                         skip, piece = max(0, skip - len(piece)), piece[skip:]
                     write(piece)
@@ -185,6 +193,23 @@ class Puller:
         for descriptor, content in reversed(self._small.values()):  # so that a manifest never lacks its blobs
             self._store.put_blob(content, descriptor.media_type)
         self._store.put_name(self._ref.tagged, top)
+
+
+def side_by_side(work: Callable[[Descriptor], object], blobs: Iterable[Descriptor], stop: threading.Event) -> None:
+    """Do the same for each blob, some at a time. The first failure sets `stop` and is raised when all have ended."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        jobs = [pool.submit(work, blob) for blob in blobs]
+        try:
+            for job in wait(jobs, return_when=FIRST_EXCEPTION).done:
+                job.result()
+        except BaseException:
+            stop.set()
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+class _StoppedError(Exception):
+    """Another thread has failed; its error is the one that counts."""
 
 
 class _BrokenError(Exception):

@@ -8,8 +8,8 @@ manifests follow their blobs, and the name comes last.
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, BinaryIO
 from urllib.parse import quote, urlsplit
@@ -18,7 +18,7 @@ from linuxkit.errors import ImageError, NetworkError
 from linuxkit.oci import document as doc
 from linuxkit.oci.blob import Verified
 from linuxkit.oci.media import OCI_INDEX, Descriptor
-from linuxkit.oci.pull import ACCEPT, THREADS, Progress
+from linuxkit.oci.pull import ACCEPT, Progress, side_by_side
 from linuxkit.oci.reference import Reference
 from linuxkit.oci.select import MAX_DEPTH
 from linuxkit.oci.session import Session
@@ -39,7 +39,7 @@ class Pusher:
     def __init__(self, store: Store, session: Session, progress: Progress, reference: Reference,
                  mounts: Mapping[str, str] | None = None) -> None:  # fmt: skip
         self._store, self._session, self._progress, self._ref = store, session, progress, reference
-        self._mounts = mounts or {}
+        self._mounts, self._stop = mounts or {}, threading.Event()
 
     def images(self, descriptors: Sequence[Descriptor]) -> None:
         """Manifests, and indexes with everything under them: blobs first, then the manifests by digest.
@@ -55,14 +55,7 @@ class Pusher:
                 blobs.update((b.digest, b) for b in listed)
         for blob in blobs.values():
             self._progress(blob.digest, 0, blob.size)
-        with ThreadPoolExecutor(THREADS) as pool:
-            jobs = [pool.submit(self.blob, blob) for blob in blobs.values()]
-            try:
-                for job in jobs:
-                    job.result()
-            except BaseException:
-                pool.shutdown(wait=True, cancel_futures=True)
-                raise
+        side_by_side(self.blob, blobs.values(), self._stop)
         for found, data in reversed(documents.values()):  # children first
             if not self.has_manifest(found.digest):
                 self.manifest(found.digest, found.media_type, data)
@@ -156,7 +149,7 @@ class Pusher:
             pass
 
     def _reader(self, blob: Descriptor, opener: Callable[[], BinaryIO], where: str) -> Any:
-        return _Reader(opener(), blob, where, self._progress)
+        return _Reader(opener(), blob, where, self._progress, self._stop)
 
     # -- manifests
 
@@ -204,11 +197,14 @@ class Pusher:
 class _Reader:
     """A blob on its way out: checked while it is read, so that a damaged one never arrives whole."""
 
-    def __init__(self, stream: BinaryIO, blob: Descriptor, where: str, progress: Progress) -> None:
-        self._stream, self._blob, self._progress = stream, blob, progress
+    def __init__(self, stream: BinaryIO, blob: Descriptor, where: str, progress: Progress, stop: threading.Event,
+                 ) -> None:  # fmt: skip
+        self._stream, self._blob, self._progress, self._stop = stream, blob, progress, stop
         self._verified, self._done = Verified(stream, blob, where), 0
 
     def read(self, size: int = -1) -> bytes:
+        if self._stop.is_set():
+            raise ImageError(f"{self._blob.digest} is not sent: another upload has failed")
         left = self._blob.size - self._done
         data = self._verified.read(min(size, left) if size >= 0 else left)
         self._done += len(data)
