@@ -43,7 +43,7 @@ for what in "$@"; do
         want gcc gcc; want git git; want cpio cpio; want gpg gpg; want gpgv gpgv; want gpg-agent gpg-agent
         want zstd zstd; want lz4 lz4; want xz xz-utils; want skopeo skopeo; want umoci umoci
         want docker-registry docker-registry; want htpasswd apache2-utils; want openssl openssl; want curl curl
-        want qemu-img qemu-utils; want unshare util-linux; want qemu-system-aarch64 qemu-system-arm
+        want rpm rpm; want qemu-img qemu-utils; want unshare util-linux; want qemu-system-aarch64 qemu-system-arm
         [ -e /usr/include/stdio.h ] || missing="$missing libc6-dev"
         ;;
     *) echo "usage: setup.sh python|qemu|test..." >&2; exit 2 ;;

@@ -207,7 +207,7 @@ def test_spdx_says_which_image_and_where(store: Store, tmp_path: Path) -> None:
     assert (made["spdxVersion"], made["creationInfo"]["created"]) == ("SPDX-2.3", "2017-04-18T16:30:00Z")
     by_id = {p["SPDXID"]: p for p in made["packages"]}
     image = by_id["SPDXRef-Image-0"]
-    assert (image["name"], image["versionInfo"], image["packageFileName"]) == (app.reference, app.digest, f"/{HERE}")
+    assert (image["name"], image["versionInfo"], image["packageFileName"]) == (app.reference, app.digest, f"./{HERE}")
     inside = {(r["spdxElementId"], by_id[r["relatedSpdxElement"]]["name"]) for r in made["relationships"]
               if r["relationshipType"] == "CONTAINS"}  # fmt: skip
     assert inside == {("SPDXRef-Image-0", "bash"), ("SPDXRef-Image-0", "libc6"),
@@ -261,7 +261,7 @@ def test_what_is_attested_is_merged(store: Store, tmp_path: Path) -> None:
         "SPDXRef-Image-0", "SPDXRef-0-apk-busybox", "SPDXRef-0-apk-musl", "SPDXRef-0-Package-go",
         "SPDXRef-Image-1", "SPDXRef-1-apk-busybox", "SPDXRef-1-apk-musl", "SPDXRef-1-Package-go",
     ], "musl is said once"  # fmt: skip
-    assert [f["fileName"] for f in made["files"]] == ["/bin/app", f"/{HERE}/bin/app"]
+    assert [f["fileName"] for f in made["files"]] == ["./bin/app", f"./{HERE}/bin/app"]
     assert made["packages"][3]["licenseDeclared"] == "LicenseRef-0-own"
     assert {"LicenseRef-0-own", "LicenseRef-1-own"} <= {e["licenseId"] for e in made["hasExtractedLicensingInfos"]}
     related = {(r["spdxElementId"], r["relationshipType"], r["relatedSpdxElement"]) for r in made["relationships"]}

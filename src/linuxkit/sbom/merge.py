@@ -73,7 +73,7 @@ def merge_attested(merged: Merged, document: Mapping[str, Any], number: int, own
     Returns:
         What was left out, in words.
     """
-    base = f"/{prefix}" if prefix else ""
+    base = f"./{prefix}" if prefix else "."  # SPDX wants names relative to the root
     same = {"SPDXRef-DOCUMENT": own}
     left_out = 0
 

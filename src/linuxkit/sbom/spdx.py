@@ -52,7 +52,7 @@ def document(images: Sequence[tuple[str, Image, Inventory]], created: str) -> di
 def _image(merged: Merged, number: int, prefix: str, image: Image, found: Inventory, created: str) -> None:
     own = merged.identifier(f"SPDXRef-Image-{number}")
     described: dict[str, Any] = {
-        "SPDXID": own, "name": image.reference, "versionInfo": image.digest, "packageFileName": f"/{prefix}",
+        "SPDXID": own, "name": image.reference, "versionInfo": image.digest, "packageFileName": f"./{prefix}",
         "downloadLocation": _NONE, "filesAnalyzed": False, "licenseConcluded": _NONE, "licenseDeclared": _NONE,
         "copyrightText": _NONE, "primaryPackagePurpose": "CONTAINER",
         "checksums": [{"algorithm": "SHA256", "checksumValue": image.digest.partition(":")[2]}],
