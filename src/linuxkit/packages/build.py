@@ -16,12 +16,14 @@ from linuxkit.errors import InputError
 from linuxkit.oci.media import OCI_LAYER_ZSTD, Descriptor, Image, Platform
 from linuxkit.oci.store import Store
 from linuxkit.packages import deb, kmod, slice, toolchain
-from linuxkit.packages.debian import ARCHITECTURES, Debian
+from linuxkit.packages.debian import ARCHITECTURES, Debian, Pins
 from linuxkit.packages.image import ordered, own
 from linuxkit.packages.index import Package
 from linuxkit.packages.recipe import Recipe
 
 CONFIG_LABEL = "org.mobyproject.config"
+#: Labels: what files were taken from, `NAME=VERSION …` and `NAME=SHA256 …` sorted by name, and Debian's release.
+PACKAGES, DIGESTS, SUITE = (f"org.linuxkit.debian.{name}" for name in ("packages", "digests", "suite"))
 _LEVEL = 6  # of zstd: half a second for the largest package more than 3, and a tenth smaller
 
 
@@ -53,8 +55,10 @@ class Builder:
     def __exit__(self, *_: object) -> None:
         self._folder.cleanup()
 
-    def packages(self, recipe: Recipe) -> list[Package]:
-        """The Debian packages that a recipe draws on."""
+    def packages(self, recipe: Recipe, pins: Pins | None = None) -> list[Package]:
+        """The Debian packages that a recipe draws on, by name; with `pins`, exactly those."""
+        if pins is not None:
+            return self._debian(recipe.debian.suite).pinned(pins, f"kit://{recipe.name}") if pins else []
         names = [*recipe.debian.packages, *recipe.debian.libraries]
         spelled = ARCHITECTURES[self._architecture][0]
         debian = self._debian(recipe.debian.suite)
@@ -63,10 +67,14 @@ class Builder:
             names += [r.name for group in meta.depends for r in group if r.name.startswith("linux-image-")][:1]
         if not names:
             return []
-        return debian.closure((n.replace("{arch}", spelled) for n in names), recipe.debian.without)
+        found = debian.closure((n.replace("{arch}", spelled) for n in names), recipe.debian.without)
+        return sorted(found, key=lambda p: p.name)
 
-    def build(self, recipe: Recipe, reference: str) -> Image:
+    def build(self, recipe: Recipe, reference: str, pins: Pins | None = None) -> Image:
         """Make the image of a recipe and put it into the store under `reference`.
+
+        Args:
+            pins: the Debian packages to take, instead of the newest ones that the recipe asks for.
 
         Raises:
             LinuxkitError: of any kind; the store has the whole image or nothing of it by that name.
@@ -75,7 +83,7 @@ class Builder:
             raise InputError(f"kit://{recipe.name} is not made for {self._architecture}",
                              hint=f"it is for {', '.join(recipe.arches)}")  # fmt: skip
         with tempfile.TemporaryDirectory(prefix="build-", dir=self._folder.name) as folder:
-            entries, labels = self._entries(recipe, Path(folder))
+            entries, labels = self._entries(recipe, Path(folder), pins)
             layer, diff_id = self._layer(ordered(entries))
         config: dict[str, Any] = {
             "config": _drop_empty({
@@ -87,13 +95,15 @@ class Builder:
         }  # fmt: skip
         return self._store.put_image(reference, Platform("linux", self._architecture), config, [layer])
 
-    def _entries(self, recipe: Recipe, folder: Path) -> tuple[dict[str, Entry], dict[str, str]]:
+    def _entries(
+        self, recipe: Recipe, folder: Path, pins: Pins | None
+    ) -> tuple[dict[str, Entry], dict[str, str]]:
         out: dict[str, Entry] = {}
         labels = {
             "org.opencontainers.image.title": recipe.name,
             "org.opencontainers.image.description": recipe.description,
         }
-        packages = self.packages(recipe)
+        packages = self.packages(recipe, pins)
         if packages:
             files = self._debian(recipe.debian.suite).fetch(packages)
             tree = slice.merge((p.name, self._nodes(p, files[p.name])) for p in packages)
@@ -138,10 +148,13 @@ class Builder:
             used |= {tree.owner[p] for p in tree.entries if p.startswith("boot/vmlinuz-")}
         out.update(kept)
         out.update(slice.licences(tree, used))
-        versions = {p.name: p.version for p in packages if p.name in used}
-        labels["org.linuxkit.debian.packages"] = " ".join(f"{name}={versions[name]}" for name in sorted(versions))
-        first = [p.version for p in packages if p.name in used]
-        labels["org.opencontainers.image.version"] = first[0] if first else ""
+        taken = {p.name: p for p in packages if p.name in used}  # the others' absence would change nothing
+        labels[PACKAGES] = " ".join(f"{p.name}={p.version}" for p in taken.values())
+        labels[DIGESTS] = " ".join(f"{p.name}={p.sha256}" for p in taken.values())
+        labels[SUITE] = wanted.suite
+        named = [spelled(n) for n in (*wanted.packages, *wanted.libraries)]
+        first = [n for n in (*named, *(n for n in taken if n.startswith("linux-image-")), *taken) if n in taken]
+        labels["org.opencontainers.image.version"] = taken[first[0]].version if first else ""
 
     def _nodes(self, package: Package, file: Path) -> dict[str, Entry]:
         """A package's nodes, unpacked once however many recipes want them."""

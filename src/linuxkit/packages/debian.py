@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -32,6 +32,8 @@ ARCHITECTURES = {
 LIBRARIES = frozenset({"libs", "oldlibs"})
 #: How old lists may be before they are asked for again.
 FRESH = timedelta(hours=6)
+#: Packages as a lock file has them: name → (version, sha256 in hex).
+Pins = Mapping[str, tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +154,38 @@ class Debian:
                 if offers and offers[0].section.rpartition("/")[2] in LIBRARIES and offers[0].name not in skip:
                     queue.append(offers[0])
         return list(found.values())
+
+    def pinned(self, pins: Pins, what: str) -> list[Package]:
+        """Exactly these packages, sorted by name: from the cache, or while the archive has them.
+
+        Args:
+            what: is made of them; for messages.
+
+        Raises:
+            ImageError: the archive has other versions by now.
+            NetworkError, HostError: as for `index`.
+        """
+        found: list[Package] = []
+        gone: list[str] = []
+        for name, (version, digest) in sorted(pins.items()):
+            file = self._debs / f"{digest}.deb"
+            if file.is_file() and deb.sha256(file) == digest:
+                found.append(Package(name, version, self.architecture, "", file.stat().st_size, digest, "", "", name))
+                continue
+            offers = self.index().versions(name)
+            match = next((p for p in offers if (p.version, p.sha256) == (version, digest)), None)
+            if match is None:
+                now = f"it has {offers[0].version}" if offers else "it has no such package now"
+                gone.append(f"{name} {version} ({now})")
+            else:
+                found.append(match)
+        if gone:
+            raise ImageError(
+                f"{what}: the Debian archive no longer has what the lock names: {', '.join(gone)}",
+                hint="take the new versions with 'linuxkit update', or give a mirror that keeps old ones: "
+                     "--debian-mirror",
+            )  # fmt: skip
+        return found
 
     def fetch(self, packages: Iterable[Package]) -> dict[str, Path]:
         """The files of some packages by package name, downloading those that are not here.

@@ -13,9 +13,9 @@ import difflib
 import fcntl
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,12 +26,12 @@ from linuxkit.oci.store import Store
 
 if TYPE_CHECKING:
     from linuxkit.packages.archive import Fetch
-    from linuxkit.packages.debian import Debian, Transport
+    from linuxkit.packages.debian import Debian, Pins, Transport
     from linuxkit.packages.index import Package
     from linuxkit.packages.recipe import Recipe
 
 #: Raise it when the same recipe gives another image than before.
-FORMAT = 2
+FORMAT = 3
 PREFIX = "linuxkit.kit"
 
 
@@ -107,16 +107,17 @@ class Kit:
         """The name of the package's image in the store."""
         return f"{PREFIX}/{name}:{self.hash(name)}"
 
-    def find(self, name: str, platform: Platform) -> Image | None:
-        """The package's image, when the store has it."""
+    def find(self, name: str, platform: Platform, pins: Pins | None = None) -> Image | None:
+        """The package's image, when the store has it; with `pins`, one that is made of exactly these packages."""
         reference = self.reference(name)
-        found = self._store.find(reference)
-        if found is None:
-            return None
-        try:
-            return self._store.image(found, reference, platform)
-        except ImageError:  # not for this architecture, or damaged: it can be built
-            return None
+        for candidate in (reference, *([_pinned_name(reference, pins)] if pins is not None else [])):
+            found = self._store.find(candidate)
+            if found is not None:
+                with suppress(ImageError):  # not for this architecture, or damaged: it can be built
+                    image = self._store.image(found, reference, platform)
+                    if pins is None or pins_of(image) == pins:
+                        return image
+        return None
 
     def _path(self, name: str) -> Path:
         names = self.names()
@@ -136,31 +137,35 @@ class Kit:
         """
         return self.ensure([rest], platform)[0].image
 
-    def ensure(self, names: Sequence[str], platform: Platform, *, again: bool = False) -> list[Built]:
+    def ensure(self, names: Sequence[str], platform: Platform, *, again: bool = False,
+               pins: Mapping[str, Pins] | None = None) -> list[Built]:  # fmt: skip
         """The images of some packages, in the order asked for. Missing ones are built, side by side.
 
         Args:
             again: build also what is there.
+            pins: for packages by name, the Debian packages that they have to be made of.
 
         Raises:
             LinuxkitError: of any kind; what has been built by then stays.
         """
         wanted = list(dict.fromkeys(names))
-        done = {} if again else self._present(wanted, platform)
+        pins = pins or {}
+        done = {} if again else self._present(wanted, platform, pins)
         if len(done) < len(wanted):
             if self._offline:
                 lacking = ", ".join(f"kit://{n}" for n in wanted if n not in done)
                 raise ImageError(f"{lacking} must be built first and --offline keeps the network out",
                                  hint="linuxkit kit build makes them")  # fmt: skip
             with self._locked():
-                done = {} if again else self._present(wanted, platform)  # another process may have made them
-                done |= self._build([n for n in wanted if n not in done], platform)
+                done = {} if again else self._present(wanted, platform, pins)  # another process may have made them
+                done |= self._build([n for n in wanted if n not in done], platform, pins)
         return [done[name] for name in names]
 
-    def _present(self, names: Sequence[str], platform: Platform) -> dict[str, Built]:
-        return {name: Built(name, image, 0.0) for name in names if (image := self.find(name, platform)) is not None}
+    def _present(self, names: Sequence[str], platform: Platform, pins: Mapping[str, Pins]) -> dict[str, Built]:
+        found = {name: self.find(name, platform, pins.get(name)) for name in names}
+        return {name: Built(name, image, 0.0) for name, image in found.items() if image is not None}
 
-    def _build(self, names: Sequence[str], platform: Platform) -> dict[str, Built]:
+    def _build(self, names: Sequence[str], platform: Platform, pins: Mapping[str, Pins]) -> dict[str, Built]:
         from concurrent.futures import ThreadPoolExecutor
 
         from linuxkit.packages.build import Builder
@@ -183,10 +188,11 @@ class Kit:
             ))  # fmt: skip
             def make(recipe: Recipe) -> Built:
                 start = time.monotonic()
-                image = builder.build(recipe, self.reference(recipe.name))
+                reference, exact = self.reference(recipe.name), pins.get(recipe.name)
+                image = builder.build(recipe, _pinned_name(reference, exact) if exact else reference, exact)
                 seconds = time.monotonic() - start
                 self._say(f"built kit://{recipe.name} for {platform.architecture} in {seconds:.1f} s")
-                return Built(recipe.name, image, seconds)
+                return Built(recipe.name, replace(image, reference=reference), seconds)
 
             fetching = [recipe for recipe in recipes if recipe.debian.packages or recipe.kernel]
             with ThreadPoolExecutor(max_workers=2) as pool:  # decompressing leaves Python's lock alone
@@ -196,7 +202,7 @@ class Kit:
                     by_suite: dict[str, dict[str, Package]] = {}
                     for recipe in fetching:  # one download for all
                         found = by_suite.setdefault(recipe.debian.suite, {})
-                        found.update({p.sha256: p for p in builder.packages(recipe)})
+                        found.update({p.sha256: p for p in builder.packages(recipe, pins.get(recipe.name))})
                     for suite, packages in by_suite.items():
                         debian(suite).fetch(packages.values())
                     # the largest first, so that none is left to run alone at the end
@@ -245,3 +251,20 @@ class Kit:
                 self._say("waiting for another linuxkit that is building the kit")
                 fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+
+def pins_of(image: Image) -> dict[str, tuple[str, str]]:
+    """The Debian packages that a kit package was made of, as its labels say: name → (version, sha256 in hex)."""
+    from linuxkit.packages.build import DIGESTS, PACKAGES
+
+    versions, digests = (
+        dict(word.split("=", 1) for word in image.config.labels.get(label, "").split() if "=" in word)
+        for label in (PACKAGES, DIGESTS)
+    )
+    return {name: (version, digests.get(name, "")) for name, version in sorted(versions.items())}
+
+
+def _pinned_name(reference: str, pins: Pins) -> str:
+    """Where an image of pinned packages is kept: beside the one of the newest packages, not in its place."""
+    text = "\n".join(f"{name} {version} {digest}" for name, (version, digest) in sorted(pins.items()))
+    return f"{reference}-{hashlib.sha256(text.encode()).hexdigest()[:12]}" if pins else reference
