@@ -91,6 +91,22 @@ def test_what_is_wrong_is_said(text: str, words: str) -> None:
     assert caught.value.exit_code == 2
 
 
+@pytest.mark.parametrize(("text", "at"), [
+    ("ghcr.io/a/Bad:1", 11), ("Foo/bar", 1), ("a b", 2), ("nginx:", 7), ("nginx:1.2$3", 10), ("nginx@sha256:abc", 7),
+    ("aB", 2), ("x/y$z", 4), ("ghcr.io/a//b", 11), ("a/b..c", 4), ("ghcr.io:0/a/b", 1), ("https://x/y", 1),
+    ("library/-x:1", 9), ("nginx:-x", 7), ("docker.io/nginx/", 17),
+])  # fmt: skip
+def test_where_it_is_wrong_is_said(text: str, at: int) -> None:
+    with pytest.raises(InputError, match=f"at character {at}:"):
+        parse_reference(text)
+
+
+def test_what_a_terminal_would_obey_is_not_printed() -> None:
+    with pytest.raises(InputError) as caught:
+        parse_reference("a/b\x1b[2Jc")
+    assert "\x1b" not in caught.value.message
+
+
 _WORD = st.text("az09", min_size=1, max_size=4)
 _PART = st.tuples(_WORD, st.sampled_from(["", "_x", "__x", "-x", "---x"]), _WORD).map("".join)
 _TAG = st.text("aZ9_", min_size=1, max_size=3) | st.sampled_from(["a.b", "v1.0-rc.1", "_", "a" * 128])

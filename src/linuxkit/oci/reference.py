@@ -78,29 +78,37 @@ def parse_reference(text: str) -> Reference:
     """
     if not text:
         raise InputError("an image name is empty", hint="write NAME:TAG, for example nginx:1.27")
-    if text != text.strip() or any(c.isspace() for c in text):
-        raise _bad(text, "it contains white space", "remove the blanks")
+    blank = next((n for n, c in enumerate(text) if c.isspace()), -1)
+    if blank >= 0:
+        raise _bad(text, "it contains white space", "remove the blanks", blank)
     if "://" in text:
-        raise _bad(text, "it starts with a URL scheme", f"leave out {text.split('://')[0]}://")
+        raise _bad(text, "it starts with a URL scheme", f"leave out {text.split('://')[0]}://", 0)
     if len(text) > 1000:
         raise _bad(text[:60] + "…", f"it is {len(text)} characters long", "")
     full = expand(text)
+    added = len(full) - len(text)  # in front
     rest, at, digest = full.partition("@")
     if at and not is_digest(digest):
-        raise _bad(text, f"'{digest}' is not a digest", "a digest is sha256: and 64 hexadecimal digits (0-9, a-f)")
+        raise _bad(text, f"'{digest}' is not a digest", "a digest is sha256: and 64 hexadecimal digits (0-9, a-f)",
+                   len(rest) + 1 - added)  # fmt: skip
     slash = rest.rfind("/")
     last, colon, tag = rest[slash + 1 :].partition(":")
     if colon and not _TAG.fullmatch(tag):
         why = "the tag is empty" if not tag else f"'{tag}' is not a tag"
+        good = _TAG.match(tag)
         raise _bad(text, why, "a tag has letters, digits, '_', '.' and '-', starts with none of the last two, "
-                              "and is at most 128 long")  # fmt: skip
+                              "and is at most 128 long",
+                   len(rest) - len(tag) + (good.end() if good else 0) - added)  # fmt: skip
     path = rest[: slash + 1] + last
     registry, repository = _split(path)
     if not _REGISTRY.fullmatch(registry) or not _port_ok(registry):
-        raise _bad(text, f"'{registry}' is not a registry", "a registry is HOST or HOST:PORT")
+        raise _bad(text, f"'{registry}' is not a registry", "a registry is HOST or HOST:PORT", 0)
+    place = len(path) - len(repository)
     for part in repository.split("/"):
         if not _PART.fullmatch(part):
-            raise _bad(text, *_part_fault(part))
+            why, hint, within = _part_fault(part)
+            raise _bad(text, why, hint, max(0, place + within - added))
+        place += len(part) + 1
     if len(registry) + 1 + len(repository) > MAX_NAME:
         raise _bad(text[:60] + "…", f"the name is longer than {MAX_NAME} characters", "")
     return Reference(full, registry, repository, tag, digest)
@@ -121,16 +129,28 @@ def _port_ok(registry: str) -> bool:
     return port is None or 0 < int(port.group(1)) < 65536
 
 
-def _part_fault(part: str) -> tuple[str, str]:
+def _part_fault(part: str) -> tuple[str, str, int]:
+    """(what is wrong, what to do, where in the part)."""
     if not part:
-        return "it has an empty part", "there is a '/' too many"
+        return "it has an empty part", "there is a '/' too many", 0
     if part.lower() != part:
-        return f"'{part}' has upper-case letters", f"image names are lower case: {part.lower()}"
+        upper = next((n for n, c in enumerate(part) if c.lower() != c), 0)
+        return f"'{part}' has upper-case letters", f"image names are lower case: {part.lower()}", upper
     wrong = re.search(r"[^a-z0-9._-]", part)
     if wrong:
-        return f"'{part}' contains {wrong.group()!r}", "use a-z, 0-9 and, between them, '.', '_' and '-'"
-    return f"'{part}' has a separator in the wrong place", "'.', '_' and '-' stand between letters or digits"
+        return (f"'{part}' contains {wrong.group()!r}", "use a-z, 0-9 and, between them, '.', '_' and '-'",
+                wrong.start())  # fmt: skip
+    good = _PART.match(part)
+    return (f"'{part}' has a separator in the wrong place", "'.', '_' and '-' stand between letters or digits",
+            good.end() if good else 0)  # fmt: skip
 
 
-def _bad(text: str, why: str, hint: str) -> InputError:
-    return InputError(f"invalid image name '{text}': {why}", hint=hint)
+def _bad(text: str, why: str, hint: str, at: int = -1) -> InputError:
+    """The error; `at` is the place in the text, from 0."""
+    where = f" at character {at + 1}" if at >= 0 else ""
+    return InputError(_printable(f"invalid image name '{text}'{where}: {why}"), hint=_printable(hint))
+
+
+def _printable(text: str) -> str:
+    """Nothing that a terminal would obey."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
