@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from linuxkit.config.model import Config, VolumeFormat
+from linuxkit.config.model import Config, Position, VolumeFormat
 from linuxkit.errors import HostError, InputError, LinuxkitError, Problem
 from linuxkit.oci.media import Image, Platform
 from linuxkit.plan.model import BuildPlan, Options, SourceFile
@@ -103,7 +103,7 @@ def plan(config: Config, sources: Sources, options: Options) -> BuildPlan:
 
     check_settings(config)  # before anything is fetched
     platform = Platform("linux", options.architecture)
-    images = _resolve(config, sources, platform)
+    images = _resolve(config, sources, platform, options.loaders)
     kinds: tuple[Literal["yaml", "json"], ...] = ("yaml", "json")
     wanted = {file.metadata for file in config.files}
     rendered: dict[str, bytes] = {kind: metadata(config, kind, expand) for kind in kinds if kind in wanted}
@@ -122,6 +122,7 @@ def build(
     compress: str = "zstd",
     level: int | None = None,
     threads: int = 2,
+    size: int = 0,
     provenance: Provenance | None = None,
 ) -> Artifact:
     """Build a configuration.
@@ -133,13 +134,14 @@ def build(
         formats: of outputs.table.FORMATS; kernel+initrd when empty (tar with `output`).
         compress: codec of an initrd: none, gzip, zstd, lz4, xz.
         level: of the codec; its default when not given.
+        size: of a disk in bytes; 0 is as small as its content.
         provenance: where to write what the build was made from.
 
     Raises:
         LinuxkitError: of any kind. What was in the place of the outputs before is still there then.
     """
     from linuxkit.encode.compress import Codec, level_of
-    from linuxkit.outputs.table import choose
+    from linuxkit.outputs.table import choose, loaders
 
     target = choose(formats, output, directory, "" if output else name, name)
     try:
@@ -157,14 +159,15 @@ def build(
     from linuxkit.outputs.table import make
     from linuxkit.rootfs.content import Content
 
-    planned = plan(config, sources, options or Options())
+    options = replace(options or Options(), loaders=loaders(target.formats))
+    planned = plan(config, sources, options)
     if provenance is not None:
         planned = provenance.embed(planned)
     content = Content(
         sources.store, Derived(cache_root(sources.cache)), whiteouts=planned.whiteouts, log=sources.log
     )  # fmt: skip
     encoder = Encoder(content, threads=threads, log=lambda part: sources.log(f"encoding {part}"))
-    files = make(Build(planned, content, encoder, codec, level), target)
+    files = make(Build(planned, content, encoder, codec, level, size), target)
     beside = _provenance(provenance, planned, files, target.output) if provenance is not None else []
     written = write_files(files, target.directory, target.output, beside)
     counts = encoder.counts
@@ -197,7 +200,9 @@ def run(
         yield vm
 
 
-def _resolve(config: Config, sources: Sources, platform: Platform) -> Mapping[str, Image]:
+def _resolve(
+    config: Config, sources: Sources, platform: Platform, loaders: Sequence[str] = ()
+) -> Mapping[str, Image]:
     """Every image, once. What is wrong with one does not hide what is wrong with the next."""
     texts = [("kernel.image", config.kernel.image, config.kernel.position)] if config.kernel.image else []
     texts += [(f"init[{n}]", item.image, item.position) for n, item in enumerate(config.init)]
@@ -205,6 +210,7 @@ def _resolve(config: Config, sources: Sources, platform: Platform) -> Mapping[st
         entries = getattr(config, section)
         texts += [(f"{section}[{n}].image", c.image, c.position) for n, c in enumerate(entries)]
     texts += [(f"volumes[{n}].image", v.image, v.position) for n, v in enumerate(config.volumes) if v.image]
+    texts += [("boot loader", f"{KIT}{name}", Position()) for name in loaders]
     kit = [text.removeprefix(KIT) for _, text, _ in texts if text.startswith(KIT)]
     if len(kit) > 1 and not sources.offline:
         known = set(sources.kit.names())  # the others are found out below, each where it stands

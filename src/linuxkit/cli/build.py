@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,8 @@ Formats:
   tar                the root filesystem as one archive (the default with --o)
   docker             the same with a Dockerfile, for docker build -
   tar-kernel-initrd  kernel, initrd.img and cmdline in one tar
+  uki                NAME.efi: all in one program for UEFI firmware
+  raw-efi            NAME-efi.img: a disk for UEFI firmware
 """
 
 
@@ -59,7 +62,7 @@ Formats:
               metavar="URL[,SECURITY-URL]", help="For kit packages.  [default: the one apt uses]")
 @click.option("--input-tar", default="", metavar="FILE", help="Accepted; what didn't change is reused without it.")
 @click.option("--docker", is_flag=True, help="Accepted; there is no Docker engine involved.")
-@click.option("--size", default="1024M", metavar="SIZE", help="Accepted; no format of this version needs it.")
+@click.option("--size", default="", metavar="N[M|G]", help="Of a disk, in GB.  [default: what its content needs]")
 @click.pass_obj
 def build(
     settings: Settings, files: tuple[str, ...], name: str, directory: Path | None, output: str,
@@ -70,11 +73,13 @@ def build(
 ) -> None:  # fmt: skip
     """Build a bootable image from YAML files, which are merged from left to right."""
     started = time.monotonic()
+    disk_size = _disk_size(size)
     sbom = "" if no_sbom else sbom_output or {"spdx": "sbom.spdx.json"}.get(sbom_format, "sbom.cdx.json")
     flags = {
         "name": name, "formats": formats, "output": bool(output), "arch": arch, "compress": compress, "level": level,
         "kernel": decompress_kernel, "sbom": sbom, "home": os.environ.get("HOME"),
         "whiteouts": whiteouts, "sbom_format": sbom_format, "epoch": os.environ.get("SOURCE_DATE_EPOCH"),
+        "size": disk_size,
     }  # fmt: skip
     plain = not (dry_run or show_plan or pull or sbom_current_time or input_tar or docker or (output and directory)
                  or provenance_file or provenance_output)  # fmt: skip
@@ -114,7 +119,10 @@ def build(
     if show_plan:
         import json
 
-        planned = api.plan(config, sources, options)
+        from linuxkit.outputs.table import choose, loaders
+
+        wanted = choose(formats, output, None, "", default_name).formats
+        planned = api.plan(config, sources, replace(options, loaders=loaders(wanted)))
         planned = provenance.embed(planned) if provenance else planned
         click.echo(json.dumps(planned.to_json() | {"digest": planned.digest}, indent=2))
         return
@@ -123,7 +131,7 @@ def build(
     artifact = api.build(
         config, name=default_name, sources=sources, directory=directory, output=output, formats=formats,
         options=options, compress=compress, level=level, threads=max(1, min(4, os.cpu_count() or 1)),
-        provenance=provenance,
+        provenance=provenance, size=disk_size,
     )  # fmt: skip
     if shortcut is not None:
         shortcut.keep(artifact.record)
@@ -195,6 +203,17 @@ def architecture(text: str) -> str:
     if text not in ARCHITECTURES:
         raise InputError(f"unknown architecture '{text}'", hint=f"give --arch {' or '.join(ARCHITECTURES)}")
     return text
+
+
+def _disk_size(text: str) -> int:
+    """--size in bytes; 0 when it isn't given."""
+    from linuxkit.errors import InputError
+    from linuxkit.platforms.disks import parse_size
+
+    try:
+        return parse_size(text, "G") if text else 0
+    except ValueError:
+        raise InputError(f"--size {text!r} is not a size", hint="give it in GB, or as 500M or 2G") from None
 
 
 def _base_name(file: str) -> str:

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from linuxkit.encode.compress import Codec
+from linuxkit.encode.pieces import Piece
+from linuxkit.entry import read_all
+from linuxkit.errors import ImageError
 from linuxkit.outputs.encoder import Encoder
 from linuxkit.plan.model import BuildPlan
 from linuxkit.rootfs.assemble import assemble
@@ -13,16 +16,22 @@ from linuxkit.rootfs.content import Content
 from linuxkit.rootfs.kernel import Boot, boot_files
 from linuxkit.rootfs.segment import Segment
 
+MAX_LOADER = 16 << 20
+
 
 @dataclass(frozen=True)
 class Build:
-    """One build. `codec` and `level` are for initrds; a level of None is the codec's default."""
+    """One build. `codec` and `level` are for initrds; a level of None is the codec's default.
+
+    `size` is that of a disk in bytes, as asked for: 0 is as small as its content.
+    """
 
     plan: BuildPlan
     content: Content
     encoder: Encoder
     codec: Codec = Codec.ZSTD
     level: int | None = None
+    size: int = 0
 
     def segments(self, *, boot: bool) -> list[Segment]:
         """The root filesystem in parts; with the kernel under boot/ or without."""
@@ -32,3 +41,25 @@ class Build:
     def boot(self) -> Boot:
         """The kernel, its command line and microcode."""
         return boot_files(self.plan.kernel, self.content)
+
+    @cached_property
+    def initrd(self) -> tuple[Piece, ...]:
+        """The root filesystem as an initrd, without microcode."""
+        return tuple(self.encoder.cpio(self.segments(boot=False), self.codec, self.level))
+
+    @property
+    def seed(self) -> str:
+        """What GUIDs and serial numbers are derived from."""
+        return self.plan.seed
+
+    def loader(self, package: str, path: str) -> bytes:
+        """A file of a kit package that holds boot loaders.
+
+        Raises:
+            ImageError: the package hasn't got it.
+        """
+        image = dict(self.plan.loaders)[package]
+        for entry in self.content.tree(image):
+            if entry.path == path:
+                return read_all(entry.source, MAX_LOADER)
+        raise ImageError(f"kit://{package} has no {path} for {self.plan.architecture}")

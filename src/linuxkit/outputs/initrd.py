@@ -20,7 +20,7 @@ from linuxkit.outputs.pieces import OutputFile
 def make_kernel_initrd(build: Build, base: str) -> list[OutputFile]:
     """BASE-kernel, BASE-initrd.img and BASE-cmdline; kernel and command line only when there are any."""
     boot = build.boot
-    initrd = [*of_source(boot.ucode), *_initrd(build)]
+    initrd = [*of_source(boot.ucode), *build.initrd]
     if boot.ucode is not None:
         initrd.insert(1, literal(bytes(-boot.ucode.size % 4)))
     files = (("kernel", of_source(boot.kernel)), ("initrd.img", initrd), ("cmdline", [literal(boot.cmdline)]))
@@ -36,16 +36,12 @@ def make_tar_kernel_initrd(build: Build, base: str) -> list[OutputFile]:
     boot = build.boot
     pieces = [
         *_member("kernel", of_source(boot.kernel)),
-        *_member("initrd.img", _initrd(build)),
+        *_member("initrd.img", build.initrd),
         *_member("cmdline", [literal(boot.cmdline)]),
         *_member("ucode.cpio", of_source(boot.ucode)),
         literal(tar.END),
     ]
     return [OutputFile(f"{base}-initrd.tar", "tar-kernel-initrd", tuple(pieces))]
-
-
-def _initrd(build: Build) -> list[Piece]:
-    return build.encoder.cpio(build.segments(boot=False), build.codec, build.level)
 
 
 def _member(name: str, pieces: Sequence[Piece]) -> Iterator[Piece]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from linuxkit.errors import InputError
 from linuxkit.outputs.archive import make_docker, make_tar
 from linuxkit.outputs.build import Build
+from linuxkit.outputs.efi import EFI_BOOT, make_raw_efi, make_uki
 from linuxkit.outputs.initrd import make_kernel_initrd, make_tar_kernel_initrd
 from linuxkit.outputs.pieces import OutputFile
 
@@ -21,12 +22,14 @@ class Format:
 
     stream  it is one file, which can go to standard output.
     make    (build, what names start with) → its files.
+    loaders kit packages with the boot loaders that go into it.
     """
 
     name: str
     summary: str
     make: Callable[[Build, str], list[OutputFile]]
     stream: bool = False
+    loaders: tuple[str, ...] = ()
 
 
 FORMATS = {
@@ -34,14 +37,16 @@ FORMATS = {
     for f in (
         Format("docker", "the root filesystem with a Dockerfile, for docker build -", make_docker, stream=True),
         Format("kernel+initrd", "NAME-kernel, NAME-initrd.img and NAME-cmdline", make_kernel_initrd),
+        Format("raw-efi", "NAME-efi.img: a disk for UEFI firmware", make_raw_efi, loaders=(EFI_BOOT,)),
         Format("tar", "the root filesystem, one archive", make_tar, stream=True),
         Format("tar-kernel-initrd", "kernel, initrd.img and cmdline in one tar", make_tar_kernel_initrd),
+        Format("uki", "NAME.efi: kernel, initrd and command line in one EFI program", make_uki, loaders=(EFI_BOOT,)),
     )
 }
 #: Formats of LinuxKit that are not made here (yet).
 MISSING = frozenset((
     "aws", "dynamic-vhd", "gcp", "iso-bios", "iso-efi", "iso-efi-initrd", "kernel+erofs", "kernel+iso",
-    "kernel+squashfs", "qcow2-bios", "qcow2-efi", "raw-bios", "raw-efi", "rpi3", "vhd", "vmdk",
+    "kernel+squashfs", "qcow2-bios", "qcow2-efi", "raw-bios", "rpi3", "vhd", "vmdk",
 ))  # fmt: skip
 
 
@@ -96,6 +101,11 @@ def make(build: Build, target: Target) -> list[OutputFile]:
         LinuxkitError: of any kind.
     """
     return [file for format_ in target.formats for file in format_.make(build, target.name or "image")]
+
+
+def loaders(formats: Iterable[Format]) -> tuple[str, ...]:
+    """The kit packages with the boot loaders of some formats."""
+    return tuple(sorted({name for format_ in formats for name in format_.loaders}))
 
 
 def _format(name: str) -> Format:

@@ -40,7 +40,7 @@ def make_plan(
     """Decide everything.
 
     Args:
-        images: every image of the configuration, by the text that stands in the YAML.
+        images: every image of the configuration, by the text that stands in the YAML, and of the loaders.
         sources: `source:` of every file that exists, by its text.
         metadata: the rendered configuration by kind, for `metadata:` files.
 
@@ -65,7 +65,10 @@ def make_plan(
         listed += [(tree.prefix, tree.image) for tree in trees]
         listed += [(f"{v.directory}/lower", v.layout) for v in volumes if v.layout]
         sbom = SbomPlan(_sbom_path(options.sbom), options.sbom_created, tuple(listed), options.sbom_format)
-    return BuildPlan(options.architecture, kernel, init, volumes, bundles, guest, files, sbom, options.whiteouts)
+    loaders = tuple((name, images[f"kit://{name}"]) for name in sorted(options.loaders))
+    return BuildPlan(
+        options.architecture, kernel, init, volumes, bundles, guest, files, sbom, options.whiteouts, loaders
+    )
 
 
 def _kernel(kernel: Kernel, images: Mapping[str, Image], options: Options) -> KernelPlan | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from linuxkit.config.model import OnFail, Restart
@@ -33,6 +33,7 @@ class Options:
     sbom            path of the SBOM in the image; empty leaves it out.
     sbom_created    when it says it was made, RFC 3339; empty is LinuxKit's fixed time.
     sbom_format     spdx or cyclonedx.
+    loaders         kit packages that hold the boot loaders of the output formats.
     whiteouts       whose reading of them: linuxkit, or oci for the specification's (oci/merge.py).
     """
 
@@ -42,6 +43,7 @@ class Options:
     sbom_created: str = ""
     whiteouts: str = "linuxkit"
     sbom_format: str = "spdx"
+    loaders: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +129,7 @@ class BuildPlan:
     files: tuple[PlannedFile, ...]
     sbom: SbomPlan | None
     whiteouts: str = "linuxkit"
+    loaders: tuple[tuple[str, Image], ...] = ()  # kit packages by name
     version: int = field(default=VERSION)
 
     def to_json(self) -> dict[str, Any]:
@@ -134,6 +137,11 @@ class BuildPlan:
         value = _jsonable(self)
         assert isinstance(value, dict)
         return value
+
+    @property
+    def seed(self) -> str:
+        """What identifiers on disks are derived from: the digest without what only other formats of the build need."""
+        return replace(self, loaders=()).digest
 
     @property
     def digest(self) -> str:
