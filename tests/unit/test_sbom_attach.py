@@ -16,8 +16,10 @@ from linuxkit.oci.registry import RegistryClient
 from linuxkit.oci.store import Store
 from linuxkit.oci.transport import Transport
 from linuxkit.sbom.attach import encoding, envelope, read
+from linuxkit.sbom.layers import inventory
 from support.builds import linuxkit
 from support.client import fill
+from support.databases import attest, content_of, image_with
 from support.registry import Registry
 
 pytestmark = pytest.mark.unit
@@ -118,3 +120,27 @@ def test_signed_statements_are_dsse() -> None:
     made = json.loads(envelope(read(PROVENANCE, "x", "provenance"), SUBJECT, "example.com/app", sign))
     subjects = json.loads(base64.b64decode(made["payload"]))["subject"]
     assert [s["digest"]["sha256"][0] for s in subjects] == ["b", "a"]
+
+
+@pytest.mark.parametrize("limit", [None, 10])
+def test_a_pull_brings_what_is_attested(work: Path, limit: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    from linuxkit.oci import pull
+
+    if limit is not None:
+        monkeypatch.setattr(pull, "MAX_ATTESTED", limit)
+    source = Store(work / "source")
+    image = attest(source, image_with(source, "docker.io/t/app:1", {"a": b"a"}),
+                   ("https://spdx.dev/Document", {"packages": [{"SPDXID": "SPDXRef-x", "name": "x"}]}))  # fmt: skip
+    with Registry() as registry:
+        for blob in (work / "source" / "blobs" / "sha256").iterdir():
+            data = blob.read_bytes()
+            registry.add_blob(data)
+            if b'"schemaVersion"' in data:
+                tag = "1" if image.index and blob.name == image.index.digest[7:] else ""
+                registry.add_manifest("t/app", data, json.loads(data)["mediaType"], tag)
+        store = Store(work / "cache")
+        client = RegistryClient(store, Transport(), keychain=Anonymous())
+        got = client.pull(parse_reference(f"{registry.host}/t/app:1"), image.platform)
+    found = inventory(got, content_of(store, work))
+    assert found.notes == ()
+    assert len(found.documents) == (1 if limit is None else 0)

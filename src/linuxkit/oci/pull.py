@@ -35,6 +35,7 @@ from linuxkit.oci.transport import ATTEMPTS, BrokenBodyError
 
 ACCEPT = ", ".join((OCI_INDEX, OCI_MANIFEST, DOCKER_INDEX, DOCKER_MANIFEST))
 THREADS = 3
+MAX_ATTESTED = 64 << 20  # bytes of an attestation that are fetched with an image
 ENOUGH = 1 << 20  # bytes after which a connection that breaks again has its attempts renewed
 
 #: Called as bytes come or go: (digest, bytes so far, bytes in all), first with 0 so far; -1 when none had to move.
@@ -78,7 +79,7 @@ class Puller:
         top, data = self.top()
         self._small[top.digest] = top, data
         image = select(self._read, top, self._ref.tagged, platform)
-        self.blobs(image.layers)
+        self.blobs([*image.layers, *self._attested(top, {image.digest})])
         self._finish(top)
         return image
 
@@ -89,10 +90,28 @@ class Puller:
         if platforms is None:
             layers = self._everything(top, 0)
         else:
-            layers = [d for p in platforms for d in select(self._read, top, self._ref.tagged, p).layers]
+            images = [select(self._read, top, self._ref.tagged, p) for p in platforms]
+            layers = [d for image in images for d in image.layers]
+            layers += self._attested(top, {image.digest for image in images})
         self.blobs(layers)
         self._finish(top)
         return top
+
+    def _attested(self, top: Descriptor, images: set[str]) -> list[Descriptor]:
+        """The small blobs of what the index attests about some images (BuildKit's way): their SBOMs, for ours."""
+        found: list[Descriptor] = []
+        document = doc.decode(self._read(top, doc.MAX_MANIFEST), self._ref.text)
+        for item in doc.objects(document, "manifests", self._ref.text):
+            pointer = doc.parse_descriptor(item, self._ref.text)
+            if pointer.annotations.get("vnd.docker.reference.digest") not in images:
+                continue
+            with suppress(ImageError):  # without it the image is as good
+                config, layers = doc.parse_manifest(doc.decode(self._read(pointer, doc.MAX_MANIFEST), ""), "")
+                if sum(layer.size for layer in layers) <= MAX_ATTESTED:
+                    found += [config, *layers]
+                else:
+                    del self._small[pointer.digest]
+        return found
 
     def _everything(self, descriptor: Descriptor, depth: int) -> list[Descriptor]:
         """The blobs under an index or manifest; on the way all manifests are read."""
