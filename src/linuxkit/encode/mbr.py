@@ -107,16 +107,13 @@ def disk(partitions: Sequence[Partition], *, seed: str, code: bytes = b"", size:
     if whole > SECTOR << 32:
         raise InputError(f"an MBR can't describe a disk of {whole} bytes", hint="at most 2 TiB; or use GPT")
     pieces = [literal(record(slots, signature(seed), code))]
-    return [*pieces, *placed(partitions, places, SECTOR, whole)]
+    return [*pieces, *placed([p.pieces for p in partitions], places, SECTOR, whole)]
 
 
-def placed(
-    partitions: Sequence[Partition] | Sequence[Sequence[Piece]], places: Sequence[int], at: int, end: int
-) -> list[Piece]:
-    """Partitions with the holes between them, from byte `at` of the disk to byte `end`."""
-    out = []
-    for place, partition in zip(places, partitions, strict=True):
-        pieces = partition.pieces if isinstance(partition, Partition) else partition
+def placed(contents: Sequence[Sequence[Piece]], places: Sequence[int], at: int, end: int) -> list[Piece]:
+    """The contents of partitions with the holes between them, from byte `at` of the disk to byte `end`."""
+    out = list[Piece]()
+    for place, pieces in zip(places, contents, strict=True):
         out += [hole(place - at), *pieces]
         at = place + size_of(pieces)
     out.append(hole(end - at))
