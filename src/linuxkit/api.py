@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from linuxkit.config.model import Config, Position, VolumeFormat
+from linuxkit.config.model import Config
 from linuxkit.errors import HostError, InputError, LinuxkitError, Problem
 from linuxkit.oci.media import Image, Platform
 from linuxkit.plan.model import BuildPlan, Options, SourceFile
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from linuxkit.outputs.files import Written
     from linuxkit.outputs.pieces import OutputFile
     from linuxkit.outputs.recall import Recorded
+    from linuxkit.plan.asked import Asked
+    from linuxkit.plan.lock import Debs, Lock
     from linuxkit.sbom.provenance import Provenance
 
 ARCHITECTURES = ("amd64", "arm64", "riscv64")
@@ -90,11 +92,14 @@ def check_reference(text: str) -> None:
     parse_reference(text)
 
 
-def plan(config: Config, sources: Sources, options: Options) -> BuildPlan:
+def plan(config: Config, sources: Sources, options: Options, lock: Lock | None = None) -> BuildPlan:
     """Pin every image and decide every byte of a build, without writing anything but images into the cache.
 
+    Args:
+        lock: what every image has to be.
+
     Raises:
-        LinuxkitError: of any kind.
+        InputError: lock and configuration disagree. LinuxkitError: of any kind.
     """
     from linuxkit.config.render import metadata
     from linuxkit.oci.reference import expand
@@ -103,7 +108,7 @@ def plan(config: Config, sources: Sources, options: Options) -> BuildPlan:
 
     check_settings(config)  # before anything is fetched
     platform = Platform("linux", options.architecture)
-    images = _resolve(config, sources, platform, options.loaders)
+    images = _resolve(config, sources, platform, options.loaders, lock)
     kinds: tuple[Literal["yaml", "json"], ...] = ("yaml", "json")
     wanted = {file.metadata for file in config.files}
     rendered: dict[str, bytes] = {kind: metadata(config, kind, expand) for kind in kinds if kind in wanted}
@@ -124,6 +129,7 @@ def build(
     threads: int = 2,
     size: int = 0,
     provenance: Provenance | None = None,
+    lock: Lock | None = None,
 ) -> Artifact:
     """Build a configuration.
 
@@ -136,6 +142,7 @@ def build(
         level: of the codec; its default when not given.
         size: of a disk in bytes; 0 is as small as its content.
         provenance: where to write what the build was made from.
+        lock: what every image has to be.
 
     Raises:
         LinuxkitError: of any kind. What was in the place of the outputs before is still there then.
@@ -160,7 +167,7 @@ def build(
     from linuxkit.rootfs.content import Content
 
     options = replace(options or Options(), loaders=loaders(target.formats))
-    planned = plan(config, sources, options)
+    planned = plan(config, sources, options, lock)
     if provenance is not None:
         planned = provenance.embed(planned)
     content = Content(
@@ -200,36 +207,31 @@ def run(
         yield vm
 
 
-def _resolve(
-    config: Config, sources: Sources, platform: Platform, loaders: Sequence[str] = ()
-) -> Mapping[str, Image]:
+def _resolve(config: Config, sources: Sources, platform: Platform, loaders: Sequence[str] = (),
+             lock: Lock | None = None) -> Mapping[str, Image]:  # fmt: skip
     """Every image, once. What is wrong with one does not hide what is wrong with the next."""
-    texts = [("kernel.image", config.kernel.image, config.kernel.position)] if config.kernel.image else []
-    texts += [(f"init[{n}]", item.image, item.position) for n, item in enumerate(config.init)]
-    for section in ("onboot", "onshutdown", "services"):
-        entries = getattr(config, section)
-        texts += [(f"{section}[{n}].image", c.image, c.position) for n, c in enumerate(entries)]
-    texts += [(f"volumes[{n}].image", v.image, v.position) for n, v in enumerate(config.volumes) if v.image]
-    texts += [("boot loader", f"{KIT}{name}", Position()) for name in loaders]
-    kit = [text.removeprefix(KIT) for _, text, _ in texts if text.startswith(KIT)]
+    from linuxkit.plan.asked import asked
+
+    places = asked(config, platform, loaders)
+    if lock is not None:
+        _agree(places, sources, lock)
+    kit = dict.fromkeys(place.text.removeprefix(KIT) for place in places if place.text.startswith(KIT))
     if len(kit) > 1 and not sources.offline:
         known = set(sources.kit.names())  # the others are found out below, each where it stands
-        sources.kit.ensure([n for n in dict.fromkeys(kit) if n in known], platform)  # what is missing, side by side
+        sources.kit.ensure([n for n in kit if n in known], platform, pins=_debs(lock, platform))  # side by side
     images: dict[str, Image] = {}
     failed: dict[str, tuple[LinuxkitError, Problem]] = {}
-    for path, text, at in texts:
+    for place in places:
+        text, at = place.text, place.position
         if text in images or text in failed:
             continue
         try:
-            images[text] = sources.resolver.resolve(text, platform)
+            images[text] = _image(text, platform, sources, lock)
         except LinuxkitError as e:
-            failed[text] = (e, Problem(e.message, at.file, at.line, at.column, path, e.hint))
-    for volume in config.volumes:
-        if volume.format is VolumeFormat.OCI:
-            for text in volume.platforms if volume.image in images else ():
-                os_, _, rest = text.partition("/")
-                architecture, _, variant = rest.partition("/")
-                sources.resolver.resolve(volume.image, Platform(os_, architecture, variant))
+            failed[text] = (e, Problem(e.message, at.file, at.line, at.column, place.path, e.hint))
+    for place in places:
+        for other in place.platforms[1:] if place.text in images else ():  # of volumes that are image layouts
+            _image(place.text, other, sources, lock)
     if not failed:
         return images
     errors = [error for error, _ in failed.values()]
@@ -242,6 +244,34 @@ def _resolve(
     raise type(errors[0])(
         f"{len(errors)} images cannot be used:" + "".join(f"\n  {problem}" for problem in listed)
     )
+
+
+def _image(text: str, platform: Platform, sources: Sources, lock: Lock | None) -> Image:
+    """One image, pinned. Nothing of it has been read but its manifest and configuration: the place for a policy."""
+    if lock is None:
+        return sources.resolver.resolve(text, platform)
+    if text.startswith(KIT):
+        name = text.removeprefix(KIT)
+        if sources.bundle is not None:
+            return sources.resolver.resolve(f"linuxkit.kit/{name}:{lock.kit[name].recipe}", platform)
+        return sources.kit.ensure([name], platform, pins=_debs(lock, platform))[0].image
+    return sources.resolver.resolve(text, platform, lock.pin(text, platform))
+
+
+def _agree(places: Sequence[Asked], sources: Sources, lock: Lock) -> None:
+    """Raises: InputError, for what the YAML has otherwise than the lock."""
+    from linuxkit.plan.lock import disagreements
+
+    problems = disagreements(lock, places, None if sources.bundle is not None else sources.kit.hash)
+    if problems:
+        raise InputError(f"{lock.where} does not fit the YAML", problems=problems,
+                         hint="renew the lock: linuxkit update FILE; or build without it: --no-lock")  # fmt: skip
+
+
+def _debs(lock: Lock | None, platform: Platform) -> Mapping[str, Debs] | None:
+    if lock is None:
+        return None
+    return {name: p.platforms[str(platform)] for name, p in lock.kit.items() if str(platform) in p.platforms}
 
 
 def _provenance(

@@ -29,6 +29,7 @@ class Sources:
     mirrors      registry mirrors, `[REGISTRY=]URL`.
     cert_files   PEM files of authorities to trust beside the system's.
     offline      never use the network.
+    bundle       a file that `linuxkit bundle` made: its images are found before the cache's.
     pull         fetch images from the registry even when the cache has them.
     debian       the Debian mirror that kit packages are made from; "" takes the one of this machine's apt.
     environment  where proxies and Docker's configuration are looked up.
@@ -45,6 +46,7 @@ class Sources:
     environment: Mapping[str, str] = field(default_factory=dict)
     log: Callable[[str], None] = lambda line: None
     progress: Callable[[str, int, int], None] | None = None
+    bundle: Path | None = None
 
     @cached_property
     def store(self) -> Store:
@@ -93,7 +95,8 @@ class Sources:
         from linuxkit.oci.resolve import Resolver
 
         registry = None if self.offline else _Registry(self)
-        return Resolver(self.store, {"kit": self.kit}, registry, offline=self.offline, pull=self.pull, log=self.log)
+        return Resolver(self.store, {"kit": self.kit}, registry, offline=self.offline, pull=self.pull,
+                        closed=self.bundle is not None, log=self.log)
 
     @contextmanager
     def fetch(self, url: str) -> Iterator[Iterator[bytes]]:

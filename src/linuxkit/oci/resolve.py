@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -26,6 +27,8 @@ class Registry(Protocol):
         """Fetch it. Raises ImageError when it is not there, NetworkError when nobody answers."""
 
 
+#: What a lock says that an image is: the digests of what the name stood for, and of the platform's manifest.
+Pin = tuple[str, str]
 #: Schemes of archives and directories; they are read by oci.archive.
 ARCHIVES = ("oci", "oci-archive", "docker-archive")
 
@@ -39,28 +42,63 @@ class Resolver:
         registry: fetches what the store lacks; None with `offline`.
         offline: no network; only changes what the message says.
         pull: ask the registry even when the store has the name.
+        closed: pinned images of archives are in the store: the archives themselves are not looked at.
         log: takes one line about something that takes a while.
     """
 
     def __init__(self, store: Store, sources: Mapping[str, Source] | None = None, registry: Registry | None = None,
-                 *, offline: bool = False, pull: bool = False,
+                 *, offline: bool = False, pull: bool = False, closed: bool = False,
                  log: Callable[[str], None] = lambda line: None) -> None:  # fmt: skip
         self._store, self._sources, self._registry = store, dict(sources or {}), registry
-        self._offline, self._pull, self._log = offline, pull and registry is not None, log
-        self._done: dict[tuple[str, Platform], Image] = {}
+        self._offline, self._pull, self._closed, self._log = offline, pull and registry is not None, closed, log
+        self._done: dict[tuple[str, Platform, Pin | None], Image] = {}
 
-    def resolve(self, text: str, platform: Platform) -> Image:
+    def resolve(self, text: str, platform: Platform, pin: Pin | None = None) -> Image:
         """The image that `text` names, for one platform.
+
+        Args:
+            pin: what it has to be. Another image is not taken, whatever the name means by now.
 
         Raises:
             InputError: `text` is no image name or its scheme is unknown.
             ImageError: the image is not there, not for this platform, or damaged.
             NetworkError: the registry did not answer.
         """
-        key = (text, platform)
+        key = (text, platform, pin)
         if key not in self._done:
-            self._done[key] = self._resolve(text, platform)
+            self._done[key] = self._resolve(text, platform) if pin is None else self._pinned(text, platform, pin)
         return self._done[key]
+
+    def _pinned(self, text: str, platform: Platform, pin: Pin) -> Image:
+        digest, manifest = pin
+        if text.partition(":")[0] in ARCHIVES:
+            image = self._of_archive(text, platform, pin)
+        else:
+            reference = parse_reference(text)
+            exact = parse_reference(f"{reference.tagged.partition('@')[0]}@{digest}")
+            name = self._called(reference)
+            image = replace(self._from_store(exact, platform), reference=name)
+        if image.digest != manifest:
+            raise ImageError(f"image {text}: {digest} has {image.digest} for {platform}, and the lock {manifest}",
+                             hint="renew the lock: linuxkit update")  # fmt: skip
+        return image
+
+    def _of_archive(self, text: str, platform: Platform, pin: Pin) -> Image:
+        if self._closed:
+            found = self._store.find_reference(Reference("", "", "", digest=pin[0]))
+            if found is None:
+                raise ImageError(f"image {text} ({pin[0]}) is not in {self._store.root}")
+            return self._store.image(found, text, platform)
+        image = self._resolve(text, platform)
+        if pin != pin_of(image):
+            raise InputError(f"{text} holds {pin_of(image)[0]}, and the lock has {pin[0]}",
+                             hint="renew the lock: linuxkit update")  # fmt: skip
+        return image
+
+    def _called(self, ref: Reference) -> str:
+        """The name that the image has without a pin."""
+        found = None if ref.digest else self._store.find_reference(ref)
+        return ref.tagged if found is None else found.annotations.get(REF_NAME, ref.text)
 
     def _resolve(self, text: str, platform: Platform) -> Image:
         scheme, mark, rest = text.partition("://")
@@ -117,6 +155,11 @@ class Resolver:
         if near:
             return f"did you mean {' or '.join(near[:3])}?"
         return "bring it in with 'linuxkit cache import FILE', or name a file: oci-archive:FILE"
+
+
+def pin_of(image: Image) -> Pin:
+    """What a lock says about an image."""
+    return (image.index.digest if image.index else image.digest), image.digest
 
 
 def cache_root(root: Path) -> Path:
