@@ -87,14 +87,17 @@ def build(
     if shortcut is not None and shortcut.take(output, directory, started):
         return
     from linuxkit import api
+    from linuxkit.cli.progress import Progress
     from linuxkit.cli.sbom import created as when
     from linuxkit.cli.sbom import provenance_of
     from linuxkit.errors import InputError
     from linuxkit.plan.model import Options
 
+    progress = Progress(sys.stderr, "pulled", quiet=not settings.verbose)
+    click.get_current_context().call_on_close(progress.clear)
     sources = api.Sources(
         settings.cache, settings.mirrors, settings.cert_files, offline, pull, debian_mirror, os.environ,
-        lambda line: _note(settings, line),
+        progress.line, progress,
     )  # fmt: skip
     documents: list[tuple[str, bytes]] = []
     config = api.load(*files, sources=sources, stdin=sys.stdin.buffer.read, seen=lambda *one: documents.append(one))
