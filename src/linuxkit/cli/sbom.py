@@ -23,11 +23,13 @@ FORMATS = ("spdx", "cyclonedx")
 
 
 def created(now: bool) -> str:
-    """When a document says it was made: SOURCE_DATE_EPOCH, the clock with `now`, or empty for LinuxKit's fixed time.
+    """When a document says it was made: empty for LinuxKit's fixed time; with `now` SOURCE_DATE_EPOCH or the clock.
 
     Raises:
         InputError: SOURCE_DATE_EPOCH is no number of seconds.
     """
+    if not now:
+        return ""
     text = os.environ.get("SOURCE_DATE_EPOCH", "").strip()
     if text:
         from linuxkit.errors import InputError
@@ -41,10 +43,8 @@ def created(now: bool) -> str:
                 f"SOURCE_DATE_EPOCH is '{text[:40]}', which is no number of seconds since 1970",
                 hint="unset it, or: export SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)",
             ) from None
-    elif now:
-        seconds = int(time.time())
     else:
-        return ""
+        seconds = int(time.time())
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
@@ -81,7 +81,7 @@ def provenance_of(file: str, embedded: str, builder: str, documents: Sequence[tu
         "architecture": flags["arch"], "compress": flags["compress"], "level": flags["level"],
         "decompressKernel": flags["kernel"], "whiteouts": flags["whiteouts"], "sbom": flags["sbom"],
         "sbomFormat": flags["sbom"] and flags["sbom_format"], "sbomCreated": flags["sbom_created"],
-        "provenance": place,
+        "provenance": place, "size": flags.get("size"),
     }  # fmt: skip
     return Provenance(
         inputs, {key: value for key, value in listed.items() if value}, linuxkit.__version__, builder or BUILDER,
