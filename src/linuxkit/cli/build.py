@@ -78,7 +78,7 @@ def build(
     flags = {
         "name": name, "formats": formats, "output": bool(output), "arch": arch, "compress": compress, "level": level,
         "kernel": decompress_kernel, "sbom": sbom, "home": os.environ.get("HOME"),
-        "whiteouts": whiteouts, "sbom_format": sbom_format, "epoch": os.environ.get("SOURCE_DATE_EPOCH"),
+        "whiteouts": whiteouts, "sbom_format": sbom_format,
         "size": disk_size,
     }  # fmt: skip
     plain = not (dry_run or show_plan or pull or sbom_current_time or input_tar or docker or (output and directory)
