@@ -78,6 +78,10 @@ def _prefix(target: tuple[str, ...]) -> str:
 @click.option("--data-file", type=click.Path(path_type=Path), metavar="FILE", help="The same, with a file's content.")
 @click.option("--device", "devices", multiple=True, metavar="DEVICE", help="Another QEMU -device. Repeatable.")
 @click.option("--usb", is_flag=True, help="Add a USB controller.")
+@click.option("--uefi/--no-uefi", default=None, help="Start with UEFI firmware.  [default: when the image needs it]")
+@click.option("--fw", "firmware", type=click.Path(path_type=Path), metavar="FILE",
+              help="UEFI firmware to use.  [default: the one that is installed]")
+@click.option("--secure-boot", is_flag=True, help="Use firmware with Secure Boot, and keys in it if there are any.")
 @click.option("--gui", is_flag=True, help="Open a window with the machine's screen.")
 @click.option("--accel", default="", metavar="NAME",
               help="kvm, hvf or tcg; several with colons: the first that can work.  [env: LINUXKIT_QEMU_ACCEL]")
@@ -106,7 +110,8 @@ def run(ctx: click.Context, /, target: tuple[str, ...], mem: int | None, data: s
     request = Request(
         prefix=_prefix(target), memory=mem, disks=disks, publish=publish, devices=devices,
         accel=accel or os.environ.get("LINUXKIT_QEMU_ACCEL", ""),
-        **{key: rest[key] for key in ("cpus", "networking", "usb", "gui", "arch", "qemu", "state")},
+        **{key: rest[key] for key in ("cpus", "networking", "usb", "gui", "arch", "qemu", "state", "uefi", "firmware",
+                                       "secure_boot")},
     )  # fmt: skip
     watch = Watch(
         quiet=ctx.obj.quiet, **{k: rest[k] for k in ("report", "report_file", "once", "boot_timeout", "stop_timeout")}

@@ -8,16 +8,26 @@ from pathlib import Path
 from linuxkit.errors import InputError
 
 MAX_CMDLINE = 4096
+#: How much of a disk image is looked at: its partition table and the folders of its first partition.
+LOOK = 8 << 20
+EFI_MACHINES = {0x8664: "x86_64", 0xAA64: "aarch64"}
 
 
 @dataclass(frozen=True, slots=True)
 class BootFiles:
-    """A kernel with what it is started with. `arch` as QEMU has it, empty when the kernel does not say."""
+    """A kernel with what it is started with, or a disk. `arch` as QEMU has it, empty when the files do not say."""
 
-    kernel: Path
+    kernel: Path | None
     initrd: Path | None
     cmdline: str
     arch: str
+    disk: Path | None = None
+    uefi: bool = False  # only UEFI firmware starts it
+
+    @property
+    def main(self) -> Path | None:
+        """The file that says what this is."""
+        return self.kernel or self.disk
 
 
 def kernel_arch(head: bytes) -> str:
@@ -30,18 +40,21 @@ def kernel_arch(head: bytes) -> str:
 
 
 def find(prefix: str) -> BootFiles:
-    """The files of a kernel+initrd build.
+    """The files of a kernel+initrd build, an EFI program, or a disk image.
 
     Raises:
         InputError: they are not there; the message lists what was looked for, the hint what is there instead.
     """
     kernel, initrd, cmdline = (Path(f"{prefix}{end}") for end in ("-kernel", "-initrd.img", "-cmdline"))
     missing = [path for path in (kernel, initrd) if not path.is_file()]
+    image = Path(prefix)
+    if missing and (image.is_file() or image.is_block_device()) and not _misnamed(prefix):
+        return _image(image)
     if missing:
         raise InputError(
             f"nothing to boot at {prefix!r}: looked for {kernel} and {initrd}"
             + (f"; {missing[0]} is missing" if len(missing) == 1 else ""),
-            hint=_instead(prefix, kernel),
+            hint=_misnamed(prefix) or _instead(prefix, kernel),
         )
     with kernel.open("rb") as f:
         arch = kernel_arch(f.read(1024))
@@ -51,17 +64,36 @@ def find(prefix: str) -> BootFiles:
     return BootFiles(kernel, initrd, text.strip("\n"), arch)
 
 
-def _instead(prefix: str, kernel: Path) -> str:
-    import difflib
+def _image(path: Path) -> BootFiles:
+    """An EFI program or a disk image, told apart by what is in it."""
+    with path.open("rb") as f:
+        head = f.read(LOOK)
+    if head[:2] == b"MZ" and head[0x202:0x206] != b"HdrS" and path.suffix.lower() == ".efi":
+        start = int.from_bytes(head[0x3C:0x40], "little")
+        machine = EFI_MACHINES.get(int.from_bytes(head[start + 4 : start + 6], "little"), "")
+        return BootFiles(path, None, "", machine, uefi=True)
+    # firmware finds its program by name, so the name tells for which machine the disk is
+    names = {b"BOOTX64 EFI": "x86_64", b"BOOTAA64EFI": "aarch64"}
+    arch = next((arch for name, arch in names.items() if name in head), "")
+    no_code = not any(head[:440]) and head[510:512] == b"\x55\xaa"
+    uefi = no_code or path.stem.endswith(("-efi", "-efi-initrd")) or arch == "aarch64"
+    return BootFiles(None, None, "", arch, path, uefi)
 
+
+def _misnamed(prefix: str) -> str:
+    """What to give in place of a file that isn't booted itself; empty for any other."""
     plain = Path(prefix)
     for end in ("-kernel", "-initrd.img", "-cmdline", ".yml", ".yaml"):
         if prefix.endswith(end) and Path(f"{prefix.removesuffix(end)}-kernel").is_file():
             return f"give the prefix only: linuxkit run {prefix.removesuffix(end)}"
     if plain.is_file() and plain.suffix in (".yml", ".yaml"):
         return f"build it first: linuxkit build {prefix}, then: linuxkit run {prefix.removesuffix(plain.suffix)}"
-    if plain.is_file():
-        return "disk images cannot be run yet; build with --format kernel+initrd and give the prefix of its files"
+    return ""
+
+
+def _instead(prefix: str, kernel: Path) -> str:
+    import difflib
+
     try:
         there = sorted(str(p).removesuffix("-kernel") for p in kernel.parent.glob("*-kernel"))
     except OSError:

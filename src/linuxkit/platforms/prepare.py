@@ -11,7 +11,7 @@ from pathlib import Path
 
 from linuxkit import host
 from linuxkit.errors import HostError, InputError
-from linuxkit.platforms import accel, bootfiles, disks, memory, ports, qemu
+from linuxkit.platforms import accel, bootfiles, disks, firmware, memory, ports, qemu
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,9 @@ class Request:
     arch: str = ""
     qemu: Path | None = None
     state: Path | None = None
+    uefi: bool | None = None  # None: when what is booted needs it
+    firmware: Path | None = None
+    secure_boot: bool = False
     extra: tuple[str, ...] = ()
 
     @property
@@ -136,13 +139,18 @@ def prepare(
     machine = machine or accel.this_host()
     arch = accel.machine_arch(request.arch) if request.arch else files.arch or machine.arch
     if files.arch and arch != files.arch:
-        raise InputError(f"{files.kernel} is a kernel for {files.arch}, not for {arch}", hint="leave --arch out")
+        raise InputError(f"{files.main} is for {files.arch}, not for {arch}", hint="leave --arch out")
+    wanted_disks[:0] = [disks.Wanted(files.disk)] if files.disk is not None else []
     program = request.qemu or host.find_tool(f"qemu-system-{accel.machine_arch(arch)}", why="to run a machine")
     if request.qemu and not os.access(request.qemu, os.X_OK):
         raise HostError(f"{request.qemu} is not a program", hint="give --qemu the path of qemu-system-" + arch)
     chosen = accel.choose(request.accel, machine, arch)
     given = memory.memory_for(files.initrd, files.cmdline, request.memory)
     taken = ports.claim(published)
+    uefi = files.uefi or (arch == "aarch64" and files.kernel is None) if request.uefi is None else request.uefi
+    found = None
+    if uefi or request.firmware is not None or request.secure_boot:
+        found = firmware.find(arch, secure=request.secure_boot, given=request.firmware, qemu=program)
     state = request.state_dir
     make_state(state)
     lock = StateLock(state)
@@ -154,7 +162,7 @@ def prepare(
             qemu=program, accel=chosen, kernel=files.kernel, initrd=files.initrd, cmdline=files.cmdline, arch=arch,
             cpus=request.cpus, memory=given.mib, disks=disks.make_disks(wanted_disks, state), networking=networking,
             ports=taken, mac=mac_address(state), data=data, devices=request.devices, usb=request.usb, gui=request.gui,
-            extra=request.extra,
+            firmware=firmware.claim(found, state) if found is not None else None, extra=request.extra,
         )  # fmt: skip
     except BaseException:
         lock.close()
@@ -166,9 +174,11 @@ def _notes(
     spec: qemu.MachineSpec, chosen: accel.Accel, given: memory.Memory, files: bootfiles.BootFiles
 ) -> tuple[str, ...]:
     notes = [f"acceleration: {chosen.value} ({chosen.why})", f"memory: {given.mib} MB ({given.why})"]
+    if spec.firmware is not None:
+        notes.append(f"firmware: {spec.firmware.code} (UEFI{', Secure Boot' if spec.firmware.smm else ''})")
     for port in spec.ports:
         address = port.address if port.address not in ("", "0.0.0.0") else "127.0.0.1"
         notes.append(f"published: {address}:{port.host} -> port {port.guest}/{port.protocol} of the machine")
-    if spec.arch == "x86_64" and not spec.gui and "console=ttyS" not in files.cmdline:
+    if spec.arch == "x86_64" and spec.initrd is not None and not spec.gui and "console=ttyS" not in files.cmdline:
         notes.append("note: the kernel command line has no console=ttyS0, so the console stays empty")
     return tuple(notes)

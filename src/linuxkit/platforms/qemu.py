@@ -13,6 +13,7 @@ from pathlib import Path
 from linuxkit.errors import InputError
 from linuxkit.machine.machine import Channels
 from linuxkit.platforms.accel import Accel
+from linuxkit.platforms.firmware import Firmware
 
 REPORT_PORT = "org.linuxkit.report"
 
@@ -54,11 +55,14 @@ class Disk:
 
 @dataclass(frozen=True, slots=True)
 class MachineSpec:
-    """A machine to run. `memory` in MiB; `arch` as QEMU has it (x86_64, aarch64)."""
+    """A machine to run. `memory` in MiB; `arch` as QEMU has it (x86_64, aarch64).
+
+    Without a kernel it boots from its first disk.
+    """
 
     qemu: Path
     accel: Accel
-    kernel: Path
+    kernel: Path | None
     initrd: Path | None = None
     cmdline: str = ""
     arch: str = "x86_64"
@@ -72,6 +76,7 @@ class MachineSpec:
     devices: tuple[str, ...] = ()
     usb: bool = False
     gui: bool = False
+    firmware: Firmware | None = None  # UEFI; None: a BIOS
     extra: tuple[str, ...] = ()  # arguments as they are, for tests and benchmarks
 
 
@@ -123,10 +128,24 @@ def _board(spec: MachineSpec) -> list[str]:
         board = ["-machine", "virt,gic-version=max"]
     else:
         cpu = "host" if same else "max"
-        board = ["-machine", "q35,sata=off"]  # an empty AHCI costs half a second of probing its ports
-        if not spec.gui:
+        smm = ",smm=on" if spec.firmware is not None and spec.firmware.smm else ""
+        board = ["-machine", "q35,sata=off" + smm]  # an empty AHCI costs half a second of probing its ports
+        if not spec.gui and spec.firmware is None and spec.kernel is not None:
             board += ["-bios", "qboot.rom"]  # hands over to the kernel without looking for anything to boot
     return [*board, "-accel", spec.accel.value, "-cpu", cpu]
+
+
+def _firmware(spec: MachineSpec) -> list[str]:
+    if spec.firmware is None:
+        return []
+    code, variables = spec.firmware.code, spec.firmware.variables
+    drive = f"if=pflash,unit=%d,format={spec.firmware.format},file=%s"
+    if variables is None:
+        return ["-drive", drive % (0, quoted(code))]
+    arguments = ["-drive", drive % (0, quoted(code)) + ",readonly=on", "-drive", drive % (1, quoted(variables))]
+    if spec.firmware.smm:
+        arguments += ["-global", "driver=cfi.pflash01,property=secure,value=on", "-global", "ICH9-LPC.disable_s3=1"]
+    return arguments
 
 
 def _network(spec: MachineSpec) -> list[str]:
@@ -148,7 +167,8 @@ def _storage(spec: MachineSpec) -> list[str]:
     arguments = []
     for number, disk in enumerate(spec.disks):
         drive = f"file={quoted(disk.path)},format={quoted(disk.format)},if=none,id=disk{number},discard=unmap"
-        arguments += ["-drive", drive, "-device", f"virtio-blk-pci,drive=disk{number},serial=disk{number}"]
+        first = ",bootindex=0" if number == 0 and spec.kernel is None else ""
+        arguments += ["-drive", drive, "-device", f"virtio-blk-pci,drive=disk{number},serial=disk{number}{first}"]
     if spec.data is not None:
         drive = f"file={quoted(spec.data)},format=raw,if=none,id=data,media=cdrom,readonly=on"
         arguments += ["-device", "virtio-scsi-pci,id=scsi0", "-drive", drive]
@@ -170,7 +190,9 @@ def command(spec: MachineSpec, channels: Channels) -> list[str]:
     arguments += ["-chardev", f"socket,id=report,fd={channels.report}", "-device", "virtio-serial-pci,id=ports"]
     arguments += ["-device", f"virtserialport,bus=ports.0,chardev=report,name={REPORT_PORT}"]
     arguments += ["-object", "rng-random,id=rng0,filename=/dev/urandom", "-device", "virtio-rng-pci,rng=rng0"]
-    arguments += ["-kernel", str(spec.kernel)]
+    arguments += _firmware(spec)
+    if spec.kernel is not None:
+        arguments += ["-kernel", str(spec.kernel)]
     if spec.initrd is not None:
         arguments += ["-initrd", quoted(spec.initrd)]  # a comma would separate modules
     arguments += ["-append", spec.cmdline] if spec.cmdline else []
