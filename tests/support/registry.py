@@ -17,6 +17,7 @@ import hashlib
 import itertools
 import json
 import re
+import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
@@ -56,6 +57,7 @@ class Registry:
     held: set[str] = field(default_factory=set)  # "repository@digest" of blobs; "@digest" is in all of them
     uploads: dict[str, bytes] = field(default_factory=dict)  # place → bytes so far
     context: ssl.SSLContext | None = None  # for https
+    address: str = "127.0.0.1"
     count: Iterator[int] = field(default_factory=itertools.count)
 
     def __enter__(self) -> Registry:
@@ -64,7 +66,9 @@ class Registry:
         class Bound(Handler):
             registry = outer
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Bound)
+        server = type("Server", (ThreadingHTTPServer,), {
+            "address_family": socket.AF_INET6 if ":" in self.address else socket.AF_INET})  # fmt: skip
+        self._server = server((self.address, 0), Bound)
         if self.context is not None:
             self._server.socket = self.context.wrap_socket(self._server.socket, server_side=True)
         self._server.daemon_threads = True
@@ -85,7 +89,8 @@ class Registry:
 
     @property
     def host(self) -> str:
-        return f"127.0.0.1:{self._server.server_address[1]}"
+        address = f"[{self.address}]" if ":" in self.address else self.address
+        return f"{address}:{self._server.server_address[1]}"
 
     def add_manifest(self, repository: str, data: bytes, media_type: str, tag: str = "") -> str:
         digest = f"sha256:{hashlib.sha256(data).hexdigest()}"

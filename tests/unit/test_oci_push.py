@@ -344,6 +344,8 @@ def test_a_mirror_is_not_pushed_to(store: Store) -> None:
         assert mirror.seen
         count = len(mirror.seen)
         made.push(name(registry), top(store))
+        made.push(name(registry), top(store), merge=True)
+        assert made.compare(name(registry), top(store)) == "same"
         assert len(mirror.seen) == count
         assert "test/app:1" in registry.manifests
 

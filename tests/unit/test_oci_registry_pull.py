@@ -430,3 +430,37 @@ def test_a_failure_stops_the_others(tmp_path: Path, store: Store) -> None:
         with pytest.raises(ImageError, match=bad.digest):
             client(store).pull(name(registry), AMD64)
         assert not store.has_blob(endless)
+
+
+# -- places
+
+
+@pytest.mark.parametrize(("address", "host"), [("127.0.0.1", "localhost"), ("::1", "[::1]")])
+def test_names_for_this_machine(tmp_path: Path, store: Store, address: str, host: str) -> None:
+    with Registry(login=("user", "word"), token="t", address=address) as registry:
+        fill(registry, tmp_path, "deep/er/app")
+        ref = f"{host}:{registry.host.rpartition(':')[2]}/deep/er/app:1"
+        registry.realm = f"http://{ref.partition('/')[0]}/token"
+        keys = Login("user", "word")
+        image = client(store, keychain=keys).pull(parse_reference(ref), AMD64)
+        assert image.reference == ref
+        assert keys.asked == [ref.partition("/")[0]]
+        pinned = client(store, keychain=keys).pull(parse_reference(f"{ref}@{image.digest}"), AMD64)
+        assert pinned.digest == image.digest
+
+
+@pytest.mark.parametrize(("name", "url"), [
+    ("nginx:1", "https://registry-1.docker.io"), ("registry.example/a", "https://registry.example"),
+    ("registry.example:5000/a/b", "https://registry.example:5000"), ("localhost/a", "http://localhost"),
+    ("127.0.0.1:5/a", "http://127.0.0.1:5"), ("[::1]:5/a", "http://[::1]:5"), ("[2001:db8::1]/a", "https://[2001:db8::1]"),
+    ("[2001:db8::1]:5/a", "https://[2001:db8::1]:5"), ("10.0.0.1:5/a", "https://10.0.0.1:5"),
+])  # fmt: skip
+def test_where_a_registry_is(store: Store, name: str, url: str) -> None:
+    assert client(store)._session.base(parse_reference(name).registry) == url
+
+
+def test_a_page_where_the_referrers_should_be(store: Store) -> None:
+    """Some registries answer everything with their start page."""
+    with Registry() as registry:
+        registry.faults["referrers"] = lambda h, b: h.answer(200, b"<html>", "text/html") or True
+        assert client(store).referrers(name(registry), digest(b"x")) == ()

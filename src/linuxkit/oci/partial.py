@@ -14,7 +14,7 @@ import os
 import stat
 from contextlib import suppress
 
-from linuxkit.errors import ImageError
+from linuxkit.errors import HostError, ImageError
 from linuxkit.oci.files import host_errors, sync_directory
 from linuxkit.oci.media import Descriptor
 from linuxkit.oci.store import Store
@@ -109,7 +109,7 @@ class PartialBlob:
         try:
             if kind is None:
                 self._keep()
-            elif issubclass(kind, ImageError) or self.count < KEEP:
+            elif issubclass(kind, ImageError | HostError) or self.count < KEEP:
                 self._path.unlink(missing_ok=True)
         finally:
             os.close(self._fd)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import suppress
 
@@ -31,7 +31,7 @@ from linuxkit.oci.reference import Reference
 from linuxkit.oci.select import MAX_DEPTH, select
 from linuxkit.oci.session import Session
 from linuxkit.oci.store import Store
-from linuxkit.oci.transport import ATTEMPTS, BrokenBodyError
+from linuxkit.oci.transport import ATTEMPTS, BrokenBodyError, Response
 
 ACCEPT = ", ".join((OCI_INDEX, OCI_MANIFEST, DOCKER_INDEX, DOCKER_MANIFEST))
 THREADS = 3
@@ -45,10 +45,16 @@ Write = Callable[[bytes], None]
 
 
 class Puller:
-    """Pulls one image: everything under one name."""
+    """Pulls one image: everything under one name.
 
-    def __init__(self, store: Store, session: Session, progress: Progress, reference: Reference) -> None:
+    Args:
+        write: read where a push goes to, and with its rights; never from a mirror.
+    """
+
+    def __init__(self, store: Store, session: Session, progress: Progress, reference: Reference, *,
+                 write: bool = False) -> None:  # fmt: skip
         self._store, self._session, self._progress, self._ref = store, session, progress, reference
+        self._write = write
         self._stop = threading.Event()
         self._small: dict[str, tuple[Descriptor, bytes]] = {}  # manifests and configurations, until the end
 
@@ -59,7 +65,7 @@ class Puller:
     def _top(self) -> tuple[Descriptor, bytes]:
         ref = self._ref
         what = ref.digest or ref.tag or "latest"
-        with self._session.request("GET", ref, f"manifests/{what}", {"Accept": ACCEPT}) as response:
+        with self._get(f"manifests/{what}", {"Accept": ACCEPT}) as response:
             data = response.read(doc.MAX_MANIFEST)
             kind = response.headers.get("content-type", "").split(";")[0].strip()
             claimed = response.headers.get("docker-content-digest", "")
@@ -143,7 +149,7 @@ class Puller:
         is_manifest = descriptor.media_type in INDEX_TYPES | MANIFEST_TYPES
         path = f"{'manifests' if is_manifest else 'blobs'}/{descriptor.digest}"
         headers = {"Accept": descriptor.media_type} if is_manifest else {}
-        with self._session.request("GET", ref, path, headers) as response:
+        with self._get(path, headers) as response:
             data = response.read(descriptor.size)
         check(data, descriptor, f"{ref.registry}: image {ref.text}")
         return data
@@ -192,7 +198,7 @@ class Puller:
     def _piece(self, blob: Descriptor, write: Write, done: int) -> None:
         """Fetch from `done` on. Raises _BrokenError with how far it came."""
         headers = {"Range": f"bytes={done}-"} if done else {}
-        with self._session.request("GET", self._ref, f"blobs/{blob.digest}", headers, ok=(200, 206)) as response:
+        with self._get(f"blobs/{blob.digest}", headers, (200, 206)) as response:
             if response.status == 206 and not response.headers.get("content-range", "").startswith(f"bytes {done}-"):
                 raise ImageError(f"{blob.digest}: another part than the one asked for")
             skip = done if response.status == 200 else 0  # it cannot take up: what we have comes once more
@@ -207,6 +213,9 @@ class Puller:
                     self._progress(blob.digest, done, blob.size)
             except BrokenBodyError as e:
                 raise _BrokenError(e, done) from e
+
+    def _get(self, path: str, headers: Mapping[str, str], ok: Sequence[int] = (200,)) -> Response:
+        return self._session.request("GET", self._ref, path, headers, write=self._write, ok=ok)
 
     def _finish(self, top: Descriptor) -> None:
         for descriptor, content in reversed(self._small.values()):  # so that a manifest never lacks its blobs

@@ -13,7 +13,7 @@ from urllib.parse import quote
 from linuxkit.errors import ImageError
 from linuxkit.oci import document as doc
 from linuxkit.oci.auth import Anonymous, Keychain
-from linuxkit.oci.media import Descriptor, Image, Platform
+from linuxkit.oci.media import OCI_INDEX, Descriptor, Image, Platform
 from linuxkit.oci.pull import Progress, Puller
 from linuxkit.oci.push import Pusher
 from linuxkit.oci.reference import Reference
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["NotThereError", "Progress", "RegistryClient", "connect", "parse_mirrors"]
 Say = Callable[[str], None]
+NO_API = (400, 404, 405, 406, 501)  # what registries without the referrers API say
 MAX_PAGES = 20  # of a list of referrers
 
 
@@ -49,8 +50,8 @@ class RegistryClient:
         self._session = Session(transport, keychain or Anonymous(), mirrors or {})
         self._progress = progress or (lambda digest, done, size: None)
 
-    def _puller(self, reference: Reference) -> Puller:
-        return Puller(self._store, self._session, self._progress, reference)
+    def _puller(self, reference: Reference, *, write: bool = False) -> Puller:
+        return Puller(self._store, self._session, self._progress, reference, write=write)
 
     def _pusher(self, reference: Reference, mounts: Mapping[str, str] | None = None) -> Pusher:
         return Pusher(self._store, self._session, self._progress, reference, mounts)
@@ -71,10 +72,7 @@ class RegistryClient:
 
     def find(self, reference: Reference) -> tuple[Descriptor, bytes] | None:
         """The manifest or index behind a tag or digest, verified, not stored; None when there is none."""
-        try:
-            return self._puller(reference).top()
-        except NotThereError:
-            return None
+        return _found(self._puller(reference))
 
     def read(self, reference: Reference, descriptor: Descriptor, limit: int) -> bytes:
         """A manifest or small blob of the repository by its digest, verified, not stored."""
@@ -89,8 +87,8 @@ class RegistryClient:
         found: list[Descriptor] = []
         path = f"referrers/{digest}" + (f"?artifactType={quote(artifact_type, safe='')}" if artifact_type else "")
         for _ in range(MAX_PAGES):
-            with self._session.request("GET", reference, path, ok=(200, 404)) as response:
-                if response.status == 404:
+            with self._session.request("GET", reference, path, ok=(200, *NO_API)) as response:
+                if response.status != 200 or OCI_INDEX not in response.headers.get("content-type", ""):
                     break
                 found += _listed(response.read(doc.MAX_MANIFEST), reference)
                 path = _next(response.headers.get("link", ""))
@@ -133,8 +131,8 @@ class RegistryClient:
                              hint="linuxkit cache pull brings them in")  # fmt: skip
         pusher.images([d for d in here if merge is False or publish.is_whole(self._store, d)])
         everything = items
-        if merge and (theirs := self.find(reference)) is not None:
-            puller = self._puller(reference)
+        puller = self._puller(reference, write=True)
+        if merge and (theirs := _found(puller)) is not None:
             everything = publish.combine(items, self._listing(*theirs, puller.read).items)
         if ours.is_index or len(everything) > 1:
             kind, data = publish.index_of(everything, ours)
@@ -151,7 +149,8 @@ class RegistryClient:
         """What a push under this name would do: make it, nothing, add platforms, or replace what is there."""
         from linuxkit.oci import publish
 
-        theirs = self.find(reference)
+        puller = self._puller(reference, write=True)
+        theirs = _found(puller)
         if theirs is None:
             return "absent"
         if theirs[0].digest == descriptor.digest:
@@ -159,7 +158,7 @@ class RegistryClient:
         ours = self._listing(descriptor, self._store.read_blob(descriptor, doc.MAX_MANIFEST), self._store.read_blob)
         items = publish.choose(ours.items, platforms, reference.text) if platforms else ours.items
         here = [i for i in items if publish.is_whole(self._store, doc.parse_descriptor(i, reference.text))]
-        return publish.compare(here, self._listing(*theirs, self._puller(reference).read).items)
+        return publish.compare(here, self._listing(*theirs, puller.read).items)
 
     def _here(self, items: Sequence[Item], pusher: Pusher, say: Say) -> list[Item]:
         """Those of which everything is in the store, or that the registry has already."""
@@ -211,6 +210,13 @@ def connect(store: Store, transport: Transport, *, environment: Mapping[str, str
     folder = environment.get("DOCKER_CONFIG") or f"{environment.get('HOME', '')}/.docker"
     keychain = DockerConfig(Path(folder, "config.json"), environment, say)
     return RegistryClient(store, transport, keychain=keychain, mirrors=parse_mirrors(mirrors), progress=progress)
+
+
+def _found(puller: Puller) -> tuple[Descriptor, bytes] | None:
+    try:
+        return puller.top()
+    except NotThereError:
+        return None
 
 
 def _digest(data: bytes) -> str:

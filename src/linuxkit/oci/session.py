@@ -169,7 +169,7 @@ class Session:
         host, status, detail = _host(response.url), response.status, _error_text(response)
         what, verb = f"image {ref.text}: {host}", "push to" if write else "read"
         by = f" the login from {login.origin}" if login and login.origin else ""
-        if status == 404 and not write:
+        if status == 404 and method in ("GET", "HEAD"):
             lacks = "does not have it" if path.startswith("manifests/") else f"lacks its {path.replace('/', ' ', 1)}"
             return NotThereError(f"{what} {lacks}", hint="check the name and the tag")
         if status == 404:
