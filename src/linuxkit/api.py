@@ -219,6 +219,10 @@ def _resolve(config: Config, sources: Sources, platform: Platform, loaders: Sequ
     if len(kit) > 1 and not sources.offline:
         known = set(sources.kit.names())  # the others are found out below, each where it stands
         sources.kit.ensure([n for n in kit if n in known], platform, pins=_debs(lock, platform))  # side by side
+    if config.trust.image or config.trust.org:
+        loose = sources.guard.required([p.text for p in places], config.trust.image, config.trust.org)
+        for text in dict.fromkeys(loose):
+            sources.log(f"trust: nothing says who has to sign {text}; it is used unverified (--trust-policy FILE)")
     images: dict[str, Image] = {}
     failed: dict[str, tuple[LinuxkitError, Problem]] = {}
     for place in places:
@@ -264,8 +268,12 @@ def _agree(places: Sequence[Asked], sources: Sources, lock: Lock) -> None:
 
     problems = disagreements(lock, places, None if sources.bundle is not None else sources.kit.hash)
     if problems:
+        files = dict.fromkeys(p.position.file for p in places if p.position.file)
+        wanted = dict.fromkeys(p.architecture for place in places for p in place.platforms)
+        more = "".join(f" --arch {a}" for a in wanted if f"linux/{a}" not in lock.platforms())
         raise InputError(f"{lock.where} does not fit the YAML", problems=problems,
-                         hint="renew the lock: linuxkit update FILE; or build without it: --no-lock")  # fmt: skip
+                         hint=f"renew it: linuxkit update{more} {' '.join(files)}; or build without it: --no-lock",
+                         )  # fmt: skip
 
 
 def _debs(lock: Lock | None, platform: Platform) -> Mapping[str, Debs] | None:

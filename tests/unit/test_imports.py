@@ -16,6 +16,7 @@ ALLOWED = {
     "encode": {"errors", "entry"},
     "oci": {"errors", "entry", "encode", "host"},
     "runtime": {"errors", "entry", "config", "oci.media"},
+    "trust": {"errors", "config", "oci"},
     "plan": {"errors", "entry", "config", "runtime", "oci.media", "oci.reference"},
     "sbom": {"errors", "entry", "encode", "oci", "plan"},
     "rootfs": {"errors", "entry", "config", "runtime", "oci", "encode", "plan", "sbom"},
@@ -24,6 +25,7 @@ ALLOWED = {
     "machine": {"errors", "host"},
     "platforms": {"errors", "host", "machine"},
     "sources": {"errors", "oci", "packages"},
+    "locking": {"errors", "sources", "oci", "packages", "plan", "config", "outputs"},
     "api": {"*"}, "cli": {"*"}, "__main__": {"cli"}, "__init__": {"*"},
 }  # fmt: skip
 #: module → the standard library it alone may use

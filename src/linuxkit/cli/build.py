@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from linuxkit.outputs.files import Written
     from linuxkit.outputs.recall import Recorded
+    from linuxkit.plan.lock import Lock
 
 _HELP_FORMATS = """\b
 Formats:
@@ -57,7 +58,10 @@ Formats:
 @click.option("--plan", "show_plan", is_flag=True, help="Print what would be built, as JSON, and build nothing.")
 @click.option("--dry-run", is_flag=True, help="Print the merged YAML and build nothing.")
 @click.option("--pull", is_flag=True, help="Fetch images even when the cache has them.")
-@click.option("--offline", is_flag=True, help="Never use the network.")
+@click.option("--offline", is_flag=True, envvar="LINUXKIT_OFFLINE", show_envvar=True, help="Never use the network.")
+@click.option("--lock", "lock_file", type=click.Path(path_type=Path), metavar="FILE",
+              help="Take the images that this lock names.  [default: NAME.lock beside the last FILE, when it is there]")
+@click.option("--no-lock", is_flag=True, help="Use no lock.")
 @click.option("--debian-mirror", default="", envvar="LINUXKIT_DEBIAN_MIRROR", show_envvar=True,
               metavar="URL[,SECURITY-URL]", help="For kit packages.  [default: the one apt uses]")
 @click.option("--input-tar", default="", metavar="FILE", help="Accepted; what didn't change is reused without it.")
@@ -69,20 +73,25 @@ def build(
     formats: tuple[str, ...], arch: str, compress: str, level: int | None, decompress_kernel: bool, no_sbom: bool,
     sbom_output: str, sbom_format: str, sbom_current_time: bool, provenance_file: str, provenance_output: str,
     builder_id: str, whiteouts: str, show_plan: bool, dry_run: bool, pull: bool, offline: bool, debian_mirror: str,
-    input_tar: str, docker: bool, size: str,
+    input_tar: str, docker: bool, size: str, lock_file: Path | None, no_lock: bool,
 ) -> None:  # fmt: skip
     """Build a bootable image from YAML files, which are merged from left to right."""
     started = time.monotonic()
+    from linuxkit.cli.lock import chosen, content
+
+    lock_file = chosen(files, name, lock_file, no_lock)
+    locked = content(lock_file) if lock_file is not None else b""
     disk_size = _disk_size(size)
     sbom = "" if no_sbom else sbom_output or {"spdx": "sbom.spdx.json"}.get(sbom_format, "sbom.cdx.json")
     flags = {
+        "lock": locked.decode(errors="replace"),
         "name": name, "formats": formats, "output": bool(output), "arch": arch, "compress": compress, "level": level,
         "kernel": decompress_kernel, "sbom": sbom, "home": os.environ.get("HOME"),
         "whiteouts": whiteouts, "sbom_format": sbom_format,
         "size": disk_size,
     }  # fmt: skip
     plain = not (dry_run or show_plan or pull or sbom_current_time or input_tar or docker or (output and directory)
-                 or provenance_file or provenance_output)  # fmt: skip
+                 or provenance_file or provenance_output or settings.policy_file)  # fmt: skip
     shortcut = _Shortcut(settings, files, flags) if plain and not (output and name) else None
     if shortcut is not None and shortcut.take(output, directory, started):
         return
@@ -90,6 +99,7 @@ def build(
     from linuxkit.cli.progress import Progress
     from linuxkit.cli.sbom import created as when
     from linuxkit.cli.sbom import provenance_of
+    from linuxkit.cli.sign import policy_of
     from linuxkit.errors import InputError
     from linuxkit.plan.model import Options
 
@@ -97,7 +107,7 @@ def build(
     click.get_current_context().call_on_close(progress.clear)
     sources = api.Sources(
         settings.cache, settings.mirrors, settings.cert_files, offline, pull, debian_mirror, os.environ,
-        progress.line, progress,
+        progress.line, progress, policy=policy_of(settings),
     )  # fmt: skip
     documents: list[tuple[str, bytes]] = []
     config = api.load(*files, sources=sources, stdin=sys.stdin.buffer.read, seen=lambda *one: documents.append(one))
@@ -106,6 +116,7 @@ def build(
 
         click.echo(render(config), nl=False)
         return
+    lock = _lock(lock_file, locked, documents)
     if input_tar:
         _check_input_tar(input_tar, output, pull, any(f.metadata for f in config.files))
     if pull and offline:
@@ -115,7 +126,7 @@ def build(
                         "(docker save -o FILE IMAGE)")  # fmt: skip
     created = when(sbom_current_time) if sbom else ""
     options = Options(architecture(arch), decompress_kernel, sbom, created, whiteouts, sbom_format)
-    default_name = name or _base_name(files[-1])
+    default_name = name or base_name(files[-1])
     provenance = provenance_of(provenance_file, provenance_output, builder_id, documents, flags | {
         "name": default_name, "arch": options.architecture, "sbom_created": created,
     })  # fmt: skip
@@ -125,7 +136,7 @@ def build(
         from linuxkit.outputs.table import choose, loaders
 
         wanted = choose(formats, output, None, "", default_name).formats
-        planned = api.plan(config, sources, replace(options, loaders=loaders(wanted)))
+        planned = api.plan(config, sources, replace(options, loaders=loaders(wanted)), lock)
         planned = provenance.embed(planned) if provenance else planned
         click.echo(json.dumps(planned.to_json() | {"digest": planned.digest}, indent=2))
         return
@@ -134,11 +145,23 @@ def build(
     artifact = api.build(
         config, name=default_name, sources=sources, directory=directory, output=output, formats=formats,
         options=options, compress=compress, level=level, threads=max(1, min(4, os.cpu_count() or 1)),
-        provenance=provenance, size=disk_size,
+        provenance=provenance, size=disk_size, lock=lock,
     )  # fmt: skip
     if shortcut is not None:
         shortcut.keep(artifact.record)
     _summary(settings, artifact.files, artifact.cached, artifact.segments, time.monotonic() - started)
+
+
+def _lock(file: Path | None, data: bytes, documents: Sequence[tuple[str, bytes]]) -> Lock | None:
+    """The lock in a file, compared with the YAML that was fetched."""
+    if file is None:
+        return None
+    from linuxkit.locking import check_documents
+    from linuxkit.plan.lock import decode
+
+    lock = decode(data, str(file))
+    check_documents(lock, documents)
+    return lock
 
 
 class _Shortcut:
@@ -219,7 +242,7 @@ def _disk_size(text: str) -> int:
         raise InputError(f"--size {text!r} is not a size", hint="give it in GB, or as 500M or 2G") from None
 
 
-def _base_name(file: str) -> str:
+def base_name(file: str) -> str:
     if file == "-":
         return "moby"
     base = file.rsplit("/", 1)[-1].partition("?")[0]

@@ -23,10 +23,15 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "attach": ("linuxkit.cli.attach:attach", "Attach SBOMs and provenance to a pushed image."),
     "build": ("linuxkit.cli.build:build", "Build a bootable image from YAML files."),
     "cache": ("linuxkit.cli.cache:cache", "List, import and export the images on this machine."),
+    "key": ("linuxkit.cli.sign:key", "Make keys that images are signed with."),
     "kit": ("linuxkit.cli.kit:kit", "List and build the packages of the kit."),
+    "lock": ("linuxkit.cli.lock:lock", "Write down which images a build takes, by digest."),
     "run": ("linuxkit.cli.run:run", "Boot what build wrote in a virtual machine."),
     "sbom": ("linuxkit.cli.sbom:sbom", "Print what is in images: SPDX or CycloneDX."),
     "schema": ("linuxkit.cli.schema:schema", "Print the JSON Schema of the YAML."),
+    "sign": ("linuxkit.cli.sign:sign", "Sign an image."),
+    "verify": ("linuxkit.cli.sign:verify", "Judge an image by its signatures."),
+    "update": ("linuxkit.cli.lock:update", "Renew a lock and print what changed."),
     "version": ("linuxkit.cli.version:version", "Print the version."),
 }
 
@@ -40,6 +45,7 @@ class Settings:
     verbose: int  # 0 errors, 1 info, 2 debug, 3 trace
     mirrors: tuple[str, ...]
     cert_files: tuple[Path, ...]
+    policy_file: Path | None = None  # which images have to be signed; None: none
 
 
 class _Lazy(click.Group):
@@ -77,13 +83,16 @@ class _Lazy(click.Group):
               help="Pull through this registry mirror; repeatable.")
 @click.option("--cert-file", "cert_files", multiple=True, type=click.Path(path_type=Path), metavar="FILE",
               help="Trust this CA certificate (PEM) too; repeatable.")
+@click.option("--trust-policy", type=click.Path(path_type=Path), metavar="FILE", envvar="LINUXKIT_TRUST_POLICY",
+              show_envvar=True, help="Which images have to be signed, by whom.  "
+                                     "[default: ~/.config/linuxkit/policy.yml, if it is there]")
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
 @click.option("-v", "--verbose", type=click.IntRange(0, 3), default=None, metavar="N",
               help="0 errors, 1 info, 2 debug, 3 trace.  [default: 1]")
 @click.version_option(linuxkit.__version__, "--version", prog_name="linuxkit")
 @click.pass_context
 def cli(ctx: click.Context, cache: Path | None, mirrors: tuple[str, ...], cert_files: tuple[Path, ...],
-        quiet: bool, verbose: int | None) -> None:
+        trust_policy: Path | None, quiet: bool, verbose: int | None) -> None:
     """One YAML file in, a tiny immutable bootable Linux image out.
 
     \b
@@ -101,7 +110,15 @@ def cli(ctx: click.Context, cache: Path | None, mirrors: tuple[str, ...], cert_f
         verbose=0 if quiet else 1 if verbose is None else verbose,
         mirrors=(*environment, *mirrors),
         cert_files=cert_files,
+        policy_file=trust_policy or _own_policy(),
     )
+
+
+def _own_policy() -> Path | None:
+    """The policy in the user's configuration, when there is one."""
+    folder = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    path = folder / "linuxkit" / "policy.yml"
+    return path if os.path.lexists(path) else None
 
 
 def _say(text: str) -> None:

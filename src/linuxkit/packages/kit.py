@@ -14,7 +14,7 @@ import fcntl
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +26,7 @@ from linuxkit.oci.store import Store
 
 if TYPE_CHECKING:
     from linuxkit.packages.archive import Fetch
+    from linuxkit.packages.build import Builder
     from linuxkit.packages.debian import Debian, Pins, Transport
     from linuxkit.packages.index import Package
     from linuxkit.packages.recipe import Recipe
@@ -168,24 +169,8 @@ class Kit:
     def _build(self, names: Sequence[str], platform: Platform, pins: Mapping[str, Pins]) -> dict[str, Built]:
         from concurrent.futures import ThreadPoolExecutor
 
-        from linuxkit.packages.build import Builder
-        from linuxkit.packages.debian import ARCHITECTURES
-
-        if platform.architecture not in ARCHITECTURES:
-            raise InputError(f"the kit is not made for {platform.architecture}",
-                             hint=f"it is for {', '.join(ARCHITECTURES)}")  # fmt: skip
         recipes = [self.recipe(name) for name in names]
-        archives: dict[str, Debian] = {}
-
-        def debian(suite: str) -> Debian:
-            if suite not in archives:
-                archives[suite] = self._debian(suite, ARCHITECTURES[platform.architecture][0])
-            return archives[suite]
-
-        with ExitStack() as stack:
-            builder = stack.enter_context(Builder(
-                self._store, platform.architecture, debian, self._guest, self._compiler_cache, self._say,
-            ))  # fmt: skip
+        with self._builder(platform) as (builder, debian):
             def make(recipe: Recipe) -> Built:
                 start = time.monotonic()
                 reference, exact = self.reference(recipe.name), pins.get(recipe.name)
@@ -212,6 +197,37 @@ class Kit:
                     for task in work:
                         task.cancel()
                     raise
+
+    def newest(self, names: Sequence[str], platform: Platform) -> dict[str, Pins]:
+        """For each package the Debian packages that it would draw on if it were built now. Builds nothing.
+
+        Raises:
+            LinuxkitError: of any kind.
+        """
+        recipes = [self.recipe(name) for name in names]
+        with self._locked(), self._builder(platform) as (builder, debian):
+            for suite in {r.debian.suite for r in recipes if r.debian.packages or r.kernel}:
+                debian(suite).index(renew=True)
+            return {r.name: {p.name: (p.version, p.sha256) for p in builder.packages(r)} for r in recipes}
+
+    @contextmanager
+    def _builder(self, platform: Platform) -> Iterator[tuple[Builder, Callable[[str], Debian]]]:
+        """What builds, and the suites that it draws on."""
+        from linuxkit.packages.build import Builder
+        from linuxkit.packages.debian import ARCHITECTURES
+
+        if platform.architecture not in ARCHITECTURES:
+            raise InputError(f"the kit is not made for {platform.architecture}",
+                             hint=f"it is for {', '.join(ARCHITECTURES)}")  # fmt: skip
+        archives: dict[str, Debian] = {}
+
+        def debian(suite: str) -> Debian:
+            if suite not in archives:
+                archives[suite] = self._debian(suite, ARCHITECTURES[platform.architecture][0])
+            return archives[suite]
+
+        with Builder(self._store, platform.architecture, debian, self._guest, self._compiler_cache, self._say) as found:
+            yield found, debian
 
     def _debian(self, suite: str, architecture: str) -> Debian:
         from linuxkit.packages import sources

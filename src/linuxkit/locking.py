@@ -1,0 +1,209 @@
+"""Making and renewing locks: what every image that a configuration asks for is now.
+
+A lock takes what a build would take: the cache first, then the registry. An update asks the registries and the Debian
+archive. Of images in registries only manifests are read; kit packages are built, since only then it is known which
+Debian packages they are made of.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from linuxkit.config.model import Config
+from linuxkit.errors import ImageError, InputError
+from linuxkit.oci import document as doc
+from linuxkit.oci.media import Descriptor, Image, Platform
+from linuxkit.oci.reference import Reference, parse_reference
+from linuxkit.oci.resolve import Pin, pin_of
+from linuxkit.oci.select import select
+from linuxkit.packages.kit import pins_of
+from linuxkit.plan.asked import ARCHIVES, KIT, Asked, asked, name_of, parse_platform
+from linuxkit.plan.lock import Debs, Lock, LockedImage, LockedPackage
+from linuxkit.sources import Sources
+
+
+def digests(documents: Iterable[tuple[str, bytes]]) -> dict[str, str]:
+    """What a lock says of YAML that was fetched: address → digest. Files of this machine are not in it."""
+    from linuxkit.config.load import is_url
+    from linuxkit.oci.transport import redact
+
+    return {redact(name): f"sha256:{hashlib.sha256(data).hexdigest()}" for name, data in documents if is_url(name)}
+
+
+def check_documents(lock: Lock, documents: Iterable[tuple[str, bytes]]) -> None:
+    """Raises: InputError, when YAML that was fetched is not what the lock says."""
+    for name, digest in digests(documents).items():
+        locked = lock.documents.get(name, "")
+        if locked != digest:
+            what = f"documents '{name}' in {lock.where} has {locked}" if locked else f"it is not in {lock.where}"
+            raise InputError(f"{name} has the digest {digest}, and {what}",
+                             hint="renew the lock: linuxkit update FILE; or build without it: --no-lock")  # fmt: skip
+
+
+def make_lock(config: Config, sources: Sources, platforms: Sequence[Platform], *, loaders: Sequence[str] = (),
+              documents: Iterable[tuple[str, bytes]] = ()) -> Lock:  # fmt: skip
+    """What a build would take now.
+
+    Args:
+        platforms: to lock for.
+        loaders: kit packages that the output formats need.
+        documents: YAML by the name that it was given by.
+
+    Raises:
+        LinuxkitError: of any kind.
+    """
+    return _Maker(sources).lock(config, platforms, loaders, digests(documents))
+
+
+def renew(lock: Lock, config: Config, sources: Sources, *, platforms: Sequence[Platform] = (),
+          loaders: Sequence[str] = (), only: Sequence[str] = (), build: bool = True,
+          documents: Iterable[tuple[str, bytes]] = ()) -> Lock:  # fmt: skip
+    """The lock as it should be: what is new in the registries, without what is not asked for any more.
+
+    Args:
+        platforms: to lock for beside those of the lock.
+        loaders: kit packages that the output formats need; those in the lock stay.
+        only: images to renew, as the YAML has them; the others stay. All of them when empty.
+        build: kit packages of which Debian has newer parts. Without it, the result tells that they are outdated, but
+            not exactly what they will be.
+
+    Raises:
+        InputError: `only` names something else. LinuxkitError: of any kind.
+    """
+    both = dict.fromkeys([*map(parse_platform, lock.platforms()), *platforms])
+    from linuxkit.outputs.table import FORMATS
+    from linuxkit.outputs.table import loaders as all_loaders
+
+    kept = [name for name in all_loaders(FORMATS.values()) if name in lock.kit]
+    maker = _Maker(sources, lock, {_named(name) for name in only}, build=build)
+    made = maker.lock(config, list(both), sorted({*loaders, *kept}), digests(documents))
+    return Lock(made.images, made.kit, made.documents, lock.where)
+
+
+def _named(text: str) -> str:
+    return text if text.startswith(KIT) else name_of(text)
+
+
+@dataclass
+class _Maker:
+    """Collects a lock. With `old`, registries and the archive are asked for what is in `only`, or for everything."""
+
+    sources: Sources
+    old: Lock | None = None
+    only: set[str] = field(default_factory=set)
+    build: bool = True
+    tops: dict[str, str] = field(default_factory=dict)  # name → digest, so that all platforms have the same
+    images: dict[str, dict[str, str]] = field(default_factory=dict)
+    kit: dict[str, dict[str, Debs]] = field(default_factory=dict)
+
+    def lock(self, config: Config, platforms: Sequence[Platform], loaders: Sequence[str], documents: Mapping[str, str],
+             ) -> Lock:  # fmt: skip
+        wanted: dict[tuple[str, Platform], Asked] = {}
+        for one in platforms:
+            for place in asked(config, one, loaders):
+                for platform in place.platforms:
+                    wanted.setdefault((_named(place.text), platform), place)
+        unknown = sorted(self.only - {name for name, _ in wanted})
+        if unknown:
+            raise InputError(f"the YAML asks for no image {unknown[0]}",
+                             hint=f"it asks for {', '.join(sorted({n for n, _ in wanted})[:8])}")  # fmt: skip
+        for platform in platforms:
+            self._kit([n.removeprefix(KIT) for n, p in wanted if p == platform and n.startswith(KIT)], platform)
+        for (name, platform), place in wanted.items():
+            if not name.startswith(KIT):
+                top, manifest = self._image(name, place.text, platform)
+                self.tops[name] = top
+                self.images.setdefault(name, {})[str(platform)] = manifest
+        return Lock(
+            {name: LockedImage(self.tops[name], found) for name, found in self.images.items()},
+            {name: LockedPackage(self.sources.kit.hash(name), found) for name, found in self.kit.items()},
+            documents,
+        )
+
+    # -- images
+
+    def _image(self, name: str, text: str, platform: Platform) -> Pin:
+        old = self.old.images.get(name) if self.old is not None else None
+        if old is not None and self.only and name not in self.only:
+            if str(platform) in old.platforms:
+                return old.digest, old.platforms[str(platform)]
+            self.tops[name] = old.digest
+        if text.partition(":")[0] in ARCHIVES:
+            return pin_of(self.sources.resolver.resolve(text, platform))
+        reference = parse_reference(text)
+        if name in self.tops:  # of another platform
+            exact = f"{reference.tagged.partition('@')[0]}@{self.tops[name]}"
+            return pin_of(self._found(parse_reference(exact), platform, renew=False))
+        return pin_of(self._found(reference, platform, renew=self.old is not None))
+
+    def _found(self, reference: Reference, platform: Platform, *, renew: bool) -> Image:
+        store = self.sources.store
+        here = store.find_reference(reference)
+        damaged: ImageError | None = None
+        if here is not None and not (renew and not reference.digest):
+            try:
+                return store.image(here, reference.tagged, platform)
+            except ImageError as e:  # another platform was pulled before
+                damaged = e
+        if self.sources.offline:
+            raise damaged or ImageError(f"image {reference.text} is not in the cache {store.root} and --offline keeps "
+                                        "the network out", hint="linuxkit cache pull brings it in")  # fmt: skip
+        registry = self.sources.registry
+        found = registry.find(reference)
+        if found is None and here is not None and damaged is None:
+            self.sources.log(f"{reference.tagged}: its registry does not have it; the cache does")
+            return store.image(here, reference.tagged, platform)
+        if found is None:
+            raise ImageError(f"image {reference.text} is neither in the cache {store.root} nor in its registry",
+                             hint="check its name and tag")  # fmt: skip
+        top, data = found
+
+        def read(descriptor: Descriptor, limit: int) -> bytes:
+            if descriptor.digest == top.digest:
+                return data
+            return registry.read(reference, descriptor, min(limit, doc.MAX_CONFIG))
+
+        return select(read, top, reference.tagged, platform)
+
+    # -- kit packages
+
+    def _kit(self, names: Sequence[str], platform: Platform) -> None:
+        kit = self.sources.kit
+        for name in names:
+            kit.hash(name)  # an unknown one is reported before anything is built
+        known = {name: self._known(name, platform) for name in names}
+        asked_for = [n for n in names if self.old is not None and (not self.only or f"{KIT}{n}" in self.only)]
+        newest = kit.newest(asked_for, platform) if asked_for else {}
+        anew: list[str] = []
+        for name in names:
+            debs = known[name]
+            if debs is None or (name in newest and not _fits(debs, newest[name])):
+                image = kit.find(name, platform)
+                there = pins_of(image) if image is not None else None
+                if there is not None and (name not in newest or _fits(there, newest[name])):
+                    debs = there
+                elif debs is not None and not self.build:
+                    debs = {n: newest[name].get(n, old) for n, old in debs.items()}
+                elif not self.build:
+                    debs = newest.get(name, {})
+                else:
+                    anew.append(name)
+                    continue
+            self.kit.setdefault(name, {})[str(platform)] = debs
+        if anew:
+            missing = [name for name in anew if kit.find(name, platform) is None]
+            outdated = [name for name in anew if name not in missing]
+            for built in (*kit.ensure(missing, platform), *kit.ensure(outdated, platform, again=True)):
+                self.kit.setdefault(built.name, {})[str(platform)] = pins_of(built.image)
+
+    def _known(self, name: str, platform: Platform) -> Debs | None:
+        package = self.old.kit.get(name) if self.old is not None else None
+        if package is None or package.recipe != self.sources.kit.hash(name):
+            return None
+        return package.platforms.get(str(platform))
+
+
+def _fits(debs: Debs, newest: Debs) -> bool:
+    return all(newest.get(name) == value for name, value in debs.items())
