@@ -11,21 +11,9 @@ from hypothesis import strategies as st
 from linuxkit.encode import pe
 from linuxkit.encode.pieces import Piece, literal, read, size_of
 from linuxkit.errors import ImageError
-from support.efi import program
+from support.efi import program, sections
 
 pytestmark = pytest.mark.unit
-
-
-def sections(data: bytes) -> dict[str, tuple[int, int, int, int, int]]:
-    """(virtual size, address, raw size, place in the file, flags) by name."""
-    start = struct.unpack_from("<I", data, 0x3C)[0]
-    assert data[start : start + 4] == b"PE\0\0"
-    count, optional = struct.unpack_from("<H12xH", data, start + 6)
-    found = {}
-    for n in range(count):
-        row = struct.unpack_from("<8sIIIIIIHHI", data, start + 24 + optional + 40 * n)
-        found[row[0].rstrip(b"\0").decode()] = (*row[1:5], row[9])
-    return found
 
 
 @given(st.lists(st.binary(min_size=1, max_size=9000), min_size=1, max_size=6))

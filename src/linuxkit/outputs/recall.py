@@ -38,7 +38,8 @@ class Recorded(NamedTuple):
 
 
 def inputs_key(
-    files: Sequence[str], flags: Mapping[str, Any], index: Path, folders: Iterable[Path], program: Path
+    files: Sequence[str], flags: Mapping[str, Any], index: Path, folders: Iterable[Path], program: Path,
+    *, loaders: bool = False,
 ) -> str | None:
     """What a build depends on, as a key; None when that cannot be told from files.
 
@@ -46,7 +47,7 @@ def inputs_key(
         files: YAML files.
         flags: everything from the command line that the result depends on.
         index: the store's index.json.
-        folders: whose files' contents count; used only when a YAML file names the kit.
+        folders: whose files' contents count; used only when a YAML file names the kit, or with `loaders`.
         program: the folder of the program: names, sizes and times of its files count.
     """
     digest = hashlib.sha256()
@@ -58,7 +59,7 @@ def inputs_key(
     add(json.dumps(flags, sort_keys=True, default=str).encode())
     add(os.fsencode(Path.cwd()))
     try:
-        kit = False
+        kit = loaders
         for file in files:
             if file == "-" or "://" in file:
                 return None
