@@ -3,6 +3,7 @@
     LinuxkitError                exit 1: the work failed
     ├── InputError               exit 2: what the user gave is wrong (YAML, flags, references)
     ├── ImageError               an image, layer or manifest is missing, damaged or hostile
+    ├── TrustError               an image is not signed as the policy wants
     ├── NetworkError             a registry, mirror or URL could not be reached or refused
     ├── HostError                this machine lacks something: a tool, space, a permission, a free port
     └── MachineError             a virtual machine did not do what was asked
@@ -62,6 +63,10 @@ class InputError(LinuxkitError):
 
 class ImageError(LinuxkitError):
     """An image cannot be used: not found, damaged, or trying to escape its root."""
+
+
+class TrustError(LinuxkitError):
+    """The policy doesn't allow an image. No ImageError: nothing that goes on without an image goes on without trust."""
 
 
 class NetworkError(LinuxkitError):

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from linuxkit.oci.store import Store
     from linuxkit.oci.transport import Transport
     from linuxkit.packages.kit import Kit
+    from linuxkit.trust.policy import Policy
+    from linuxkit.trust.verify import Guard
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Sources:
     environment  where proxies and Docker's configuration are looked up.
     log          takes a line about something that takes a while.
     progress     told about blobs on their way: (digest, bytes so far, bytes in all), from several threads.
+    policy       which images have to be signed; None: none.
     """
 
     cache: Path
@@ -47,6 +50,7 @@ class Sources:
     log: Callable[[str], None] = lambda line: None
     progress: Callable[[str, int, int], None] | None = None
     bundle: Path | None = None
+    policy: Policy | None = None
 
     @cached_property
     def store(self) -> Store:
@@ -91,12 +95,25 @@ class Sources:
 
     @cached_property
     def resolver(self) -> Resolver:
-        """Finds images: in the store, the kit, archives and, unless offline, registries."""
+        """Finds images: in the store, the kit, archives and, unless offline, registries; with a policy, only those
+        that it allows."""
         from linuxkit.oci.resolve import Resolver
 
         registry = None if self.offline else _Registry(self)
-        return Resolver(self.store, {"kit": self.kit}, registry, offline=self.offline, pull=self.pull,
+        kind = Resolver
+        if self.policy is not None:
+            from linuxkit.trust.verify import guarded
+
+            kind = guarded(self.guard)
+        return kind(self.store, {"kit": self.kit}, registry, offline=self.offline, pull=self.pull,
                         closed=self.bundle is not None, log=self.log)
+
+    @cached_property
+    def guard(self) -> Guard:
+        """Applies the policy to images."""
+        from linuxkit.trust.verify import Guard
+
+        return Guard(self.policy, self.store, lambda: None if self.offline else self.registry)
 
     @contextmanager
     def fetch(self, url: str) -> Iterator[Iterator[bytes]]:

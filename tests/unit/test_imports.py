@@ -24,7 +24,7 @@ ALLOWED = {
     "packages": {*BASE, "oci", "encode", "config"},
     "machine": {"errors", "host"},
     "platforms": {"errors", "host", "machine"},
-    "sources": {"errors", "oci", "packages"},
+    "sources": {"errors", "oci", "packages", "trust"},
     "locking": {"errors", "sources", "oci", "packages", "plan", "config", "outputs"},
     "api": {"*"}, "cli": {"*"}, "__main__": {"cli"}, "__init__": {"*"},
 }  # fmt: skip

@@ -125,16 +125,21 @@ def _say(text: str) -> None:
     click.echo(text, err=True)
 
 
+def _printable(text: str) -> str:
+    """Without what a terminal would obey: messages quote registries, images and files."""
+    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
 def _report(error: LinuxkitError) -> None:
     problems = error.problems if isinstance(error, InputError) else ()
-    _say(f"{click.style('error', fg='red', bold=True)}: {error.message}")
+    _say(f"{click.style('error', fg='red', bold=True)}: {_printable(error.message)}")
     shown = problems[:15]
     for problem in shown:
-        _say(f"  {problem}")
+        _say(f"  {_printable(str(problem))}")
     if len(problems) > len(shown):
         _say(f"  … and {len(problems) - len(shown)} more")
     if error.hint:
-        _say(f"{click.style('hint', bold=True)}: {error.hint}")
+        _say(f"{click.style('hint', bold=True)}: {_printable(error.hint)}")
 
 
 def _os_error(error: OSError) -> LinuxkitError:

@@ -124,6 +124,7 @@ def sbom(
     """
     from linuxkit import api
     from linuxkit.cli.build import architecture
+    from linuxkit.cli.sign import policy_of
     from linuxkit.errors import InputError
     from linuxkit.oci.derived import Derived
     from linuxkit.oci.resolve import cache_root
@@ -138,7 +139,7 @@ def sbom(
             click.echo(line, err=True)
 
     sources = api.Sources(settings.cache, settings.mirrors, settings.cert_files, offline, pull, debian_mirror,
-                          os.environ, note)  # fmt: skip
+                          os.environ, note, policy=policy_of(settings))  # fmt: skip
     images = _images(names, sources, architecture(arch), whiteouts)
     content = Content(sources.store, Derived(cache_root(settings.cache)), whiteouts=whiteouts)
     write(encode(document(images, content, format=format_, created=created(current_time))), outfile)

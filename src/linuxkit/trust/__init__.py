@@ -1,0 +1,1 @@
+"""Who has to have signed an image before a build uses it: policy, keys, signatures."""
