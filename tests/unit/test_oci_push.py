@@ -285,11 +285,19 @@ def test_a_connection_that_breaks_begins_a_new_upload(tmp_path: Path, store: Sto
         registry.faults["PUT blobs"] = faults.once(hangs_up)
         client(store).push(name(registry), top(store))
         assert pulled(registry, tmp_path).config.cmd == ("/bin/app",)
-        registry.faults["PUT blobs"] = hangs_up
+        registry.faults["PUT blobs"] = registry.faults["PATCH blobs"] = hangs_up
         make_image(store, "test/new:1", tar_of(member("new")))
         with pytest.raises(NetworkError):
             client(store).push(name(registry, "test/new:1"), top(store, "test/new:1"))
         assert "test/new:1" not in registry.manifests
+
+
+def test_a_refusal_of_the_size_that_gets_lost(tmp_path: Path, store: Store) -> None:
+    """A proxy that hangs up instead of reading what is too large for it: the last attempt is in pieces."""
+    with Registry() as registry:
+        registry.faults["PUT blobs"] = lambda handler, body: bool(body) and hangs_up(handler, body)
+        client(store).push(name(registry), top(store))
+        assert pulled(registry, tmp_path).config.cmd == ("/bin/app",)
 
 
 @pytest.mark.parametrize(("kind", "status", "words"), [

@@ -17,8 +17,9 @@ from linuxkit.oci.auth import Credentials
 from linuxkit.oci.media import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST, Descriptor, Image, Platform
 from linuxkit.oci.reference import Reference, parse_reference
 from linuxkit.oci.registry import RegistryClient, parse_mirrors
+from linuxkit.oci.session import _place
 from linuxkit.oci.store import Store
-from linuxkit.oci.transport import Transport
+from linuxkit.oci.transport import Transport, origin
 from support import registry as faults
 from support.client import Login, fill, nothing_kept, transport
 from support.images import AMD64, ARM64, digest, make_image, member, tar_of
@@ -170,6 +171,29 @@ def test_an_endless_answer_to_a_taken_up_blob(tmp_path: Path, store: Store) -> N
         registry.faults["blobs"] = endless
         with pytest.raises(ImageError, match="larger than"):
             client(store).fetch(name(registry, "test/big:1"), image.layers[0])
+        assert nothing_kept(store)
+
+
+def test_a_body_that_trickles(tmp_path: Path, store: Store) -> None:
+    """Each byte comes in time, the blob never."""
+    def trickle(handler: Handler, body: bytes) -> bool:
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(body)))
+        handler.end_headers()
+        for n in range(100):
+            handler.wfile.write(body[n : n + 1])
+            time.sleep(0.05)
+        handler.close_connection = True
+        return True
+
+    with Registry() as registry:
+        layer = big(registry, tmp_path).layers[0]
+        registry.faults["blobs"] = trickle
+        made = RegistryClient(store, Transport(sleep=lambda s: None, read_timeout=0.2))
+        started = time.monotonic()
+        with pytest.raises(NetworkError, match="bytes in the last"):
+            made.fetch(name(registry, "test/big:1"), layer)
+        assert time.monotonic() - started < 4
         assert nothing_kept(store)
 
 
@@ -457,6 +481,29 @@ def test_names_for_this_machine(tmp_path: Path, store: Store, address: str, host
 ])  # fmt: skip
 def test_where_a_registry_is(store: Store, name: str, url: str) -> None:
     assert client(store)._session.base(parse_reference(name).registry) == url
+
+
+def test_an_origin_has_a_port() -> None:
+    assert origin("https://A.example/x") == origin("https://a.example:443/y") != origin("http://a.example")
+    assert origin("http://[::1]:80/x") == ("http", "::1", 80)
+    assert origin("https://a.example:99999999") == ("", "", 0)
+
+
+@pytest.mark.parametrize(("base", "given", "url"), [
+    ("https://r.example", "/v2/a?x=y", "https://r.example/v2/a?x=y"),
+    ("https://r.example", "https://bucket.example/z", "https://bucket.example/z"),
+    ("https://r.example", "http://r.example/v2/a", "https://r.example/v2/a"),
+    ("https://r.example:5000", "http://r.example:5000/v2/a?x", "https://r.example:5000/v2/a?x"),
+    ("http://localhost:5000", "http://localhost:5000/v2/a", "http://localhost:5000/v2/a"),
+    ("https://r.example", "http://other.example/v2/a", None), ("https://r.example", "file:///etc/passwd", None),
+    ("https://r.example", "ftp://r.example/x", None),
+])  # fmt: skip
+def test_where_an_upload_goes_on(base: str, given: str, url: str | None) -> None:
+    if url is None:
+        with pytest.raises(NetworkError, match="sends an upload to"):
+            _place(base, given)
+    else:
+        assert _place(base, given) == url
 
 
 def test_a_page_where_the_referrers_should_be(store: Store) -> None:

@@ -124,6 +124,14 @@ def test_a_wrong_login_names_its_file(tmp_path: Path) -> None:
     assert auth not in done.stderr
 
 
+def test_a_registry_cannot_write_to_the_terminal(tmp_path: Path) -> None:
+    with Registry() as registry:
+        registry.faults["manifests"] = lambda h, b: h.answer(200, b"{}", "text/\x1b[31mred") or True
+        done = run(tmp_path, "pull", f"{registry.host}/a:1")
+        assert "which is not an image" in done.stderr
+        assert "\x1b" not in done.stderr
+
+
 def test_an_interrupt_ends_a_pull(tmp_path: Path) -> None:
     """Also while a blob is coming; what has come stays for the next pull, and no blob is there that is not whole."""
     import os

@@ -101,7 +101,8 @@ class Pusher:
         broken = 0
         while True:
             try:
-                return self._send(blob, opener, where, place or self._begin(blob))
+                send = self._send if broken < ATTEMPTS - 1 else self._send_pieces  # 413s can get lost
+                return send(blob, opener, where, place or self._begin(blob))
             except NetworkError as e:
                 broken += 1
                 if not e.temporary or broken >= ATTEMPTS:

@@ -16,7 +16,7 @@ from urllib.parse import urljoin, urlsplit
 from linuxkit.errors import ImageError, InputError, NetworkError
 from linuxkit.oci.auth import Credentials, Keychain, parse_challenge, token_form, token_realm, token_url
 from linuxkit.oci.reference import DEFAULT_REGISTRY, Reference
-from linuxkit.oci.transport import ATTEMPTS, TEMPORARY, Body, Response, Transport, is_loopback
+from linuxkit.oci.transport import ATTEMPTS, TEMPORARY, Body, Response, Transport, is_loopback, origin, redact
 
 HUB = "https://registry-1.docker.io"
 HUB_NAMES = (DEFAULT_REGISTRY, "index.docker.io", "registry-1.docker.io")
@@ -95,8 +95,8 @@ class Session:
         """
         base = self.base(ref.registry, write=write)
         given = "://" in path or path.startswith("/")
-        url = urljoin(f"{base}/", path) if given else f"{base}/v2/{ref.repository}/{path}"
-        home = _origin(url) == _origin(base)
+        url = _place(base, path) if given else f"{base}/v2/{ref.repository}/{path}"
+        home = origin(url) == origin(base)
         scopes = [f"repository:{ref.repository}:{'pull,push' if write else 'pull'}"]
         scopes += [f"repository:{mount}:pull"] if mount else []
         key = (base, *scopes)
@@ -107,7 +107,7 @@ class Session:
             if response.status in ok:
                 return response
             with response:
-                here = _origin(response.url) == _origin(base)  # not after a redirect elsewhere
+                here = origin(response.url) == origin(base)  # not after a redirect elsewhere
                 if response.status == 401 and attempt == 1 and home and here:
                     with self._lock:
                         if self._logins.get(key) is login:  # else another thread has just done it
@@ -195,13 +195,24 @@ class Session:
         return NetworkError(f"{what} answers {status} to {method}{detail}", temporary=status in TEMPORARY)
 
 
+def _place(base: str, given: str) -> str:
+    """A URL that a registry gave. One that forgets that it is behind https is meant with https.
+
+    Raises:
+        NetworkError: it leads from https to http elsewhere, or is no http address.
+    """
+    url = urljoin(f"{base}/", given)
+    if origin(base)[0] == "https" and url.startswith("http://"):
+        if origin(base)[1] != origin(url)[1]:
+            raise NetworkError(f"registry {_host(base)} sends an upload to {redact(url)}, which is not https")
+        url = base + url[len("http://") + len(urlsplit(url).netloc) :]
+    if origin(url)[0] not in ("http", "https"):
+        raise NetworkError(f"registry {_host(base)} sends an upload to {redact(url)}")
+    return url
+
+
 def _host(url: str) -> str:
     return urlsplit(url).netloc.rpartition("@")[2]
-
-
-def _origin(url: str) -> tuple[str, str]:
-    parts = urlsplit(url)
-    return parts.scheme, parts.netloc
 
 
 def _error_text(response: Response) -> str:

@@ -20,6 +20,7 @@ from linuxkit.errors import HostError, InputError, NetworkError
 
 CONNECT_TIMEOUT = 15.0  # seconds
 READ_TIMEOUT = 60.0  # seconds without a byte
+SLOWEST = 100.0  # bytes in a second, below which a body counts as broken
 MAX_REDIRECTS = 5
 ATTEMPTS = 4
 MAX_WAIT = 30.0  # seconds of a Retry-After that we are ready to sit through
@@ -113,7 +114,7 @@ class Transport:
             old, new = urlsplit(url), urlsplit(following)
             if new.scheme not in ("http", "https") or (old.scheme == "https" and new.scheme != "https"):
                 raise NetworkError(f"{redact(url)} redirects to {redact(following)}, which is not https")
-            if (old.scheme, old.netloc) != (new.scheme, new.netloc):
+            if origin(url) != origin(following):
                 headers = {k: v for k, v in headers.items() if k.lower() != "authorization"}
             url = following
         raise NetworkError(f"{redact(url)}: more than {MAX_REDIRECTS} redirects")
@@ -136,7 +137,8 @@ class Transport:
         finally:
             if stream is not None:
                 stream.close()
-        return Response(url, raw.status, {k.lower(): v for k, v in raw.headers.items()}, raw)
+        return Response(url, raw.status, {k.lower(): v for k, v in raw.headers.items()}, raw,
+                        self._read_timeout)
 
     def _pool(self, scheme: str, host: str) -> Any:
         import urllib3
@@ -180,6 +182,7 @@ class Response:
     status: int
     headers: Mapping[str, str]  # names in lower case
     raw: Any
+    patience: float = READ_TIMEOUT  # seconds over which the speed of a body is measured
 
     def __enter__(self) -> Response:
         return self
@@ -210,11 +213,17 @@ class Response:
         """
         import urllib3
 
-        count = 0
+        count, marked, since = 0, 0, time.monotonic()
         try:
-            while piece := self.raw.read(CHUNK):
+            while piece := self.raw.read1(CHUNK):
                 count += len(piece)
                 yield piece
+                now = time.monotonic()
+                if now - since > self.patience:
+                    if count - marked < (now - since) * SLOWEST:
+                        raise BrokenBodyError(f"{redact(self.url)}: only {count - marked} bytes in the last "
+                                              f"{now - since:.0f} s", temporary=True)  # fmt: skip
+                    marked, since = count, now
         except (urllib3.exceptions.HTTPError, OSError) as e:
             raise BrokenBodyError(_network_error(self.url, e).message, temporary=True) from e
         announced = self.headers.get("content-length", "")
@@ -263,6 +272,15 @@ def redact(url: str) -> str:
     except ValueError:
         return "(unreadable URL)"
     return text if len(text) <= 200 else text[:199] + "…"
+
+
+def origin(url: str) -> tuple[str, str, int]:
+    """(scheme, host, port) of a URL: what a login belongs to."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme, parts.hostname or "", parts.port or {"https": 443, "http": 80}.get(parts.scheme, 0)
+    except ValueError:
+        return "", "", 0
 
 
 def is_loopback(host: str) -> bool:
