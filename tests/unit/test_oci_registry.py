@@ -232,6 +232,10 @@ def test_where_a_token_may_come_from(realm: str, registry: str, allowed: bool) -
 def test_challenges() -> None:
     found = parse_challenge('Bearer realm="https://a/t",service="x, \\"y\\"",scope=plain')
     assert found == Challenge("bearer", {"realm": "https://a/t", "service": 'x, "y"', "scope": "plain"})
+    several = 'Negotiate, Basic realm="b", Bearer realm="https://a/t", service=s'
+    assert parse_challenge(several) == Challenge("bearer", {"realm": "https://a/t", "service": "s"})
+    assert parse_challenge('Negotiate, BASIC realm="b"') == Challenge("basic", {"realm": "b"})
+    assert parse_challenge("NTLM").scheme == "ntlm"
     for odd in ("", "Bearer", "Bearer realm=", 'Bearer realm="', "," * 100_000, 'Basic realm="' + "\\" * 5000):
         assert parse_challenge(odd).parameters == {} or odd.startswith("Basic")
 

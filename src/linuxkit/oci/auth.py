@@ -14,6 +14,7 @@ from urllib.parse import urlencode, urlsplit
 
 from linuxkit.errors import NetworkError
 
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9_-]*)(?:\s*,\s*|\s+|$)")
 _PARAMETER = re.compile(r'([A-Za-z0-9_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))\s*,?\s*')
 
 
@@ -63,15 +64,22 @@ class Challenge:
 
 
 def parse_challenge(header: str) -> Challenge:
-    """The first challenge of a WWW-Authenticate header; scheme "" when there is none that can be read."""
-    scheme, _, rest = header[:8192].strip().partition(" ")
-    parameters = {}
-    position = 0
-    while found := _PARAMETER.match(rest, position):
-        quoted, plain = found.group(2), found.group(3)
-        parameters[found.group(1).lower()] = re.sub(r"\\(.)", r"\1", quoted) if quoted is not None else plain
-        position = found.end()
-    return Challenge(scheme.lower(), parameters)
+    """The challenge of a WWW-Authenticate header that we can answer: bearer, else basic, else the first of them.
+
+    Scheme "" when there is none that can be read.
+    """
+    rest, position, found = header[:8192].strip(), 0, list[Challenge]()
+    while start := _SCHEME.match(rest, position):
+        position = start.end()
+        parameters: dict[str, str] = {}
+        while parameter := _PARAMETER.match(rest, position):
+            quoted, plain = parameter.group(2), parameter.group(3)
+            value = re.sub(r"\\(.)", r"\1", quoted) if quoted is not None else plain
+            parameters.setdefault(parameter.group(1).lower(), value)
+            position = parameter.end()
+        found.append(Challenge(start.group(1).lower(), parameters))
+    order = {"bearer": 0, "basic": 1}
+    return min(found, key=lambda c: order.get(c.scheme, 2), default=Challenge("", {}))
 
 
 def token_realm(challenge: Challenge, registry_url: str) -> str:
