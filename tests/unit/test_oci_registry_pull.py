@@ -97,6 +97,31 @@ def test_an_index_in_itself(tmp_path: Path, store: Store) -> None:
         assert nothing_kept(store)
 
 
+@pytest.mark.parametrize("what", ["manifest", "config"])
+def test_a_document_with_other_words_of_the_same_length(tmp_path: Path, store: Store, what: str) -> None:
+    """Valid JSON, the right size; only the digest tells."""
+    with Registry() as registry:
+        image = fill(registry, tmp_path)
+        manifest = registry.manifests[f"test/app@{image.digest}"][1]
+        config = doc.parse_manifest(json.loads(manifest), "x")[0]
+        target = image.digest if what == "manifest" else config.digest
+
+        def forge(handler: Handler, body: bytes) -> bool:
+            if not handler.path.endswith(target):
+                return False
+            old, new = (b'"Cmd":["amd64"]', b'"Cmd":["evil!"]') if what == "config" else \
+                (image.layers[0].digest.encode(), image.layers[1].digest.encode())  # fmt: skip
+            assert old in body
+            handler.answer(200, body.replace(old, new), OCI_MANIFEST)
+            return True
+
+        registry.faults["manifests"] = registry.faults["blobs"] = forge
+        for pull in (lambda made: made.pull(name(registry), AMD64), lambda made: made.pull_all(name(registry))):
+            with pytest.raises(ImageError, match="damaged"):
+                pull(client(store))
+            assert nothing_kept(store)
+
+
 # -- broken connections
 
 
