@@ -132,3 +132,14 @@ def test_no_provenance_and_no_image_when_one_cannot_be_written(work: Path, cache
     assert done.returncode == 1
     assert "mkdir -p no/such" in done.stderr
     assert not list(work.glob("web-*"))
+
+
+def test_the_lock_is_an_input(work: Path, cache: Path) -> None:
+    linuxkit("lock", "--offline", "web.yml", cwd=work, cache=cache)
+    linuxkit("build", "--provenance", "p.json", "web.yml", cwd=work, cache=cache)
+    statement = json.loads((work / "p.json").read_text())
+    check_statement(statement)
+    inputs = statement["predicate"]["buildDefinition"]["resolvedDependencies"]
+    found = {d.get("name"): d["digest"]["sha256"] for d in inputs}
+    assert found["web.lock"] == sha256(work / "web.lock")
+    assert statement["predicate"]["buildDefinition"]["externalParameters"]["configuration"] == ["web.yml", "web.lock"]

@@ -144,3 +144,44 @@ def test_a_pull_brings_what_is_attested(work: Path, limit: int | None, monkeypat
     found = inventory(got, content_of(store, work))
     assert found.notes == ()
     assert len(found.documents) == (1 if limit is None else 0)
+
+
+def test_what_is_signed_can_be_checked(work: Path) -> None:
+    """By the library itself, not by the code that signs."""
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.hashes import SHA256
+    from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    secret = BestAvailableEncryption(b"pass")
+    (work / "k.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, secret))
+    with Registry() as registry:
+        fill(registry, work)
+        name = f"{registry.host}/test/app:1"
+        for file, flag in (("a.spdx.json", "--sbom"), ("p.json", "--provenance")):
+            done = linuxkit("attach", name, flag, file, "--key", "k.pem", cwd=work, cache=work / "c",
+                            LINUXKIT_KEY_PASSWORD="pass")  # fmt: skip
+            assert "does not name" not in done.stderr
+        wrong = linuxkit("attach", name, "--sbom", "a.spdx.json", "--key", "k.pem", cwd=work, cache=work / "c",
+                         check=False, LINUXKIT_KEY_PASSWORD="no")  # fmt: skip
+        assert (wrong.returncode, "the password is wrong" in wrong.stderr) == (2, True)
+        client = RegistryClient(Store(work / "c"), Transport(), keychain=Anonymous())
+        reference = parse_reference(name)
+        top = client.find(reference)
+        assert top is not None
+        found = client.referrers(reference, top[0].digest, "application/vnd.dsse.envelope.v1+json")
+        assert len(found) == 2
+        tagged = client.find(parse_reference(f"{reference.name}:{top[0].digest.replace(':', '-')}.att"))
+        assert tagged is not None
+        layers = json.loads(tagged[1])["layers"]
+        assert [layer["annotations"]["predicateType"] for layer in layers] == [
+            "https://spdx.dev/Document", "https://slsa.dev/provenance/v1",
+        ]  # fmt: skip
+        for layer in layers:
+            blob = client.read(reference, Descriptor("", layer["digest"], layer["size"]), 1 << 20)
+            made = json.loads(blob)
+            payload = base64.b64decode(made["payload"])
+            signed = b"DSSEv1 28 application/vnd.in-toto+json %d %s" % (len(payload), payload)
+            key.public_key().verify(base64.b64decode(made["signatures"][0]["sig"]), signed, ec.ECDSA(SHA256()))
+            about = {"name": reference.name, "digest": {"sha256": top[0].digest[7:]}}
+            assert json.loads(payload)["subject"][0] == about

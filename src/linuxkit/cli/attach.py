@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from linuxkit.oci.reference import Reference
     from linuxkit.oci.registry import RegistryClient
     from linuxkit.sbom.attach import Document
+    from linuxkit.trust.keys import PrivateKey
 
 
 @click.command()
@@ -25,10 +26,13 @@ if TYPE_CHECKING:
 @click.option("--provenance", "provenances", multiple=True, metavar="FILE", help="What build --provenance wrote.")
 @click.option("--platform", default="", metavar="OS/ARCH",
               help="To one platform's image of an index.  [default: to what the name points at]")
+@click.option("--key", "key_file", type=click.Path(path_type=Path), metavar="FILE",
+              help="Sign what is attached with this private key, PEM.")
 @click.pass_obj
 def attach(
-    settings: Settings, image: str, sboms: tuple[str, ...], provenances: tuple[str, ...], platform: str
-) -> None:
+    settings: Settings, image: str, sboms: tuple[str, ...], provenances: tuple[str, ...], platform: str,
+    key_file: Path | None,
+) -> None:  # fmt: skip
     """Attach documents to the image REF in its registry. Prints what was attached, by digest.
 
     \b
@@ -37,7 +41,7 @@ def attach(
     from linuxkit import api
     from linuxkit.errors import InputError
     from linuxkit.oci.reference import parse_reference
-    from linuxkit.sbom.attach import attach, read
+    from linuxkit.sbom.attach import attach, envelope, read
 
     if not sboms and not provenances:
         raise InputError("there is nothing to attach", hint="give --sbom FILE or --provenance FILE")
@@ -45,11 +49,23 @@ def attach(
     documents = [read(_bytes(name), name, "sbom") for name in sboms]
     documents += [read(_bytes(name), name, "provenance") for name in provenances]
     registry = api.Sources(settings.cache, settings.mirrors, settings.cert_files, environment=os.environ).registry
+    key = _key(key_file) if key_file else None
     subject = _subject(registry, reference, platform)
     for document in documents:
-        _warn(settings, document, subject)
-        done = attach(registry, reference, subject, document)
+        signed = b""
+        if key is not None:
+            signed = envelope(document, subject, reference.name, key.sign)
+        else:
+            _warn(settings, document, subject)
+        done = attach(registry, reference, subject, document, signed)
         click.echo(f"{reference.name}@{done.digest}")
+
+
+def _key(path: Path) -> PrivateKey:
+    from linuxkit.cli.sign import ask_password
+    from linuxkit.trust.keys import private_key, read_key
+
+    return private_key(read_key(path), str(path), ask_password)
 
 
 def _warn(settings: Settings, document: Document, subject: Descriptor) -> None:

@@ -127,7 +127,8 @@ def build(
     created = when(sbom_current_time) if sbom else ""
     options = Options(architecture(arch), decompress_kernel, sbom, created, whiteouts, sbom_format)
     default_name = name or base_name(files[-1])
-    provenance = provenance_of(provenance_file, provenance_output, builder_id, documents, flags | {
+    read = [*documents, *_named(lock_file, locked)]
+    provenance = provenance_of(provenance_file, provenance_output, builder_id, read, flags | {
         "name": default_name, "arch": options.architecture, "sbom_created": created,
     })  # fmt: skip
     if show_plan:
@@ -150,6 +151,10 @@ def build(
     if shortcut is not None:
         shortcut.keep(artifact.record)
     _summary(settings, artifact.files, artifact.cached, artifact.segments, time.monotonic() - started)
+
+
+def _named(lock_file: Path | None, locked: bytes) -> list[tuple[str, bytes]]:
+    return [(str(lock_file), locked)] if lock_file is not None else []
 
 
 def _lock(file: Path | None, data: bytes, documents: Sequence[tuple[str, bytes]]) -> Lock | None:
@@ -180,7 +185,8 @@ class _Shortcut:
         from linuxkit.outputs.recall import inputs_key
 
         program = Path(__file__).resolve().parent.parent
-        return inputs_key(self._files, self._flags, self._settings.cache / "index.json", self._folders, program)
+        return inputs_key(self._files, self._flags, self._settings.cache / "index.json", self._folders, program,
+                          loaders=bool(self._flags["formats"]))  # fmt: skip
 
     def take(self, output: str, directory: Path | None, started: float) -> bool:
         """Do it, if that is possible."""

@@ -7,7 +7,8 @@
     statements      application/vnd.in-toto+json                 provenance
     signed ones     application/vnd.dsse.envelope.v1+json        DSSE, https://github.com/secure-systems-lab/dsse
 
-Attaching a document once more changes nothing: the manifest has no time in it, so it is the same.
+Attaching a document once more changes nothing: the manifest has no time in it, so it is the same. Signed ones are put
+under the tag sha256-<hex>.att as well, where cosign looks for them: a manifest with a layer for each.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any, Protocol
 
 from linuxkit.errors import InputError
 from linuxkit.oci import document as doc
-from linuxkit.oci.media import OCI_MANIFEST, Descriptor
+from linuxkit.oci.media import OCI_CONFIG, OCI_MANIFEST, Descriptor
 from linuxkit.oci.reference import Reference
 from linuxkit.sbom.attested import CYCLONEDX, MAX_DOCUMENT, SPDX, shallow, small
 from linuxkit.sbom.make import MEDIA_TYPES
@@ -38,6 +39,8 @@ _WANTED = {
 
 class Registry(Protocol):
     """Where to: oci.registry.RegistryClient."""
+
+    def find(self, reference: Reference) -> tuple[Descriptor, bytes] | None: ...
 
     def push_bytes(self, reference: Reference, data: bytes, media_type: str) -> Descriptor: ...
 
@@ -155,4 +158,27 @@ def attach(registry: Registry, reference: Reference, subject: Descriptor, docume
         "subject": doc.descriptor_document(Descriptor(subject.media_type, subject.digest, subject.size)),
         "annotations": notes,
     }  # fmt: skip
-    return registry.push_manifest(repository, OCI_MANIFEST, doc.encode(manifest))
+    done = registry.push_manifest(repository, OCI_MANIFEST, doc.encode(manifest))
+    if signed:
+        _add_to_tag(registry, reference, subject, layer, document.predicate_type)
+    return done
+
+
+def _add_to_tag(registry: Registry, reference: Reference, subject: Descriptor, layer: Descriptor, kind: str) -> None:
+    """Add an envelope to the manifest under sha256-<hex>.att."""
+    tag = f"{subject.digest.replace(':', '-')}.att"
+    place = Reference(f"{reference.name}:{tag}", reference.registry, reference.repository, tag)
+    old = registry.find(place)
+    layers = doc.objects(doc.decode(old[1], tag), "layers", tag) if old else []
+    if any(one.get("digest") == layer.digest for one in layers):
+        return
+    notes = {"dev.cosignproject.cosign/signature": "", "predicateType": kind}
+    layers = [*layers, doc.descriptor_document(Descriptor(ENVELOPE, layer.digest, layer.size, None, notes))]
+    config = doc.encode({
+        "architecture": "", "os": "", "created": "0001-01-01T00:00:00Z", "config": {},
+        "rootfs": {"type": "layers", "diff_ids": [one["digest"] for one in layers]},
+    })  # fmt: skip
+    pushed = registry.push_bytes(place, config, OCI_CONFIG)
+    manifest = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": doc.descriptor_document(pushed),
+                "layers": layers}  # fmt: skip
+    registry.push_manifest(place, OCI_MANIFEST, doc.encode(manifest))
