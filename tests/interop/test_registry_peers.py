@@ -24,6 +24,7 @@ from linuxkit.oci.store import Store
 from linuxkit.oci.transport import Transport
 from support.images import AMD64, ARM64, digest, directory, hardlink, make_image, member, symlink, tar_of
 from support.peers import docker_registry, run, skopeo, tool
+from support.registry import Registry
 
 pytestmark = pytest.mark.interop
 LOGIN = ("somebody", "pass:word")
@@ -157,6 +158,17 @@ def test_zstd_layers(plain: str, repository: str, store: Store, tmp_path: Path) 
     image = client(other).pull(name, AMD64)
     assert all(layer.media_type.endswith("+zstd") for layer in image.layers)
     assert tree(other, image) == tree(store, store.image(top(store), "x", AMD64))
+
+
+def test_skopeo_pushes_to_the_registry_of_our_tests(store: Store, tmp_path: Path) -> None:
+    """So that what our pushes are tested with is a registry that other clients take; with a token."""
+    with Registry(login=LOGIN, token="t0ken") as registry:
+        name = ref(registry.host, "test/app")
+        skopeo("copy", "--all", "--dest-tls-verify=false", "--dest-creds", ":".join(LOGIN),
+               f"oci:{store.root}:docker.io/test/app:1", f"docker://{name}")  # fmt: skip
+        other, home = Store(tmp_path / "other"), logged_in(tmp_path / "home", registry.host)
+        top_ = client(other, home).pull_all(name)
+        assert other.image(top_, "x", ARM64).layers == store.image(top(store), "x", ARM64).layers
 
 
 def test_basic_authentication(guarded: str, repository: str, store: Store, tmp_path: Path) -> None:

@@ -178,7 +178,7 @@ class Handler(BaseHTTPRequestHandler):
             return self.error(404, "NAME_INVALID", f"no such place: {parts.path}")
         if not self._allowed(found[1], write=True) or self._faulty("POST blobs"):
             return None
-        if self.headers.get("Content-Length") != "0":
+        if self.headers.get("Content-Length", "") != "0" and "skopeo" not in self.headers.get("User-Agent", ""):
             return self.error(411, "SIZE_INVALID", "Content-Length: 0 is wanted")
         mount, source = query.get("mount", [""])[0], query.get("from", [""])[0]
         if mount and self.registry.has_blob(source, mount):
@@ -196,7 +196,7 @@ class Handler(BaseHTTPRequestHandler):
         have = self.registry.uploads.get(self.path)
         if have is None:
             return self.error(404, "BLOB_UPLOAD_UNKNOWN", "no such upload")
-        if self.headers.get("Content-Range") != f"{len(have)}-{len(have) + len(body) - 1}":
+        if self.headers.get("Content-Range") not in (None, f"{len(have)}-{len(have) + len(body) - 1}"):
             return self.error(416, "RANGE_INVALID", "the piece does not follow")
         del self.registry.uploads[self.path]
         place = f"{self.path}+"  # each piece has its own place
@@ -211,15 +211,18 @@ class Handler(BaseHTTPRequestHandler):
             return None
         if manifest:
             return self._put_manifest(manifest[1], manifest[2], body)
-        place, _, digest = self.path.partition("&digest=")
+        path, _, query = self.path.partition("?")
+        words = query.split("&")
+        digest = next((w[7:] for w in words if w.startswith("digest=")), "").replace("%3A", ":")
+        place = f"{path}?{'&'.join(w for w in words if not w.startswith('digest='))}"
         have = self.registry.uploads.pop(place, None)
         found = re.fullmatch(r"/v2/(.+)/blobs/uploads/.*", self.path)
         if have is None or not found:
             return self.error(404, "BLOB_UPLOAD_UNKNOWN", "no such upload")
-        if f"sha256:{hashlib.sha256(have + body).hexdigest()}" != digest.replace("%3A", ":"):
+        if f"sha256:{hashlib.sha256(have + body).hexdigest()}" != digest:
             return self.error(400, "DIGEST_INVALID", "the bytes have another digest")
-        self.registry.blobs[digest.replace("%3A", ":")] = have + body
-        self.registry.held.add(f"{found[1]}@{digest.replace('%3A', ':')}")
+        self.registry.blobs[digest] = have + body
+        self.registry.held.add(f"{found[1]}@{digest}")
         return self.answer(201, b"", Location="/somewhere")
 
     def _put_manifest(self, repository: str, what: str, body: bytes) -> None:
@@ -257,7 +260,14 @@ class Handler(BaseHTTPRequestHandler):
         self.registry.seen.append(Seen(self.path, headers, self.command))
 
     def _body(self) -> bytes:
-        self.body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        if self.headers.get("Transfer-Encoding") == "chunked":
+            self.body = b""
+            while size := int(self.rfile.readline(20), 16):
+                self.body += self.rfile.read(size)
+                self.rfile.readline(3)
+            self.rfile.readline(3)
+        else:
+            self.body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
         return self.body
 
     def _written(self, kind: str) -> bytes | None:
