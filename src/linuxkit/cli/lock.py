@@ -152,13 +152,14 @@ def update(settings: Settings, files: tuple[str, ...], name: str, path: Path | N
 def _inputs(settings: Settings, files: tuple[str, ...], offline: bool, debian_mirror: str,
             ) -> tuple[Sources, Config, list[tuple[str, bytes]]]:  # fmt: skip
     from linuxkit import api
+    from linuxkit.cli.sign import policy_of
 
     def note(line: str) -> None:
         if settings.verbose:
             click.echo(line, err=True)
 
     sources = api.Sources(settings.cache, settings.mirrors, settings.cert_files, offline, debian=debian_mirror,
-                          environment=os.environ, log=note)  # fmt: skip
+                          environment=os.environ, log=note, policy=policy_of(settings))  # fmt: skip
     documents: list[tuple[str, bytes]] = []
     config = api.load(*files, sources=sources, stdin=sys.stdin.buffer.read, seen=lambda *one: documents.append(one))
     return sources, config, documents

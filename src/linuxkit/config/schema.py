@@ -230,8 +230,10 @@ FILE = Object("files", (
    "each class that may do anything.")
 
 TRUST = Object("trust", (
-    Field("image", "image", STRS, "Ignored.", "none"), Field("org", "org", STRS, "Ignored.", "none"),
-), model.Trust, "Accepted and ignored, as in LinuxKit.")
+    Field("image", "image", STRS, "Images, by name.", "none", example='["nginx", "registry.example/team/app"]'),
+    Field("org", "org", STRS, "All images below these.", "none", example='["linuxkit", "registry.example/team"]'),
+), model.Trust, "Images that have to be signed. The trust policy says by whom ([trust.md](trust.md)): with one, an image "
+   "named here that it lets pass unsigned is refused; without one, a note says that it was used unverified.")
 
 TOP = Object("", (
     Field("kernel", "kernel", KERNEL, "The kernel and its command line."),
@@ -242,6 +244,6 @@ TOP = Object("", (
     Field("services", "services", ListOf(SERVICE), "Containers that keep running."),
     Field("files", "files", ListOf(FILE), "Files written into the image."),
     Field("volumes", "volumes", ListOf(VOLUME), "Directories that containers share."),
-    Field("trust", "trust", TRUST, "Ignored."),
+    Field("trust", "trust", TRUST, "Images that have to be signed."),
 ), doc="One YAML document. Every key may be left out; an unknown key is an error, and so is a key without a value.")
 # fmt: on

@@ -22,6 +22,8 @@ from linuxkit.trust.payload import Claim, parse_simple
 from linuxkit.trust.policy import SCHEMES, Identity, Policy, Rule, canonical, matches
 from linuxkit.trust.source import MAX_SIGNATURES, Found, Registry
 
+KIT = "linuxkit.kit"
+
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
@@ -47,17 +49,23 @@ class Subject:
     digests: tuple[str, ...] = ()
 
 
-def subject_of(text: str, image: Image | None = None) -> Subject:
+def subject_of(text: str, image: Image | None = None, *, whole: bool = False) -> Subject:
     """What stands in the YAML, and the image that it was resolved to.
+
+    Args:
+        whole: every platform of it is used, so a signature of one manifest is not enough.
 
     Raises:
         InputError: it is no image name.
     """
-    found = dict.fromkeys([image.index.digest] if image and image.index else [])
-    digests = tuple(dict.fromkeys([*found, image.digest])) if image else ()
+    digests: tuple[str, ...] = (image.digest,) if image else ()
+    if image and image.index:
+        digests = (image.index.digest,) if whole else tuple(dict.fromkeys((image.index.digest, image.digest)))
     if text.partition(":")[0] in SCHEMES:
         return Subject(text, text, None, digests)
     reference = parse_reference(text)
+    if reference.registry == KIT:  # how the store and bundles call kit packages; there is no such registry
+        return Subject(text, f"kit://{reference.repository}", None, digests)
     return Subject(reference.text, canonical(reference.name), reference, digests)
 
 
@@ -82,15 +90,18 @@ class Guard:
         if self._policy is not None:
             self._refused(self._policy, subject_of(text))
 
-    def check(self, text: str, image: Image) -> None:
+    def check(self, text: str, image: Image, *, whole: bool = False) -> None:
         """Refuse an image unless the policy allows it.
+
+        Args:
+            whole: every platform of it is used.
 
         Raises:
             TrustError: the image, its digest, the rule, and what was found.
         """
         if self._policy is None:
             return
-        subject = subject_of(text, image)
+        subject = subject_of(text, image, whole=whole)
         if subject not in self._passed:
             self.examine(subject)
             self._passed.add(subject)  # this name, with these digests, under this policy
