@@ -116,6 +116,7 @@ class Handler(BaseHTTPRequestHandler):
 
     registry: Registry
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
 
     def log_message(self, format: str, *args: object) -> None:
         pass
