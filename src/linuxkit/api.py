@@ -18,19 +18,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from linuxkit.config.model import Config
+from linuxkit.config.model import Config, VolumeFormat
 from linuxkit.errors import HostError, InputError, LinuxkitError, Problem
 from linuxkit.oci.media import Image, Platform
 from linuxkit.plan.model import BuildPlan, Options, SourceFile
 from linuxkit.sources import Sources as Sources  # part of the library's face
+from linuxkit.sources import host_path
 
 if TYPE_CHECKING:
     from linuxkit.machine.machine import Machine
     from linuxkit.outputs.files import Written
     from linuxkit.outputs.pieces import OutputFile
     from linuxkit.outputs.recall import Recorded
-    from linuxkit.plan.asked import Asked
-    from linuxkit.plan.lock import Debs, Lock
+    from linuxkit.plan.lock import Lock
     from linuxkit.sbom.provenance import Provenance
 
 ARCHITECTURES = ("amd64", "arm64", "riscv64")
@@ -55,13 +55,15 @@ class Artifact:
 
 
 def load(*files: str | Path, sources: Sources | None = None, stdin: Callable[[int], bytes] | None = None,
-         seen: Callable[[str, bytes], None] = lambda source, content: None) -> Config:  # fmt: skip
+         seen: Callable[[str, bytes], None] = lambda source, content: None,
+         packages: dict[str, str] | None = None) -> Config:  # fmt: skip
     """Read and merge YAML: files, http(s) addresses, and with `stdin` also `-`.
 
     Args:
         sources: how to reach the network.
         stdin: reads standard input to its end, but no more than the number of bytes it is given.
         seen: told of every source and its content.
+        packages: filled with what each @pkg: directory stands for.
 
     Raises:
         InputError: `problems` has every fault of every file.
@@ -77,7 +79,10 @@ def load(*files: str | Path, sources: Sources | None = None, stdin: Callable[[in
     def package(directory: Path) -> str:
         from linuxkit.packages.treehash import package_name
 
-        return package_name(directory)
+        name = package_name(directory)
+        if packages is not None:
+            packages[str(directory)] = name
+        return name
 
     return load_documents([str(f) for f in files], Readers(stdin, fetch, package, check_reference, seen))
 
@@ -178,7 +183,7 @@ def build(
     beside = _provenance(provenance, planned, files, target.output) if provenance is not None else []
     written = write_files(files, target.directory, target.output, beside)
     counts = encoder.counts
-    used = {str(_host_path(f.source, sources).absolute()): "" for f in config.files if f.source is not None}
+    used = {str(host_path(f.source, sources).absolute()): "" for f in config.files if f.source is not None}
     used |= {str(Path(f.source.path).absolute()): f.source.digest for f in planned.files if f.source is not None}
     record = Recorded(planned.digest, counts.segments, used, files)
     return Artifact(tuple(written), planned.digest, counts.segments, counts.cached, record)
@@ -213,12 +218,17 @@ def _resolve(config: Config, sources: Sources, platform: Platform, loaders: Sequ
     from linuxkit.plan.asked import asked
 
     places = asked(config, platform, loaders)
+    pins = None
     if lock is not None:
-        _agree(places, sources, lock)
+        from linuxkit.locking import agree, pins_for
+
+        agree(places, sources, lock)
+        pins = pins_for(lock, platform)
     kit = dict.fromkeys(place.text.removeprefix(KIT) for place in places if place.text.startswith(KIT))
     if len(kit) > 1 and not sources.offline:
         known = set(sources.kit.names())  # the others are found out below, each where it stands
-        sources.kit.ensure([n for n in kit if n in known], platform, pins=_debs(lock, platform))  # side by side
+        sources.kit.ensure([n for n in kit if n in known], platform, pins=pins)  # side by side
+    layouts = {volume.image for volume in config.volumes if volume.format is VolumeFormat.OCI}
     if config.trust.image or config.trust.org:
         loose = sources.guard.required([p.text for p in places], config.trust.image, config.trust.org)
         for text in dict.fromkeys(loose):
@@ -230,12 +240,14 @@ def _resolve(config: Config, sources: Sources, platform: Platform, loaders: Sequ
         if text in images or text in failed:
             continue
         try:
-            images[text] = _image(text, platform, sources, lock)
+            image = _image(text, platform, sources, lock)
+            sources.guard.check(text, image, whole=text in layouts)  # besides the resolver, which doesn't see all
+            images[text] = image
         except LinuxkitError as e:
             failed[text] = (e, Problem(e.message, at.file, at.line, at.column, place.path, e.hint))
     for place in places:
         for other in place.platforms[1:] if place.text in images else ():  # of volumes that are image layouts
-            _image(place.text, other, sources, lock)
+            sources.guard.check(place.text, _image(place.text, other, sources, lock), whole=True)
     if not failed:
         return images
     errors = [error for error, _ in failed.values()]
@@ -251,35 +263,12 @@ def _resolve(config: Config, sources: Sources, platform: Platform, loaders: Sequ
 
 
 def _image(text: str, platform: Platform, sources: Sources, lock: Lock | None) -> Image:
-    """One image, pinned. Nothing of it has been read but its manifest and configuration: the place for a policy."""
+    """One image, pinned. Nothing of it has been read but its manifest and configuration."""
     if lock is None:
         return sources.resolver.resolve(text, platform)
-    if text.startswith(KIT):
-        name = text.removeprefix(KIT)
-        if sources.bundle is not None:
-            return sources.resolver.resolve(f"linuxkit.kit/{name}:{lock.kit[name].recipe}", platform)
-        return sources.kit.ensure([name], platform, pins=_debs(lock, platform))[0].image
-    return sources.resolver.resolve(text, platform, lock.pin(text, platform))
+    from linuxkit.locking import pinned_image
 
-
-def _agree(places: Sequence[Asked], sources: Sources, lock: Lock) -> None:
-    """Raises: InputError, for what the YAML has otherwise than the lock."""
-    from linuxkit.plan.lock import disagreements
-
-    problems = disagreements(lock, places, None if sources.bundle is not None else sources.kit.hash)
-    if problems:
-        files = dict.fromkeys(p.position.file for p in places if p.position.file)
-        wanted = dict.fromkeys(p.architecture for place in places for p in place.platforms)
-        more = "".join(f" --arch {a}" for a in wanted if f"linux/{a}" not in lock.platforms())
-        raise InputError(f"{lock.where} does not fit the YAML", problems=problems,
-                         hint=f"renew it: linuxkit update{more} {' '.join(files)}; or build without it: --no-lock",
-                         )  # fmt: skip
-
-
-def _debs(lock: Lock | None, platform: Platform) -> Mapping[str, Debs] | None:
-    if lock is None:
-        return None
-    return {name: p.platforms[str(platform)] for name, p in lock.kit.items() if str(platform) in p.platforms}
+    return pinned_image(text, platform, sources, lock)
 
 
 def _provenance(
@@ -306,7 +295,12 @@ def _read_sources(config: Config, sources: Sources) -> dict[str, SourceFile]:
     for file in config.files:
         if file.source is None or file.source in found:
             continue
-        path = _host_path(file.source, sources)
+        bundled = sources.opened.contents.files.get(file.source) if sources.opened is not None else None
+        if bundled is not None:
+            path = sources.store.blob_path(bundled.digest)
+            found[file.source] = SourceFile(os.fspath(path), bundled.size, bundled.digest)
+            continue
+        path = host_path(file.source, sources)
         try:
             found[file.source] = _digest(path)
         except FileNotFoundError:
@@ -316,12 +310,6 @@ def _read_sources(config: Config, sources: Sources) -> dict[str, SourceFile]:
             raise HostError(f"cannot read {path}{at}: {(e.strerror or str(e)).lower()}",
                             hint="source: names a file of this machine") from e  # fmt: skip
     return found
-
-
-def _host_path(text: str, sources: Sources) -> Path:
-    if text.startswith("~/"):
-        return Path(sources.environment.get("HOME") or Path.home(), text[2:])
-    return Path(text)
 
 
 def _digest(path: Path) -> SourceFile:

@@ -18,9 +18,9 @@ from linuxkit.oci.media import Descriptor, Image, Platform
 from linuxkit.oci.reference import Reference, parse_reference
 from linuxkit.oci.resolve import Pin, pin_of
 from linuxkit.oci.select import select
-from linuxkit.packages.kit import pins_of
+from linuxkit.packages.kit import PREFIX, pins_of
 from linuxkit.plan.asked import ARCHIVES, KIT, Asked, asked, name_of, parse_platform
-from linuxkit.plan.lock import Debs, Lock, LockedImage, LockedPackage
+from linuxkit.plan.lock import Debs, Lock, LockedImage, LockedPackage, disagreements
 from linuxkit.sources import Sources
 
 
@@ -40,6 +40,47 @@ def check_documents(lock: Lock, documents: Iterable[tuple[str, bytes]]) -> None:
             what = f"documents '{name}' in {lock.where} has {locked}" if locked else f"it is not in {lock.where}"
             raise InputError(f"{name} has the digest {digest}, and {what}",
                              hint="renew the lock: linuxkit update FILE; or build without it: --no-lock")  # fmt: skip
+
+
+def agree(places: Sequence[Asked], sources: Sources, lock: Lock) -> None:
+    """Raises: InputError, for everything that the YAML has otherwise than the lock."""
+    problems = disagreements(lock, places, None if sources.bundle is not None else sources.kit.hash)
+    if problems:
+        files = dict.fromkeys(p.position.file for p in places if p.position.file)
+        wanted = dict.fromkeys(p.architecture for place in places for p in place.platforms)
+        more = "".join(f" --arch {a}" for a in wanted if f"linux/{a}" not in lock.platforms())
+        raise InputError(
+            f"{lock.where} does not fit the YAML", problems=problems,
+            hint=f"renew it: linuxkit update{more} {' '.join(files)}; or build without it: --no-lock",
+        )  # fmt: skip
+
+
+def pinned_image(text: str, platform: Platform, sources: Sources, lock: Lock) -> Image:
+    """The image that the lock has for what stands in the YAML; `agree` has found nothing wrong.
+
+    Raises:
+        LinuxkitError: of any kind.
+    """
+    if not text.startswith(KIT):
+        return sources.resolver.resolve(text, platform, lock.pin(text, platform))
+    name = text.removeprefix(KIT)
+    debs = pins_for(lock, platform)
+    if sources.opened is None:
+        return sources.kit.ensure([name], platform, pins=debs)[0].image
+    reference = f"{PREFIX}/{name}:{lock.kit[name].recipe}"
+    found = sources.store.find(reference)
+    if found is None:
+        raise ImageError(f"{text} ({reference}) is not in {sources.opened.where}", hint="make the bundle anew")
+    image = sources.store.image(found, reference, platform)
+    if pins_of(image) != debs[name]:
+        raise ImageError(f"{text} in {sources.opened.where} is not made of the packages that {lock.where} names",
+                         hint="make the bundle anew")  # fmt: skip
+    return image
+
+
+def pins_for(lock: Lock, platform: Platform) -> dict[str, Debs]:
+    """The .debs of each kit package that is locked for a platform."""
+    return {name: p.platforms[str(platform)] for name, p in lock.kit.items() if str(platform) in p.platforms}
 
 
 def make_lock(config: Config, sources: Sources, platforms: Sequence[Platform], *, loaders: Sequence[str] = (),

@@ -13,6 +13,7 @@ from linuxkit.errors import NetworkError
 from linuxkit.oci.media import Image, Platform
 
 if TYPE_CHECKING:
+    from linuxkit.oci.bundle import Bundle
     from linuxkit.oci.reference import Reference
     from linuxkit.oci.registry import RegistryClient
     from linuxkit.oci.resolve import Resolver
@@ -31,7 +32,7 @@ class Sources:
     mirrors      registry mirrors, `[REGISTRY=]URL`.
     cert_files   PEM files of authorities to trust beside the system's.
     offline      never use the network.
-    bundle       a file that `linuxkit bundle` made: its images are found before the cache's.
+    bundle       a file that `linuxkit bundle` made: all images are in it; goes with `offline`.
     pull         fetch images from the registry even when the cache has them.
     debian       the Debian mirror that kit packages are made from; "" takes the one of this machine's apt.
     environment  where proxies and Docker's configuration are looked up.
@@ -54,10 +55,27 @@ class Sources:
 
     @cached_property
     def store(self) -> Store:
-        """The cache directory."""
+        """The cache directory; or the bundle, in front of it."""
         from linuxkit.oci.store import Store
 
-        return Store(self.cache)
+        if self.opened is None:
+            return Store(self.cache)
+        from linuxkit.oci.bundle import BundleStore
+
+        return BundleStore(self.cache, self.opened)
+
+    @cached_property
+    def opened(self) -> Bundle | None:
+        """The bundle, open.
+
+        Raises:
+            InputError: it is none. ImageError: it is damaged.
+        """
+        if self.bundle is None:
+            return None
+        from linuxkit.oci.bundle import Bundle
+
+        return Bundle(self.bundle, self.cache)
 
     @cached_property
     def transport(self) -> Transport:
@@ -138,3 +156,10 @@ class _Registry:
 
     def pull(self, reference: Reference, platform: Platform) -> Image:
         return self._sources.registry.pull(reference, platform)
+
+
+def host_path(text: str, sources: Sources) -> Path:
+    """Where the file of a `source:` is on this machine."""
+    if text.startswith("~/"):
+        return Path(sources.environment.get("HOME") or Path.home(), text[2:])
+    return Path(text)

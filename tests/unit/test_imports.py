@@ -26,6 +26,7 @@ ALLOWED = {
     "platforms": {"errors", "host", "machine"},
     "sources": {"errors", "oci", "packages", "trust"},
     "locking": {"errors", "sources", "oci", "packages", "plan", "config", "outputs"},
+    "bundling": {"*"},
     "api": {"*"}, "cli": {"*"}, "__main__": {"cli"}, "__init__": {"*"},
 }  # fmt: skip
 #: module → the standard library it alone may use

@@ -32,7 +32,7 @@ Formats:
 
 
 @click.command(epilog=_HELP_FORMATS)
-@click.argument("files", nargs=-1, required=True, metavar="FILE.yml|URL|-...")
+@click.argument("files", nargs=-1, metavar="FILE.yml|URL|-...")
 @click.option("--name", default="", help="What the files' names start with.  [default: the last FILE's name]")
 @click.option("--dir", "directory", type=click.Path(path_type=Path), help="Directory for the outputs.  [default: .]")
 @click.option("--o", "output", default="", metavar="FILE", help="One output file, or - for standard output.")
@@ -62,6 +62,8 @@ Formats:
 @click.option("--lock", "lock_file", type=click.Path(path_type=Path), metavar="FILE",
               help="Take the images that this lock names.  [default: NAME.lock beside the last FILE, when it is there]")
 @click.option("--no-lock", is_flag=True, help="Use no lock.")
+@click.option("--bundle", "bundle_file", type=click.Path(path_type=Path), metavar="FILE",
+              help="Take everything from what linuxkit bundle made; without FILE.yml, the YAML too. Uses no network.")
 @click.option("--debian-mirror", default="", envvar="LINUXKIT_DEBIAN_MIRROR", show_envvar=True,
               metavar="URL[,SECURITY-URL]", help="For kit packages.  [default: the one apt uses]")
 @click.option("--input-tar", default="", metavar="FILE", help="Accepted; what didn't change is reused without it.")
@@ -74,12 +76,15 @@ def build(
     sbom_output: str, sbom_format: str, sbom_current_time: bool, provenance_file: str, provenance_output: str,
     builder_id: str, whiteouts: str, show_plan: bool, dry_run: bool, pull: bool, offline: bool, debian_mirror: str,
     input_tar: str, docker: bool, size: str, lock_file: Path | None, no_lock: bool,
+    bundle_file: Path | None,
 ) -> None:  # fmt: skip
     """Build a bootable image from YAML files, which are merged from left to right."""
     started = time.monotonic()
     from linuxkit.cli.lock import chosen, content
 
-    lock_file = chosen(files, name, lock_file, no_lock)
+    if not files and bundle_file is None:
+        raise click.UsageError("Missing argument 'FILE.yml|URL|-...'.")
+    lock_file = chosen(files, name, lock_file, no_lock) if bundle_file is None else lock_file
     locked = content(lock_file) if lock_file is not None else b""
     disk_size = _disk_size(size)
     sbom = "" if no_sbom else sbom_output or {"spdx": "sbom.spdx.json"}.get(sbom_format, "sbom.cdx.json")
@@ -91,11 +96,12 @@ def build(
         "size": disk_size,
     }  # fmt: skip
     plain = not (dry_run or show_plan or pull or sbom_current_time or input_tar or docker or (output and directory)
-                 or provenance_file or provenance_output or settings.policy_file)  # fmt: skip
+                 or bundle_file or provenance_file or provenance_output or settings.policy_file)  # fmt: skip
     shortcut = _Shortcut(settings, files, flags) if plain and not (output and name) else None
     if shortcut is not None and shortcut.take(output, directory, started):
         return
     from linuxkit import api
+    from linuxkit.bundling import load_bundled
     from linuxkit.cli.progress import Progress
     from linuxkit.cli.sbom import created as when
     from linuxkit.cli.sbom import provenance_of
@@ -110,7 +116,20 @@ def build(
         progress.line, progress, policy=policy_of(settings),
     )  # fmt: skip
     documents: list[tuple[str, bytes]] = []
-    config = api.load(*files, sources=sources, stdin=sys.stdin.buffer.read, seen=lambda *one: documents.append(one))
+    if bundle_file is not None:
+        sources = replace(sources, offline=True, bundle=bundle_file)
+        if pull or no_lock:
+            raise InputError(f"--bundle and {'--pull' if pull else '--no-lock'} cannot be used together",
+                             hint="a bundle has the images that its lock names, and no others")  # fmt: skip
+        if lock_file is None and sources.opened is not None:
+            locked, lock_file = sources.opened.contents.lock, bundle_file
+    bundled = sources.opened if not files else None
+    if bundled is not None:
+        config = load_bundled(bundled)
+        documents += bundled.contents.documents
+    else:
+        config = api.load(*files, sources=sources, stdin=sys.stdin.buffer.read,
+                          seen=lambda *one: documents.append(one))  # fmt: skip
     if dry_run:
         from linuxkit.config.render import dry_run as render
 
@@ -126,7 +145,7 @@ def build(
                         "(docker save -o FILE IMAGE)")  # fmt: skip
     created = when(sbom_current_time) if sbom else ""
     options = Options(architecture(arch), decompress_kernel, sbom, created, whiteouts, sbom_format)
-    default_name = name or base_name(files[-1])
+    default_name = name or (bundled.contents.name if bundled is not None else base_name(files[-1]))
     read = [*documents, *_named(lock_file, locked)]
     provenance = provenance_of(provenance_file, provenance_output, builder_id, read, flags | {
         "name": default_name, "arch": options.architecture, "sbom_created": created,

@@ -22,6 +22,7 @@ from linuxkit.errors import InputError, LinuxkitError
 COMMANDS: dict[str, tuple[str, str]] = {
     "attach": ("linuxkit.cli.attach:attach", "Attach SBOMs and provenance to a pushed image."),
     "build": ("linuxkit.cli.build:build", "Build a bootable image from YAML files."),
+    "bundle": ("linuxkit.cli.bundle:bundle", "Put everything that a build takes into one file."),
     "cache": ("linuxkit.cli.cache:cache", "List, import and export the images on this machine."),
     "key": ("linuxkit.cli.sign:key", "Make keys that images are signed with."),
     "kit": ("linuxkit.cli.kit:kit", "List and build the packages of the kit."),
