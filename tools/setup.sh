@@ -47,6 +47,10 @@ for what in "$@"; do
         want zstd zstd; want lz4 lz4; want xz xz-utils; want skopeo skopeo; want umoci umoci
         want docker-registry docker-registry; want htpasswd apache2-utils; want openssl openssl; want curl curl
         want rpm rpm; want qemu-img qemu-utils; want unshare util-linux; want qemu-system-aarch64 qemu-system-arm
+        want fsck.fat dosfstools; want mcopy mtools; want sfdisk fdisk; want sgdisk gdisk
+        want sbverify sbsigntool; want objdump binutils
+        [ -e /usr/share/OVMF/OVMF_CODE_4M.fd ] || missing="$missing ovmf"
+        [ -e /usr/share/AAVMF/AAVMF_CODE.fd ] || missing="$missing qemu-efi-aarch64"
         [ -e /usr/include/stdio.h ] || missing="$missing libc6-dev"
         ;;
     *) echo "usage: setup.sh python|qemu|test..." >&2; exit 2 ;;
