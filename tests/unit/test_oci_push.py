@@ -212,6 +212,21 @@ def test_chosen_platforms_and_names_for_each(store: Store) -> None:
             client(store).push(name(registry), top(store), platforms=[RISCV])
 
 
+def test_a_name_for_a_platform_that_only_the_registry_has(tmp_path: Path, store: Store) -> None:
+    with Registry() as registry:
+        client(store).push(name(registry), top(store))
+        half = Store(tmp_path / "half")
+        client(half).pull_all(name(registry), [AMD64])
+        client(half).push(name(registry), top(half, f"{registry.host}/test/app:1"), merge=True, arch_tags=True)
+        assert {"test/app:1-amd64", "test/app:1-arm64"} <= set(registry.manifests)
+
+
+def test_without_a_tag_it_is_the_latest(store: Store) -> None:
+    with Registry() as registry:
+        client(store).push(name(registry, "test/app"), top(store), arch_tags=True)
+        assert {"test/app:latest", "test/app:latest-amd64"} <= set(registry.manifests)
+
+
 def item(letter: str, platform: str = "", of: str = "") -> dict:
     found = {"mediaType": OCI_MANIFEST, "digest": digest(letter.encode()), "size": 1}
     if platform:

@@ -141,8 +141,8 @@ class RegistryClient:
         named = publish.arch_tags(items, reference.tag or "latest") if arch_tags else {}
         for tag, item in named.items():
             found = doc.parse_descriptor(item, reference.text)
-            pusher.manifest(tag, found.media_type, self._store.read_blob(found, doc.MAX_MANIFEST))
-        return pusher.manifest(reference.tag or _digest(data), kind, data)
+            pusher.manifest(tag, found.media_type, puller.read(found, doc.MAX_MANIFEST))
+        return pusher.manifest(reference.tag or (_digest(data) if reference.digest else "latest"), kind, data)
 
     def compare(self, reference: Reference, descriptor: Descriptor, *, platforms: Sequence[Platform] | None = None,
                 ) -> Literal["absent", "same", "adds", "differs"]:  # fmt: skip

@@ -14,7 +14,15 @@ from dataclasses import dataclass
 from urllib.parse import urljoin, urlsplit
 
 from linuxkit.errors import ImageError, InputError, NetworkError
-from linuxkit.oci.auth import Credentials, Keychain, parse_challenge, token_form, token_realm, token_url
+from linuxkit.oci.auth import (
+    Challenge,
+    Credentials,
+    Keychain,
+    parse_challenge,
+    token_form,
+    token_realm,
+    token_url,
+)
 from linuxkit.oci.reference import DEFAULT_REGISTRY, Reference
 from linuxkit.oci.transport import ATTEMPTS, TEMPORARY, Body, Response, Transport, is_loopback, origin, redact
 
@@ -149,10 +157,8 @@ class Session:
             raise NetworkError(f"the token server of {host} sent no token")
         return Login(f"Bearer {token}", login.origin if login else "")
 
-    def _ask(self, challenge: object, base: str, scopes: Sequence[str], login: Credentials | None) -> Response:
-        from linuxkit.oci.auth import Challenge
-
-        assert isinstance(challenge, Challenge)
+    def _ask(self, challenge: Challenge, base: str, scopes: Sequence[str], login: Credentials | None) -> Response:
+        """The token server's answer."""
         if login is not None and login.identity_token:
             return self.transport.request(
                 "POST", token_realm(challenge, base), {"Content-Type": "application/x-www-form-urlencoded"},
