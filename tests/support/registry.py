@@ -17,6 +17,7 @@ import hashlib
 import itertools
 import json
 import re
+import select
 import socket
 import ssl
 import threading
@@ -58,6 +59,7 @@ class Registry:
     uploads: dict[str, bytes] = field(default_factory=dict)  # place → bytes so far
     context: ssl.SSLContext | None = None  # for https
     address: str = "127.0.0.1"
+    tunnel: tuple[str, int] | None = None  # where a CONNECT leads, whatever it asks for
     count: Iterator[int] = field(default_factory=itertools.count)
 
     def __enter__(self) -> Registry:
@@ -160,6 +162,23 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_HEAD(self) -> None:
         self.do_GET()
+
+    def do_CONNECT(self) -> None:
+        """Is a proxy for https."""
+        self._note()
+        if self.registry.tunnel is None:
+            return self.error(403, "DENIED", "not through me")
+        self.send_response(200)
+        self.end_headers()
+        self.close_connection = True
+        with socket.create_connection(self.registry.tunnel, timeout=10) as other:
+            ends = {self.connection: other, other: self.connection}
+            while ready := select.select(list(ends), [], [], 10)[0]:
+                for end in ready:
+                    if not (data := end.recv(1 << 16)):
+                        return None
+                    ends[end].sendall(data)
+        return None
 
     def do_POST(self) -> None:
         """Begins an upload or mounts a blob; or exchanges an identity token."""

@@ -372,12 +372,39 @@ def test_proxies(host: str, proxied: bool) -> None:
     assert Transport(environment={"https_proxy": "http://p", "NO_PROXY": "*"})._proxy("https", host) == ""
 
 
+@pytest.mark.parametrize(("pattern", "host", "port", "direct"), [
+    ("reg.example:5000", "reg.example", 5000, True), ("reg.example:5000", "reg.example", 443, False),
+    ("10.0.0.0/8", "10.1.2.3", 443, True), ("10.0.0.0/8", "11.1.2.3", 443, False),
+    ("10.0.0.0/8", "a.example", 443, False),
+    ("10.0.0.5", "10.0.0.5", 443, True), ("*.example", "a.example", 443, True), ("nonsense/8", "a.example", 443, False),
+    ("2001:db8::5", "2001:db8::5", 443, True), ("[2001:db8::5]:5000", "2001:db8::5", 5000, True),
+    ("[2001:db8::5]:5000", "2001:db8::5", 443, False), ("2001:db8::/32", "2001:db8::5", 443, True),
+    ("", "a", 443, False),
+])  # fmt: skip
+def test_what_no_proxy_leaves_out(pattern: str, host: str, port: int, direct: bool) -> None:
+    found = Transport(environment={"HTTPS_PROXY": "proxy:3128", "NO_PROXY": f"x.example, {pattern}"})
+    assert found._proxy("https", host, port) == ("" if direct else "http://proxy:3128")
+
+
 def test_a_request_goes_through_the_proxy(tmp_path: Path) -> None:
     with Registry() as proxy:
         through = transport(environment={"http_proxy": f"http://{proxy.host}"})
         with through.get("http://registry.example/v2/x/blobs/y") as response:
             assert response.status == 404
         assert [s.path for s in proxy.seen] == ["http://registry.example/v2/x/blobs/y"]
+        through = transport(environment={"http_proxy": f"http://me:p%40ss@{proxy.host}"})
+        with through.get("http://registry.example/v2/x/blobs/y") as response:
+            assert response.status == 404
+        expected = "Basic " + base64.b64encode(b"me:p@ss").decode()
+        assert [s.headers.get("proxy-authorization") for s in proxy.seen] == [None, expected]
+
+
+@pytest.mark.parametrize("proxy", ["ftp://me:secret@proxy.example", "http://", "socks5://me:secret@proxy.example"])
+def test_a_proxy_that_is_none(proxy: str) -> None:
+    with pytest.raises((InputError, NetworkError)) as caught:
+        transport(environment={"http_proxy": proxy}).get("http://registry.example/")
+    assert "secret" not in f"{caught.value.message} {caught.value.hint}"
+    assert "proxy" in f"{caught.value.message} {caught.value.hint}"
 
 
 def test_loopback() -> None:

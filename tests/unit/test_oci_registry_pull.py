@@ -137,10 +137,11 @@ def test_a_blob_is_taken_up_where_it_broke(tmp_path: Path, store: Store) -> None
 
 def test_a_registry_that_gives_no_parts(tmp_path: Path, store: Store) -> None:
     with Registry(ranges=False) as registry:
-        image = big(registry, tmp_path)
+        layer = big(registry, tmp_path).layers[0]
         registry.faults["blobs"] = faults.once(faults.drops_after(2 << 20))
-        client(store).pull(name(registry, "test/big:1"), AMD64)
-        store.verify(image.layers[0])
+        client(store).fetch(name(registry, "test/big:1"), layer)
+        store.verify(layer)
+        assert [s.headers.get("range") for s in registry.seen] == [None, f"bytes={2 << 20}-"]
 
 
 def test_another_part_than_the_one_asked_for(tmp_path: Path, store: Store) -> None:
@@ -356,13 +357,39 @@ def test_a_token_server_may_not_send_an_identity_token_on(tmp_path: Path, store:
 # -- https
 
 
-def test_https_with_an_authority_of_our_own(tmp_path: Path, store: Store) -> None:
+def certificate(tmp_path: Path) -> ssl.SSLContext:
+    """A server's side of https; tmp_path/ca.pem is its authority."""
     subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
-                    "-days", "2", "-subj", "/CN=test", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost",
-                    "-keyout", tmp_path / "key.pem", "-out", tmp_path / "ca.pem"],
+                    "-days", "2", "-subj", "/CN=test", "-keyout", tmp_path / "key.pem", "-out", tmp_path / "ca.pem",
+                    "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost,DNS:registry.example"],
                    check=True, capture_output=True)  # fmt: skip
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(tmp_path / "ca.pem", tmp_path / "key.pem")
+    return context
+
+
+def test_https_through_a_proxy(tmp_path: Path, store: Store) -> None:
+    """The proxy sees where to, not what; the login of the registry and that of the proxy stay apart."""
+    with Registry(context=certificate(tmp_path), login=("user", "word")) as registry, Registry() as proxy:
+        fill(registry, tmp_path)
+        proxy.tunnel = ("127.0.0.1", int(registry.host.rpartition(":")[2]))
+        environment = {"HTTPS_PROXY": f"http://me:secret@{proxy.host}"}
+        made = RegistryClient(store, Transport(cert_files=[tmp_path / "ca.pem"], environment=environment),
+                              keychain=Login("user", "word"))  # fmt: skip
+        assert made.pull(parse_reference("registry.example/test/app:1"), AMD64).config.cmd == ("amd64",)
+        assert {(s.method, s.path) for s in proxy.seen} == {("CONNECT", "registry.example:443")}
+        assert all("authorization" not in s.headers for s in proxy.seen)
+        assert all("proxy-authorization" in s.headers for s in proxy.seen)
+        assert all("proxy-authorization" not in s.headers for s in registry.seen)
+        proxy.tunnel = None
+        again = RegistryClient(store, transport(cert_files=[tmp_path / "ca.pem"], environment=environment))
+        with pytest.raises(NetworkError, match=r"the proxy for registry\.example cannot be used") as caught:
+            again.find(parse_reference("registry.example/test/app:1"))
+        assert "secret" not in caught.value.message
+
+
+def test_https_with_an_authority_of_our_own(tmp_path: Path, store: Store) -> None:
+    context = certificate(tmp_path)
     with Registry(login=("user", "word"), token="t", context=context) as registry:
         fill(registry, tmp_path)
         mirrors = parse_mirrors([f"{registry.host}={registry.url}"])

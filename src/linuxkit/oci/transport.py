@@ -10,11 +10,12 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, TypeVar
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import unquote, urljoin, urlsplit
 
 from linuxkit.errors import HostError, InputError, NetworkError
 
@@ -127,7 +128,7 @@ class Transport:
             raise InputError(f"'{redact(url)}' is not an http or https URL")
         stream = body() if callable(body) else None
         try:
-            raw = self._pool(parts.scheme, parts.hostname).request(
+            raw = self._pool(parts.scheme, parts.hostname, origin(url)[2]).request(
                 method, url, headers={"User-Agent": "linuxkit", "Accept-Encoding": "identity", **headers},
                 body=stream or body, redirect=False, retries=False, preload_content=False, decode_content=False,
                 timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT, read=self._read_timeout),
@@ -140,27 +141,27 @@ class Transport:
         return Response(url, raw.status, {k.lower(): v for k, v in raw.headers.items()}, raw,
                         self._read_timeout)
 
-    def _pool(self, scheme: str, host: str) -> Any:
+    def _pool(self, scheme: str, host: str, port: int) -> Any:
         import urllib3
 
-        proxy = self._proxy(scheme, host)
+        proxy = self._proxy(scheme, host, port)
         secure = "https" in (scheme, proxy.partition(":")[0])  # else the authorities need not be read
         with self._lock:
             if (proxy, secure) not in self._pools:
                 options: dict[str, Any] = {"maxsize": 8, "blocksize": CHUNK}
                 options |= {"ssl_context": self._ssl()} if secure else {}
-                made = urllib3.ProxyManager(proxy, **options) if proxy else urllib3.PoolManager(**options)
+                made = _proxy_pool(proxy, options) if proxy else urllib3.PoolManager(**options)
                 self._pools[proxy, secure] = made
             return self._pools[proxy, secure]
 
-    def _proxy(self, scheme: str, host: str) -> str:
+    def _proxy(self, scheme: str, host: str, port: int = 0) -> str:
+        """The proxy's URL; empty for a direct connection."""
         proxy = self._environment.get(f"{scheme}_proxy") or self._environment.get("all_proxy", "")
         if proxy and "://" not in proxy:
             proxy = f"http://{proxy}"
-        excluded = [p.strip().lower() for p in self._environment.get("no_proxy", "").split(",")]
-        name = "." + host.lower()
-        direct = is_loopback(host) or "*" in excluded
-        return "" if direct or any(name.endswith("." + p.lstrip("*.")) for p in excluded if p) else proxy
+        excluded = self._environment.get("no_proxy", "").lower().split(",")
+        direct = is_loopback(host) or any(_excludes(p.strip(), host.lower(), port) for p in excluded)
+        return "" if direct else proxy
 
     def _ssl(self) -> ssl.SSLContext:
         if self._context is None:
@@ -281,6 +282,41 @@ def origin(url: str) -> tuple[str, str, int]:
         return parts.scheme, parts.hostname or "", parts.port or {"https": 443, "http": 80}.get(parts.scheme, 0)
     except ValueError:
         return "", "", 0
+
+
+def _proxy_pool(proxy: str, options: Mapping[str, Any]) -> Any:
+    """Connections through a proxy; user and password in its URL are its login."""
+    import urllib3
+
+    parts = urlsplit(proxy)
+    try:
+        user, place = parts.netloc.rpartition("@")[::2]
+        if not place:
+            raise ValueError
+        headers = urllib3.make_headers(proxy_basic_auth=unquote(user)) if user else None
+        return urllib3.ProxyManager(f"{parts.scheme}://{place}", proxy_headers=headers, **options)
+    except (urllib3.exceptions.HTTPError, ValueError):
+        raise InputError(f"the proxy {redact(proxy)} is not an http or https URL", hint="see http_proxy, https_proxy "
+                         "and all_proxy in the environment") from None  # fmt: skip
+
+
+def _excludes(pattern: str, host: str, port: int) -> bool:
+    """Whether an entry of no_proxy (a name with its subdomains, an address, a network, any with :PORT) means `host`."""
+    if pattern == "*":
+        return True
+    if "/" in pattern:
+        import ipaddress
+
+        with suppress(ValueError):
+            return ipaddress.ip_address(host) in ipaddress.ip_network(pattern, strict=False)
+        return False
+    name, colon, number = pattern.rpartition(":")
+    if colon and number.isdigit() and (":" not in name or name.endswith("]")):
+        if int(number) != port:
+            return False
+        pattern = name
+    pattern = pattern.strip("[]").lstrip("*.")
+    return bool(pattern) and f".{host}".endswith(f".{pattern}")
 
 
 def is_loopback(host: str) -> bool:
