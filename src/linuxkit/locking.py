@@ -176,8 +176,12 @@ class _Maker:
         reference = parse_reference(text)
         if name in self.tops:  # of another platform
             exact = f"{reference.tagged.partition('@')[0]}@{self.tops[name]}"
-            return pin_of(self._found(parse_reference(exact), platform, renew=False))
-        return pin_of(self._found(reference, platform, renew=self.old is not None))
+            return self._allowed(text, self._found(parse_reference(exact), platform, renew=False))
+        return self._allowed(text, self._found(reference, platform, renew=self.old is not None))
+
+    def _allowed(self, text: str, image: Image) -> Pin:
+        self.sources.guard.check(text, image)
+        return pin_of(image)
 
     def _found(self, reference: Reference, platform: Platform, *, renew: bool) -> Image:
         store = self.sources.store
