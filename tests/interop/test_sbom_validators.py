@@ -7,7 +7,6 @@ package URLs. rpm and dpkg make or list the databases. The validators run in a p
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -22,6 +21,7 @@ from linuxkit.sbom import dpkg, kit, rpm
 from linuxkit.sbom.make import document, encode
 from support.builds import YAML, linuxkit, make_cache
 from support.databases import APK, BASH_RPM, DPKG, attest, content_of, image_with, rpmdb
+from support.peers import docker_registry, tool
 
 pytestmark = pytest.mark.interop
 
@@ -75,12 +75,6 @@ def judge(program: str, path: Path, good: bool = True) -> str:
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", program, path], capture_output=True, text=True)
     assert (done.returncode == 0) == good, f"{done.stdout[-3000:]}{done.stderr[-3000:]}"
     return done.stdout
-
-
-def program(name: str) -> str:
-    found = shutil.which(name)
-    assert found is not None, f"{name} is not installed: tools/setup.sh test installs it"
-    return found
 
 
 ATTESTED: dict[str, Any] = {
@@ -216,6 +210,33 @@ def test_what_a_build_embeds_is_valid(tmp_path: Path) -> None:
         assert printed == (tmp_path / "here.json").read_text(), "linuxkit sbom prints what a build embeds"
 
 
+def test_attached_to_an_image_in_debians_registry(tmp_path: Path) -> None:
+    """Debian's docker-registry has no referrers API: the list is under a tag. skopeo reads what we put there."""
+    store = Store(tmp_path / "cache")
+    image_with(store, "docker.io/t/app:1", {"var/lib/dpkg/status": DPKG})
+    with docker_registry(tmp_path / "registry") as host:
+        name = f"{host}/t/app"
+        linuxkit("cache", "push", "--remote-name", f"{name}:1", "t/app:1", cwd=tmp_path, cache=store.root)
+        linuxkit("sbom", "--outfile", "s.json", f"{name}:1", cwd=tmp_path, cache=store.root)
+        said = linuxkit("attach", f"{name}:1", "--sbom", "s.json", cwd=tmp_path, cache=store.root).stdout.strip()
+
+        def raw(reference: str) -> dict[str, Any]:
+            command = [tool("skopeo"), "inspect", "--tls-verify=false", "--raw", f"docker://{reference}"]
+            found: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+            return found
+
+        manifest = raw(said)
+        assert manifest["artifactType"] == "application/spdx+json"
+        listed = raw(f"{name}:{manifest['subject']['digest'].replace(':', '-')}")["manifests"]
+        assert [(entry["digest"], entry["artifactType"]) for entry in listed] == [
+            (said.partition("@")[2], "application/spdx+json")
+        ]
+        again = linuxkit("attach", f"{name}:1", "--sbom", "s.json", cwd=tmp_path, cache=store.root).stdout.strip()
+        assert again == said
+        assert len(raw(f"{name}:{manifest['subject']['digest'].replace(':', '-')}")["manifests"]) == 1
+        judge(SPDX, tmp_path / "s.json")
+
+
 SPEC = """
 Name: %(name)s
 Version: 1.2
@@ -233,7 +254,7 @@ text
 
 
 def test_a_database_that_rpm_wrote(tmp_path: Path) -> None:
-    rpmbuild, tool = program("rpmbuild"), program("rpm")
+    rpmbuild, rpm_tool = tool("rpmbuild"), tool("rpm")
     top, root = tmp_path / "top", tmp_path / "root"
     made = []
     for name, epoch, licence in (("alpha", "Epoch: 4", "MIT AND Apache-2.0"), ("beta-libs", "", "GPLv2+")):
@@ -242,7 +263,7 @@ def test_a_database_that_rpm_wrote(tmp_path: Path) -> None:
         run = [rpmbuild, "-bb", "--define", f"_topdir {top}", "--define", "_rpmfilename %{NAME}.rpm", str(spec)]
         subprocess.run(run, check=True, capture_output=True)
         made.append(str(top / "RPMS" / f"{name}.rpm"))
-    base = [tool, "--root", str(root), "--dbpath", "/var/lib/rpm", "--define", "_db_backend sqlite"]
+    base = [rpm_tool, "--root", str(root), "--dbpath", "/var/lib/rpm", "--define", "_db_backend sqlite"]
     subprocess.run([*base, "-i", "--justdb", "--nodeps", *made], check=True, capture_output=True)
     fields = "%{NAME}\t%{VERSION}-%{RELEASE}\t%{ARCH}\t%{EPOCH}\t%{LICENSE}\t%{VENDOR}\t%{URL}\t%{SUMMARY}\n"
     said = subprocess.run([*base, "-qa", "--qf", fields], check=True, capture_output=True, text=True).stdout
@@ -256,7 +277,7 @@ def test_a_database_that_rpm_wrote(tmp_path: Path) -> None:
 
 def test_this_systems_own_dpkg_database() -> None:
     fields = "${db:Status-Status}\t${Package}\t${Version}\t${Architecture}\t${source:Package}\n"
-    run = [program("dpkg-query"), "-W", "-f", fields]
+    run = [tool("dpkg-query"), "-W", "-f", fields]
     said = subprocess.run(run, check=True, capture_output=True, text=True).stdout
     wanted = sorted(tuple(line.split("\t")[1:]) for line in said.splitlines() if line.startswith("installed\t"))
     found = dpkg.parse(Path("/var/lib/dpkg/status").read_bytes())

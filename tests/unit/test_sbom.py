@@ -111,6 +111,7 @@ def test_the_package_url_of_an_image() -> None:
     ("GPL-2.0-or-later WITH classpath-exception-2.0", "GPL-2.0-or-later WITH Classpath-exception-2.0"),
     ("(MIT OR Apache-2.0) AND BSD-3-clause", "(MIT OR Apache-2.0) AND BSD-3-Clause"),
     ("MIT OR Apache-2.0\nZlib\nMIT OR Apache-2.0", "(MIT OR Apache-2.0) AND Zlib"),
+    ("Zlib AND X11\nX11\nMIT AND Zlib", "Zlib AND X11 AND MIT"), ("MIT\n(X11)", "MIT AND (X11)"),
     ("GPLv2", "LicenseRef-GPLv2"), ("MIT GPL2", "LicenseRef-MIT-GPL2-"), ("(MIT", "LicenseRef-MIT-"),
     ("MIT AND", "LicenseRef-MIT-AND-"), ("((((", "LicenseRef--"), ("MIT WITH hope", "LicenseRef-MIT-WITH-hope-"),
     ("LicenseRef-Foo AND MIT", "LicenseRef-Foo AND MIT"), ("Unknown", ""),

@@ -77,7 +77,8 @@ def provenance_of(file: str, embedded: str, builder: str, documents: Sequence[tu
         raise InputError(f"--builder-id {builder} is no URI", hint="for example https://ci.example.com/linuxkit")
     inputs = [Input(_shown(name), f"sha256:{hashlib.sha256(data).hexdigest()}") for name, data in documents]
     listed = {
-        "configuration": [i.name for i in inputs], "name": flags["name"], "formats": list(flags["formats"]),
+        "configuration": [i.name for i in inputs], "name": flags["name"],
+        "formats": list(flags["formats"]) or ["tar" if flags["output"] else "kernel+initrd"],
         "architecture": flags["arch"], "compress": flags["compress"], "level": flags["level"],
         "decompressKernel": flags["kernel"], "whiteouts": flags["whiteouts"], "sbom": flags["sbom"],
         "sbomFormat": flags["sbom"] and flags["sbom_format"], "sbomCreated": flags["sbom_created"],

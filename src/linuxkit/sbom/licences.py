@@ -48,7 +48,12 @@ def licence(text: str) -> Licence:
     if len(parts) < 2:
         return parts[0] if parts else Licence()
     texts = {name: said for part in parts for name, said in part.texts}
-    each = (f"({p.expression})" if " OR " in p.expression else p.expression for p in parts)
+    each: list[str] = []
+    for part in parts:
+        if "(" in part.expression or " OR " in part.expression:
+            each.append(f"({part.expression})" if " OR " in part.expression else part.expression)
+        else:
+            each += part.expression.split(" AND ")
     return Licence(" AND ".join(dict.fromkeys(each)), tuple(texts.items()))
 
 

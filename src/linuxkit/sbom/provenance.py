@@ -87,13 +87,16 @@ class Provenance:
 
     def _files(self, plan: BuildPlan) -> Iterator[dict[str, Any]]:
         for given in self.inputs:
-            named = {"uri": given.name} if "://" in given.name else {"name": given.name}
+            named = {"uri": given.name} if "://" in given.name else {"name": self._shown(given.name)}
             yield {**named, "digest": _digest(given.digest), "annotations": {"role": "configuration"}}
         sources = {f.source.path: f.source.digest for f in plan.files if f.source is not None}
         for path, digest in sorted(sources.items()):
-            inside = bool(self.home) and path.startswith(f"{self.home.rstrip('/')}/")
-            name = f"~{path[len(self.home.rstrip('/')):]}" if inside else path
-            yield {"name": name, "digest": _digest(digest), "annotations": {"role": "file"}}
+            yield {"name": self._shown(path), "digest": _digest(digest), "annotations": {"role": "file"}}
+
+    def _shown(self, path: str) -> str:
+        """A path; one in the home folder with `~`."""
+        home = self.home.rstrip("/")
+        return f"~{path[len(home):]}" if home and path.startswith(f"{home}/") else path
 
 
 def encode(statement: Mapping[str, Any]) -> bytes:
