@@ -26,6 +26,7 @@ from linuxkit.sources import Sources as Sources  # part of the library's face
 from linuxkit.sources import host_path
 
 if TYPE_CHECKING:
+    from linuxkit.encode.authenticode import Signer
     from linuxkit.machine.machine import Machine
     from linuxkit.outputs.files import Written
     from linuxkit.outputs.pieces import OutputFile
@@ -135,6 +136,7 @@ def build(
     size: int = 0,
     provenance: Provenance | None = None,
     lock: Lock | None = None,
+    signer: Signer | None = None,
 ) -> Artifact:
     """Build a configuration.
 
@@ -148,12 +150,13 @@ def build(
         size: of a disk in bytes; 0 is as small as its content.
         provenance: where to write what the build was made from.
         lock: what every image has to be.
+        signer: of EFI programs, from outputs.signing.
 
     Raises:
         LinuxkitError: of any kind. What was in the place of the outputs before is still there then.
     """
     from linuxkit.encode.compress import Codec, level_of
-    from linuxkit.outputs.table import choose, loaders
+    from linuxkit.outputs.table import choose, loaders, signer_of
 
     target = choose(formats, output, directory, "" if output else name, name)
     try:
@@ -171,7 +174,7 @@ def build(
     from linuxkit.outputs.table import make
     from linuxkit.rootfs.content import Content
 
-    options = replace(options or Options(), loaders=loaders(target.formats))
+    options = replace(options or Options(), loaders=loaders(target.formats), signer=signer_of(target.formats, signer))
     planned = plan(config, sources, options, lock)
     if provenance is not None:
         planned = provenance.embed(planned)
@@ -179,7 +182,7 @@ def build(
         sources.store, Derived(cache_root(sources.cache)), whiteouts=planned.whiteouts, log=sources.log
     )  # fmt: skip
     encoder = Encoder(content, threads=threads, log=lambda part: sources.log(f"encoding {part}"))
-    files = make(Build(planned, content, encoder, codec, level, size), target)
+    files = make(Build(planned, content, encoder, codec, level, size, signer), target)
     beside = _provenance(provenance, planned, files, target.output) if provenance is not None else []
     written = write_files(files, target.directory, target.output, beside)
     counts = encoder.counts

@@ -16,6 +16,7 @@ from linuxkit.cli.main import Settings
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from linuxkit.encode.authenticode import Signer
     from linuxkit.outputs.files import Written
     from linuxkit.outputs.recall import Recorded
     from linuxkit.plan.lock import Lock
@@ -69,6 +70,9 @@ Formats:
 @click.option("--input-tar", default="", metavar="FILE", help="Accepted; what didn't change is reused without it.")
 @click.option("--docker", is_flag=True, help="Accepted; there is no Docker engine involved.")
 @click.option("--size", default="", metavar="N[M|G]", help="Of a disk, in GB.  [default: what its content needs]")
+@click.option("--sign-key", type=click.Path(path_type=Path), metavar="FILE",
+              help="Sign the EFI program for Secure Boot, with this RSA key (PEM) ...")
+@click.option("--sign-cert", type=click.Path(path_type=Path), metavar="FILE", help="... and this certificate (PEM).")
 @click.pass_obj
 def build(
     settings: Settings, files: tuple[str, ...], name: str, directory: Path | None, output: str,
@@ -76,7 +80,7 @@ def build(
     sbom_output: str, sbom_format: str, sbom_current_time: bool, provenance_file: str, provenance_output: str,
     builder_id: str, whiteouts: str, show_plan: bool, dry_run: bool, pull: bool, offline: bool, debian_mirror: str,
     input_tar: str, docker: bool, size: str, lock_file: Path | None, no_lock: bool,
-    bundle_file: Path | None,
+    bundle_file: Path | None, sign_key: Path | None, sign_cert: Path | None,
 ) -> None:  # fmt: skip
     """Build a bootable image from YAML files, which are merged from left to right."""
     started = time.monotonic()
@@ -96,7 +100,8 @@ def build(
         "size": disk_size,
     }  # fmt: skip
     plain = not (dry_run or show_plan or pull or sbom_current_time or input_tar or docker or (output and directory)
-                 or bundle_file or provenance_file or provenance_output or settings.policy_file)  # fmt: skip
+                 or bundle_file or sign_key or provenance_file or provenance_output
+                 or settings.policy_file)  # fmt: skip
     shortcut = _Shortcut(settings, files, flags) if plain and not (output and name) else None
     if shortcut is not None and shortcut.take(output, directory, started):
         return
@@ -165,7 +170,8 @@ def build(
     artifact = api.build(
         config, name=default_name, sources=sources, directory=directory, output=output, formats=formats,
         options=options, compress=compress, level=level, threads=max(1, min(4, os.cpu_count() or 1)),
-        provenance=provenance, size=disk_size, lock=lock,
+        provenance=provenance, size=disk_size,
+        signer=_signer(sign_key, sign_cert), lock=lock,
     )  # fmt: skip
     if shortcut is not None:
         shortcut.keep(artifact.record)
@@ -254,6 +260,18 @@ def architecture(text: str) -> str:
     if text not in ARCHITECTURES:
         raise InputError(f"unknown architecture '{text}'", hint=f"give --arch {' or '.join(ARCHITECTURES)}")
     return text
+
+
+def _signer(key: Path | None, certificate: Path | None) -> Signer | None:
+    from linuxkit.errors import InputError
+
+    if key is None and certificate is None:
+        return None
+    if key is None or certificate is None:
+        raise InputError("--sign-key and --sign-cert belong together", hint="give both, or neither")
+    from linuxkit.outputs.signing import load_signer
+
+    return load_signer(key, certificate)
 
 
 def _disk_size(text: str) -> int:

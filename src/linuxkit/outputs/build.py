@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+from linuxkit.encode.authenticode import Signer
 from linuxkit.encode.compress import Codec
 from linuxkit.encode.pieces import Piece
 from linuxkit.entry import read_all
@@ -23,7 +24,7 @@ MAX_LOADER = 16 << 20
 class Build:
     """One build. `codec` and `level` are for initrds; a level of None is the codec's default.
 
-    `size` is that of a disk in bytes, as asked for: 0 is as small as its content.
+    `size` is that of a disk in bytes, as asked for: 0 is as small as its content. `signer` signs EFI programs.
     """
 
     plan: BuildPlan
@@ -32,6 +33,7 @@ class Build:
     codec: Codec = Codec.ZSTD
     level: int | None = None
     size: int = 0
+    signer: Signer | None = None
 
     def segments(self, *, boot: bool) -> list[Segment]:
         """The root filesystem in parts; with the kernel under boot/ or without."""

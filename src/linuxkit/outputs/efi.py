@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 
 from linuxkit.encode import fat, gpt, pe
+from linuxkit.encode.authenticode import signed
 from linuxkit.encode.pieces import Piece, cut, literal, of_source, read, size_of
 from linuxkit.errors import ImageError, InputError
 from linuxkit.outputs.build import Build
@@ -61,7 +62,7 @@ def program_path(build: Build) -> str:
 
 
 def uki(build: Build, *, cmdline: bytes | None = None, initrd: Sequence[Piece] | None = None) -> list[Piece]:
-    """The unified kernel image.
+    """The unified kernel image, signed when the build has a signer.
 
     Args:
         cmdline, initrd: others than the build's own.
@@ -88,7 +89,8 @@ def uki(build: Build, *, cmdline: bytes | None = None, initrd: Sequence[Piece] |
         pe.Section(".initrd", list(build.initrd if initrd is None else initrd)),
         pe.Section(".linux", kernel),  # the last: a kernel may unpack itself behind its end
     )
-    return pe.add_sections(stub, sections, f"systemd's stub of kit://{EFI_BOOT}")
+    program = pe.add_sections(stub, sections, f"systemd's stub of kit://{EFI_BOOT}")
+    return signed(program, build.signer) if build.signer is not None else program
 
 
 def _names(build: Build) -> tuple[str, str]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from linuxkit.encode.authenticode import Signer
 from linuxkit.errors import InputError
 from linuxkit.outputs.archive import make_docker, make_tar
 from linuxkit.outputs.build import Build
@@ -106,6 +107,20 @@ def make(build: Build, target: Target) -> list[OutputFile]:
 def loaders(formats: Iterable[Format]) -> tuple[str, ...]:
     """The kit packages with the boot loaders of some formats."""
     return tuple(sorted({name for format_ in formats for name in format_.loaders}))
+
+
+def signer_of(formats: Iterable[Format], signer: Signer | None) -> str:
+    """The fingerprint of who signs, for the plan.
+
+    Raises:
+        InputError: none of the formats has a program that can be signed.
+    """
+    if signer is None:
+        return ""
+    if EFI_BOOT not in loaders(formats):
+        raise InputError("--sign-key: there is nothing to sign in these formats",
+                         hint="what is signed is an EFI program, as in the formats uki and raw-efi")  # fmt: skip
+    return signer.fingerprint
 
 
 def _format(name: str) -> Format:

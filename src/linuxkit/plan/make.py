@@ -67,8 +67,9 @@ def make_plan(
         sbom = SbomPlan(_sbom_path(options.sbom), options.sbom_created, tuple(listed), options.sbom_format)
     loaders = tuple((name, images[f"kit://{name}"]) for name in sorted(options.loaders))
     return BuildPlan(
-        options.architecture, kernel, init, volumes, bundles, guest, files, sbom, options.whiteouts, loaders
-    )
+        options.architecture, kernel, init, volumes, bundles, guest, files, sbom, options.whiteouts, loaders,
+        options.signer,
+    )  # fmt: skip
 
 
 def _kernel(kernel: Kernel, images: Mapping[str, Image], options: Options) -> KernelPlan | None:

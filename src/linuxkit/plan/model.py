@@ -34,6 +34,7 @@ class Options:
     sbom_created    when it says it was made, RFC 3339; empty is LinuxKit's fixed time.
     sbom_format     spdx or cyclonedx.
     loaders         kit packages that hold the boot loaders of the output formats.
+    signer          SHA-256 of the certificate that EFI programs are signed with.
     whiteouts       whose reading of them: linuxkit, or oci for the specification's (oci/merge.py).
     """
 
@@ -44,6 +45,7 @@ class Options:
     whiteouts: str = "linuxkit"
     sbom_format: str = "spdx"
     loaders: tuple[str, ...] = ()
+    signer: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +132,7 @@ class BuildPlan:
     sbom: SbomPlan | None
     whiteouts: str = "linuxkit"
     loaders: tuple[tuple[str, Image], ...] = ()  # kit packages by name
+    signer: str = ""
     version: int = field(default=VERSION)
 
     def to_json(self) -> dict[str, Any]:
@@ -141,7 +144,7 @@ class BuildPlan:
     @property
     def seed(self) -> str:
         """What identifiers on disks are derived from: the digest without what only other formats of the build need."""
-        return replace(self, loaders=()).digest
+        return replace(self, loaders=(), signer="").digest
 
     @property
     def digest(self) -> str:
