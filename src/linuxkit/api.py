@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from linuxkit.config.model import Config, VolumeFormat
-from linuxkit.errors import HostError, InputError, LinuxkitError, Problem
+from linuxkit.errors import HostError, ImageError, InputError, LinuxkitError, MissingError, Problem
 from linuxkit.oci.media import Image, Platform
 from linuxkit.plan.model import BuildPlan, Options, SourceFile
 from linuxkit.sources import Sources as Sources  # part of the library's face
@@ -255,6 +255,9 @@ def _resolve(config: Config, sources: Sources, platform: Platform, loaders: Sequ
         return images
     errors = [error for error, _ in failed.values()]
     listed = [problem for _, problem in failed.values()]
+    missing = [error.name for error in errors if isinstance(error, MissingError)]
+    if sources.offline and missing and len(missing) == len(errors):
+        raise _not_here(missing, listed, sources)
     if len(errors) == 1:
         errors[0].message = str(replace(listed[0], hint=""))  # the same, and where the image is asked for
         raise errors[0]
@@ -263,6 +266,27 @@ def _resolve(config: Config, sources: Sources, platform: Platform, loaders: Sequ
     raise type(errors[0])(
         f"{len(errors)} images cannot be used:" + "".join(f"\n  {problem}" for problem in listed)
     )
+
+
+def _not_here(names: Sequence[str], listed: Sequence[Problem], sources: Sources) -> ImageError:
+    """Everything that is missing at once, and what brings it here."""
+    kit = [name.removeprefix(KIT) for name in names if name.startswith(KIT)]
+    pull = [name for name in names if not name.startswith(KIT)]
+    commands = [f"linuxkit cache pull {' '.join(pull)}"] if pull else []
+    commands += [f"linuxkit kit build {' '.join(kit)}"] if kit else []
+    files = " ".join(dict.fromkeys(problem.file for problem in listed if problem.file))
+    near = ""
+    if len(listed) == 1 and listed[0].hint.startswith("did you mean"):
+        near = f"{listed[0].hint.partition('?')[0]}? Or "
+    where = sources.opened.where if sources.opened is not None else f"the cache {sources.cache}"
+    lines = [replace(problem, message=name, hint="") for name, problem in zip(names, listed, strict=True)]
+    return ImageError(
+        str(replace(listed[0], hint="")) if len(names) == 1 else
+        f"{len(names)} images are not in {where}, and --offline keeps the network out:"
+        + "".join(f"\n  {line}" for line in lines),
+        hint=f"{near}where there is a network: {'; '.join(commands)}; or linuxkit bundle {files} -o FILE there, "
+             "and --bundle FILE here",
+    )  # fmt: skip
 
 
 def _image(text: str, platform: Platform, sources: Sources, lock: Lock | None) -> Image:

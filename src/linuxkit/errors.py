@@ -69,6 +69,14 @@ class TrustError(LinuxkitError):
     """The policy doesn't allow an image. No ImageError: nothing that goes on without an image goes on without trust."""
 
 
+class MissingError(ImageError):
+    """An image that is not on this machine, and with --offline will not come. `name` is what to ask for."""
+
+    def __init__(self, message: str, *, name: str, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.name = name
+
+
 class NetworkError(LinuxkitError):
     """A peer could not be reached, or refused. `temporary` says whether trying again can help."""
 

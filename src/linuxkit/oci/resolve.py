@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from linuxkit.errors import ImageError, InputError, NetworkError
+from linuxkit.errors import ImageError, InputError, MissingError, NetworkError
 from linuxkit.oci.media import Image, Platform
 from linuxkit.oci.reference import Reference, parse_reference
 from linuxkit.oci.store import REF_NAME, Store
@@ -121,11 +121,18 @@ class Resolver:
 
     def _from_store(self, ref: Reference, platform: Platform) -> Image:
         found = self._store.find_reference(ref)
+        damaged: ImageError | None = None
         if found is not None and not (self._pull and not ref.digest):
             try:
                 name = ref.text if ref.digest else found.annotations.get(REF_NAME, ref.text)
-                return self._store.image(found, name, platform)
-            except ImageError:
+                image = self._store.image(found, name, platform)
+                lacking = next((layer for layer in image.layers if not self._store.has_blob(layer)), None)
+                if lacking is None:
+                    return image
+                raise ImageError(f"image {ref.text}: layer {lacking.digest} is missing or cut short in {self._store.root}",
+                                 hint=f"fetch it again: linuxkit cache pull {ref.tagged}")  # fmt: skip
+            except ImageError as e:
+                damaged = e
                 if self._registry is None:
                     raise  # else: another platform was pulled before, or the copy here is damaged
         if self._registry is None:
@@ -134,14 +141,16 @@ class Resolver:
         try:
             return self._registry.pull(ref, platform)
         except NetworkError as e:
+            if damaged is not None:
+                raise ImageError(f"{damaged.message}, and it cannot be fetched: {e.message}", hint=damaged.hint) from e
             hint = f"{e.hint}; " if e.hint else ""
             raise NetworkError(f"image {ref.text} is not in the cache {self._store.root} and cannot be fetched: "
                                f"{e.message}", hint=hint + self._close(ref), temporary=e.temporary) from e  # fmt: skip
 
     def _missing(self, ref: Reference) -> ImageError:
         why = " and --offline keeps the network out" if self._offline else ""
-        return ImageError(
-            f"image {ref.text} is not in the cache {self._store.root}{why}",
+        return MissingError(
+            f"image {ref.text} is not in the cache {self._store.root}{why}", name=ref.tagged,
             hint=self._close(ref) + ("; leave out --offline to fetch it" if self._offline else ""),
         )
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from linuxkit.data import data_dir
-from linuxkit.errors import ImageError, InputError
+from linuxkit.errors import ImageError, InputError, MissingError
 from linuxkit.oci.media import Image, Platform
 from linuxkit.oci.store import Store
 
@@ -154,9 +154,12 @@ class Kit:
         done = {} if again else self._present(wanted, platform, pins)
         if len(done) < len(wanted):
             if self._offline:
-                lacking = ", ".join(f"kit://{n}" for n in wanted if n not in done)
-                raise ImageError(f"{lacking} must be built first and --offline keeps the network out",
-                                 hint="linuxkit kit build makes them")  # fmt: skip
+                lacking = [n for n in wanted if n not in done]
+                listed = ", ".join(f"kit://{n}" for n in lacking)
+                raise MissingError(
+                    f"{listed} must be built first and --offline keeps the network out", name=f"kit://{lacking[0]}",
+                    hint=f"make it where there is one: linuxkit kit build {' '.join(lacking)}",
+                )
             with self._locked():
                 done = {} if again else self._present(wanted, platform, pins)  # another process may have made them
                 done |= self._build([n for n in wanted if n not in done], platform, pins)
