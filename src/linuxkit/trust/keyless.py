@@ -76,7 +76,10 @@ class _Policy:
         from sigstore.errors import VerificationError
         from sigstore.verify.policy import AnyOf, OIDCIssuer, OIDCIssuerV2
 
-        AnyOf([OIDCIssuerV2(self._identity.issuer), OIDCIssuer(self._identity.issuer)]).verify(cert)
+        try:
+            AnyOf([OIDCIssuerV2(self._identity.issuer), OIDCIssuer(self._identity.issuer)]).verify(cert)
+        except VerificationError:
+            raise VerificationError(f"the identity was not vouched for by {self._identity.issuer}") from None
         names: Any = cert.extensions.get_extension_for_class(SubjectAlternativeName).value
         said = [*names.get_values_for_type(RFC822Name), *names.get_values_for_type(UniformResourceIdentifier)]
         if not any(glob(self._identity.identity, name) for name in said):
