@@ -129,8 +129,10 @@ class Resolver:
                 lacking = next((layer for layer in image.layers if not self._store.has_blob(layer)), None)
                 if lacking is None:
                     return image
-                raise ImageError(f"image {ref.text}: layer {lacking.digest} is missing or cut short in {self._store.root}",
-                                 hint=f"fetch it again: linuxkit cache pull {ref.tagged}")  # fmt: skip
+                raise ImageError(
+                    f"image {ref.text}: layer {lacking.digest} is missing or cut short in {self._store.root}",
+                    hint=f"fetch it again: linuxkit cache pull {ref.tagged}",
+                )
             except ImageError as e:
                 damaged = e
                 if self._registry is None:
