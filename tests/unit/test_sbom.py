@@ -12,7 +12,7 @@ from linuxkit.oci.store import Store
 from linuxkit.sbom import apk, copyright, dpkg, kit, rpm
 from linuxkit.sbom.layers import inventory
 from linuxkit.sbom.licences import licence
-from linuxkit.sbom.make import document
+from linuxkit.sbom.make import document, encode
 from linuxkit.sbom.model import Distribution, Package, from_json, to_json
 from linuxkit.sbom.purl import image_purl, purl
 from support.databases import APK, BASH_RPM, DPKG, attest, content_of, image_with, rpm_header, rpmdb
@@ -280,3 +280,15 @@ def test_an_attested_cyclonedx_document_counts_too(store: Store, tmp_path: Path)
     image = attest(store, image, ("https://cyclonedx.org/bom/v1.5", bom))
     found = inventory(image, content_of(store, tmp_path)).packages
     assert found == (Package("pypi", "lib", "1.0", licence="MIT", purl="pkg:pypi/lib@1.0"),)
+
+
+@pytest.mark.parametrize("kind", ["spdx", "cyclonedx"])
+def test_a_line_for_each_package(store: Store, tmp_path: Path, kind: str) -> None:
+    image = image_with(store, "docker.io/t/app:1", {"var/lib/dpkg/status": DPKG, "lib/apk/db/installed": APK})
+    made = document([("", image)], content_of(store, tmp_path), format=kind)
+    text = encode(made)
+    assert json.loads(text) == made
+    assert text.endswith(b"}\n")
+    lines = [line for line in text.decode().splitlines() if '"name": "bash"' in line]
+    assert len(lines) == 1
+    assert json.loads(lines[0].rstrip(","))["name"] == "bash"

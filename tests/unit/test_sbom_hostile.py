@@ -20,6 +20,7 @@ from linuxkit.sbom.layers import inventory
 from linuxkit.sbom.licences import licence
 from linuxkit.sbom.make import document, encode
 from linuxkit.sbom.model import Database, Package
+from support.builds import linuxkit
 from support.databases import APK, BASH_RPM, DPKG, attest, content_of, image_with, rpm_header, rpmdb
 from support.images import hardlink, make_image, member, tar_of
 
@@ -255,3 +256,22 @@ def test_a_statement_that_is_too_large(store: Store, tmp_path: Path, monkeypatch
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "cache")
+
+
+def test_the_stated_memory_is_enough(store: Store, tmp_path: Path) -> None:
+    """As docs/sbom.md has it; the limit counts address space, of which a program reserves more than it takes."""
+    import resource
+
+    most = (32 << 20) - 1000
+    image = image_with(store, "docker.io/t/a:1", {
+        "var/lib/dpkg/status": b"a\n\n" * (most // 3), "var/lib/dpkg/status.d/x": b"Package: " + b"\n" * most,
+        "var/lib/rpm/rpmdb.sqlite": bytes(40 << 20),
+    })  # fmt: skip
+    relation = {"spdxElementId": "SPDXRef-a", "relationshipType": "X", "relatedSpdxElement": "NONE"}
+    attest(store, image, (SPDX, {"packages": [ITEM], "relationships": [relation] * 100_000}))
+    limit = 1 << 30
+    done = linuxkit("sbom", "--offline", "--arch", "amd64", "t/a:1", cwd=tmp_path, cache=store.root,
+                    preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)))  # fmt: skip
+    made = json.loads(done.stdout)
+    assert len(made["relationships"]) > 90_000
+    assert len(made["packages"][0]["annotations"]) == 3

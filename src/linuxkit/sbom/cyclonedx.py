@@ -18,7 +18,7 @@ from linuxkit.entry import digest_of
 from linuxkit.oci.media import Image
 from linuxkit.sbom import purl as purls
 from linuxkit.sbom.licences import licence
-from linuxkit.sbom.model import Inventory, Package, clean
+from linuxkit.sbom.model import MAX_PACKAGES, Inventory, Package, clean
 
 
 def document(images: Sequence[tuple[str, Image, Inventory]], created: str) -> dict[str, Any]:
@@ -90,7 +90,7 @@ def _attested(documents: Sequence[Mapping[str, Any]]) -> Iterator[Package]:
     """The packages of SPDX documents."""
     for document in documents:
         listed = document.get("packages")
-        for item in listed if isinstance(listed, list) else ():
+        for item in listed[:MAX_PACKAGES] if isinstance(listed, list) else ():
             if not isinstance(item, dict) or not isinstance(item.get("name"), str):
                 continue
             version, declared = item.get("versionInfo"), item.get("licenseDeclared")

@@ -10,12 +10,14 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from linuxkit.sbom.model import MAX_PACKAGES
+
 _ID = re.compile(r"SPDXRef-[A-Za-z0-9.-]{1,300}")
 _LICENCE_REF = re.compile(r"(?<![A-Za-z0-9.:-])LicenseRef-")
 _LICENCE_FIELDS = frozenset({"licenseConcluded", "licenseDeclared", "licenseInfoFromFiles", "licenseInfoInFiles",
                              "licenseId"})  # fmt: skip
 _OPEN = ("NONE", "NOASSERTION")
-MAX_ITEMS = 500_000
+MAX_ITEMS = 200_000  # of any other list
 
 
 class Merged:
@@ -100,7 +102,8 @@ def merge_attested(merged: Merged, document: Mapping[str, Any], number: int, own
         if not isinstance(listed, list):
             left_out += bool(listed)
             return []
-        fit = [item for item in listed[:MAX_ITEMS] if isinstance(item, dict)]
+        most = MAX_PACKAGES if section == "packages" else MAX_ITEMS
+        fit = [item for item in listed[:most] if isinstance(item, dict)]
         left_out += len(listed) - len(fit)
         return fit
 
@@ -159,7 +162,7 @@ def merge_attested(merged: Merged, document: Mapping[str, Any], number: int, own
             merged.external.append(renamed(item))
         else:
             left_out += 1
-    return [f"{left_out} entries of its attested SBOM are not valid SPDX and left out"] if left_out else []
+    return [f"{left_out} entries of its attested SBOM are left out: not valid, or too many"] if left_out else []
 
 
 def _texts(item: Mapping[str, Any], *keys: str) -> bool:
