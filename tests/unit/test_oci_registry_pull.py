@@ -354,6 +354,22 @@ def test_a_token_server_may_not_send_an_identity_token_on(tmp_path: Path, store:
         assert thief.seen == []
 
 
+@pytest.mark.parametrize("challenge", ['Basic realm="x"', 'Bearer realm="{url}/token",service="test, service"'])
+def test_where_a_redirect_leads_may_not_ask_for_a_login(tmp_path: Path, store: Store, challenge: str) -> None:
+    """Its challenge names a token server of its choice; nobody is asked, nothing is sent."""
+    with Registry() as other, Registry(login=("user", "word")) as registry:
+        fill(registry, tmp_path)
+        keys, layer = Login("user", "word"), json.loads(registry.manifests["test/app:1"][1])["manifests"][0]
+        registry.login = None
+        registry.faults["manifests"] = faults.redirects_to(other.url + "{path}")
+        other.faults["manifests"] = faults.answers(401, WWW_Authenticate=challenge.format(url=registry.url))
+        with pytest.raises(NetworkError, match="wants a login"):
+            client(store, keychain=keys).read(name(registry), doc.parse_descriptor(layer, "x"), 9999)
+        assert keys.asked == []
+        assert registry.requests("token") == []
+        assert all("authorization" not in s.headers for s in other.seen)
+
+
 # -- https
 
 
@@ -455,6 +471,24 @@ def test_a_whole_blob_was_left(tmp_path: Path, store: Store) -> None:
         client(store).fetch(name(registry, "test/big:1"), layer)
         store.verify(layer)
         assert registry.seen == []
+
+
+def test_the_bytes_are_on_the_disk_before_the_blob_has_its_name(tmp_path: Path, store: Store,
+                                                                monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    """After a power cut a blob under its name has to be whole."""
+    synced, sync = [], os.fsync
+
+    def note(fd: int) -> None:
+        sync(fd)
+        synced.append((Path(f"/proc/self/fd/{fd}").readlink(), store.has_blob(layer)))
+
+    with Registry() as registry:
+        layer = big(registry, tmp_path).layers[0]
+        store.prepare()
+        monkeypatch.setattr("os.fsync", note)
+        client(store).fetch(name(registry, "test/big:1"), layer)
+    blobs = store.blob_path(layer.digest).parent
+    assert synced == [(store.root / "derived" / "partial" / layer.digest[7:], False), (blobs, True)]
 
 
 def test_a_link_in_its_place_is_not_followed(tmp_path: Path, store: Store) -> None:
