@@ -12,8 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from linuxkit.encode import fat, gpt, mbr, pe
+from linuxkit.encode.authenticode import signed
 from linuxkit.encode.pieces import Piece, literal, size_of
 from linuxkit.outputs.pieces import put
+from linuxkit.outputs.signing import load_signer
 from support.efi import program
 
 pytestmark = pytest.mark.interop
@@ -158,3 +160,22 @@ def test_sections_of_an_efi_program(tmp_path: Path) -> None:
         tool("objcopy", "-O", "binary", f"--only-section={name}", path, tmp_path / "section")
         assert (tmp_path / "section").read_bytes() == content
     assert "No signature table present" in tool("sbverify", "--list", path)
+
+
+def test_a_signed_program(tmp_path: Path) -> None:
+    key, certificate, other = (tmp_path / name for name in ("key.pem", "cert.pem", "other.pem"))
+    for out in (certificate, other):
+        tool("openssl", "req", "-new", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={out.stem}",
+             "-keyout", key if out == certificate else tmp_path / "k2", "-out", out)  # fmt: skip
+    pieces = signed(pe.add_sections(program(), [pe.Section(".linux", [literal(b"L" * 5000)])]),
+                    load_signer(key, certificate))  # fmt: skip
+    path = write(tmp_path / "signed.efi", pieces)
+    assert "Signature verification OK" in tool("sbverify", "--cert", certificate, path)
+    assert "/CN=cert" in tool("sbverify", "--list", path)
+    with pytest.raises(AssertionError, match="verification failed"):
+        tool("sbverify", "--cert", other, path)
+    data = bytearray(path.read_bytes())
+    data[data.index(b"LLLL")] = 0
+    path.write_bytes(data)
+    with pytest.raises(AssertionError, match="verification failed"):
+        tool("sbverify", "--cert", certificate, path)

@@ -52,7 +52,7 @@ class Firmware:
 
 def find(
     arch: str, *, secure: bool = False, given: Path | None = None, qemu: Path | None = None,
-    folders: Sequence[Path] = DESCRIPTORS,
+    folders: Sequence[Path] | None = None,
 ) -> Firmware:  # fmt: skip
     """The firmware for an architecture, as QEMU has it.
 
@@ -60,7 +60,7 @@ def find(
         secure: with Secure Boot; firmware with enrolled keys is preferred then, and else avoided.
         given: --fw, the file with the code.
         qemu: the program, beside which firmware may be.
-        folders: of descriptors.
+        folders: of descriptors; the usual ones when not given.
 
     Raises:
         HostError: there is none; the hint names the package.
@@ -68,7 +68,7 @@ def find(
     """
     if given is not None:
         return _given(given, secure=secure and arch == "x86_64")
-    found = [f for f, can_secure in _described(arch, folders) if can_secure == secure]
+    found = [f for f, can_secure in _described(arch, DESCRIPTORS if folders is None else folders) if can_secure == secure]
     found.sort(key=lambda f: f.enrolled != secure)
     if found:
         return found[0]

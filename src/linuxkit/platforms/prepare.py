@@ -140,7 +140,7 @@ def prepare(
     arch = accel.machine_arch(request.arch) if request.arch else files.arch or machine.arch
     if files.arch and arch != files.arch:
         raise InputError(f"{files.main} is for {files.arch}, not for {arch}", hint="leave --arch out")
-    wanted_disks[:0] = [disks.Wanted(files.disk)] if files.disk is not None else []
+    boot_disk = [disks.Wanted(files.disk)] if files.disk is not None else []
     program = request.qemu or host.find_tool(f"qemu-system-{accel.machine_arch(arch)}", why="to run a machine")
     if request.qemu and not os.access(request.qemu, os.X_OK):
         raise HostError(f"{request.qemu} is not a program", hint="give --qemu the path of qemu-system-" + arch)
@@ -160,8 +160,8 @@ def prepare(
             write_data(data)
         spec = qemu.MachineSpec(
             qemu=program, accel=chosen, kernel=files.kernel, initrd=files.initrd, cmdline=files.cmdline, arch=arch,
-            cpus=request.cpus, memory=given.mib, disks=disks.make_disks(wanted_disks, state), networking=networking,
-            ports=taken, mac=mac_address(state), data=data, devices=request.devices, usb=request.usb, gui=request.gui,
+            cpus=request.cpus, memory=given.mib, networking=networking, ports=taken,
+            disks=(*disks.make_disks(boot_disk, state), *disks.make_disks(wanted_disks, state)), mac=mac_address(state), data=data, devices=request.devices, usb=request.usb, gui=request.gui,
             firmware=firmware.claim(found, state) if found is not None else None, extra=request.extra,
         )  # fmt: skip
     except BaseException:
