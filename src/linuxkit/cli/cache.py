@@ -9,19 +9,22 @@ from typing import TYPE_CHECKING
 import click
 
 from linuxkit.cli.transfer import pull, push
+from linuxkit.cli.upkeep import du, gc, verify
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from linuxkit.cli.main import Settings
     from linuxkit.oci.media import Platform
 
 
 @click.group()
 def cache() -> None:
-    """List, fetch, import and export the images on this machine."""
+    """List, fetch, send, check, import and export the images on this machine."""
 
 
-cache.add_command(pull)
-cache.add_command(push)
+for _command in (pull, push, verify, gc, du):
+    cache.add_command(_command)
 
 
 @cache.command("ls")
@@ -85,10 +88,15 @@ def export(settings: Settings, image: str, platform: str, outfile: str, kind: st
         export_image(store, layers, found, stream, kind, called)
 
 
+_PUBLISHED = click.option("--published-only", is_flag=True,
+                          help="Only images that their registry has as they are here.")  # fmt: skip
+
+
 @cache.command("rm")
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@_PUBLISHED
 @click.pass_obj
-def remove(settings: Settings, names: tuple[str, ...]) -> None:
+def remove(settings: Settings, names: tuple[str, ...], published_only: bool) -> None:
     """Remove images by name, and the blobs that no other image needs."""
     from linuxkit.errors import InputError
     from linuxkit.oci.collect import remove_images
@@ -100,16 +108,48 @@ def remove(settings: Settings, names: tuple[str, ...]) -> None:
     missing = [name for name in names if name not in known and parse_reference(name).tagged not in known]
     if missing:
         raise InputError(f"not in the cache {settings.cache}: {', '.join(missing)}", hint="see linuxkit cache ls")
-    remove_images(store, [name if name in known else parse_reference(name).tagged for name in names])
+    chosen = [name if name in known else parse_reference(name).tagged for name in names]
+    remove_images(store, _published(settings, chosen) if published_only else chosen)
 
 
 @cache.command("clean")
+@_PUBLISHED
 @click.pass_obj
-def clean(settings: Settings) -> None:
+def clean(settings: Settings, published_only: bool) -> None:
     """Remove everything: all images, and what was derived from them."""
-    from linuxkit.oci.collect import remove_all
+    from linuxkit.oci.collect import remove_all, remove_images
+    from linuxkit.oci.store import Store
 
-    remove_all(settings.cache)
+    if published_only:
+        store = Store(settings.cache)
+        remove_images(store, _published(settings, store.names()))
+    else:
+        remove_all(settings.cache)
+
+
+def _published(settings: Settings, names: Sequence[str]) -> list[str]:
+    """Those of the names behind which the registry has the same digest; the others are told."""
+    from linuxkit.cli.progress import Progress
+    from linuxkit.cli.transfer import connect
+    from linuxkit.errors import InputError, NetworkError
+    from linuxkit.oci.reference import parse_reference
+    from linuxkit.oci.store import Store
+    from linuxkit.oci.verify import KIT
+
+    store, same = Store(settings.cache), []
+    with Progress(sys.stderr, "checked", quiet=not settings.verbose) as progress:
+        registry = connect(settings, progress)
+        for name in names:
+            here, why = store.find(name), "its registry has no such image"
+            try:
+                there = None if name.startswith(KIT) else registry.find(parse_reference(name))
+            except (InputError, NetworkError) as e:
+                there, why = None, e.message
+            if here is not None and there is not None and there[0].digest == here.digest:
+                same.append(name)
+            else:
+                progress.line(f"kept {name}: {'its registry has another one' if there else why}")
+    return same
 
 
 def _platform(text: str) -> Platform:

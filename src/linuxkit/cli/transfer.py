@@ -37,7 +37,7 @@ def pull(settings: Settings, names: tuple[str, ...], platforms: tuple[str, ...],
     wanted = _platforms(platforms, everything)
     references = [parse_reference(name) for name in names]  # before anything is fetched
     with _progress(settings, "pulled") as progress:
-        registry = _connect(settings, progress)
+        registry = connect(settings, progress)
         for reference in references:
             progress.line(f"pulling {reference.tagged}")
             found = registry.pull_all(reference, None if everything else wanted or [_here()])
@@ -75,7 +75,7 @@ def push(settings: Settings, names: tuple[str, ...], remote_name: str, with_arch
             raise InputError(f"'{target.text}' has a digest: an image is pushed under a tag",
                              hint=f"linuxkit cache push --remote-name {target.name}:TAG {name}")  # fmt: skip
     with _progress(settings, "pushed") as progress:
-        registry = _connect(settings, progress)
+        registry = connect(settings, progress)
         for name, target in pairs:
             _push(registry, Store(settings.cache), progress, name, target, wanted, with_arch_tags, override, everything)
 
@@ -109,13 +109,14 @@ def _progress(settings: Settings, verb: str) -> Progress:
     return Progress(sys.stderr, verb, quiet=not settings.verbose)
 
 
-def _connect(settings: Settings, progress: Progress) -> RegistryClient:
-    from linuxkit.oci.registry import connect
+def connect(settings: Settings, progress: Progress) -> RegistryClient:
+    """The registries, with the mirrors, certificates and logins of this command."""
+    from linuxkit.oci import registry
     from linuxkit.oci.store import Store
     from linuxkit.oci.transport import Transport
 
     transport = Transport(cert_files=settings.cert_files, environment=os.environ)
-    return connect(Store(settings.cache), transport, environment=os.environ, mirrors=settings.mirrors,
+    return registry.connect(Store(settings.cache), transport, environment=os.environ, mirrors=settings.mirrors,
                    say=progress.line, progress=progress)  # fmt: skip
 
 

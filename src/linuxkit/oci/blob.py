@@ -11,6 +11,9 @@ from linuxkit.errors import ImageError
 from linuxkit.oci.files import host_errors, make_temporary, sync_directory
 from linuxkit.oci.media import Descriptor
 
+#: What to do about a damaged store.
+HEAL = "linuxkit cache verify --repair removes what is damaged and fetches it again"
+
 
 class BlobWriter:
     """Writes one blob: hashed on the way, kept only when it is what was promised."""
@@ -71,12 +74,11 @@ def check(data: bytes, descriptor: Descriptor, where: object) -> None:
     Raises:
         ImageError: they differ.
     """
-    hint = "remove the image from the cache and fetch or import it again"
     if len(data) != descriptor.size:
         size = f"{len(data)} bytes" if len(data) < descriptor.size else "more bytes than that"
-        raise ImageError(f"{where}: {descriptor.digest} should have {descriptor.size} bytes, not {size}", hint=hint)
+        raise ImageError(f"{where}: {descriptor.digest} should have {descriptor.size} bytes, not {size}", hint=HEAL)
     if f"sha256:{hashlib.sha256(data).hexdigest()}" != descriptor.digest:
-        raise ImageError(f"{where}: {descriptor.digest} is damaged: its bytes have another digest", hint=hint)
+        raise ImageError(f"{where}: {descriptor.digest} is damaged: its bytes have another digest", hint=HEAL)
 
 
 class Verified:
@@ -104,4 +106,4 @@ class Verified:
             self._refuse("it is damaged: its bytes have another digest")
 
     def _refuse(self, why: str) -> None:
-        raise ImageError(f"{self._where}: {why}", hint="remove the image from the cache and fetch or import it again")
+        raise ImageError(f"{self._where}: {why}", hint=HEAL)

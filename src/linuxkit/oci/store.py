@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 
 from linuxkit.errors import ImageError
 from linuxkit.oci import document as doc
-from linuxkit.oci.blob import BlobWriter, Verified, check
+from linuxkit.oci.blob import HEAL, BlobWriter, Verified, check
 from linuxkit.oci.container import open_below
 from linuxkit.oci.files import host_errors, locked, replacing, sweep
 from linuxkit.oci.media import (
@@ -63,7 +63,11 @@ class Store:
             stat = (self.root / "index.json").lstat()
             now = (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
         if not now or self._listed is None or self._listed[0] != now:
-            found = [doc.parse_descriptor(d, f"{self.root}/index.json") for d in self._manifests()]
+            try:
+                found = [doc.parse_descriptor(d, f"{self.root}/index.json") for d in self._manifests()]
+            except ImageError as e:
+                e.hint = e.hint or HEAL
+                raise
             self._listed = now, found
         return list(self._listed[1])
 
@@ -128,9 +132,14 @@ class Store:
         return self._open("blobs", "sha256", digest[7:])
 
     def has_blob(self, descriptor: Descriptor) -> bool:
-        """Whether the blob is here with the right size. Content is verified when it is read."""
+        """Whether the blob is here with the right size. Content is verified when it is read.
+
+        Asking renews its time: `collect` leaves alone what somebody may be about to name.
+        """
         try:
             with self.open_blob(descriptor.digest) as stream:
+                with suppress(OSError):  # a store that can only be read
+                    os.utime(stream.fileno())
                 return os.fstat(stream.fileno()).st_size == descriptor.size
         except ImageError:
             return False

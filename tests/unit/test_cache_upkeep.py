@@ -1,0 +1,239 @@
+"""cache verify, gc, du, rm and clean: as typed, on damaged stores too."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from linuxkit.oci.store import Store
+from support.client import fill
+from support.images import AMD64, make_image, member, tar_of
+from support.registry import Registry
+
+pytestmark = pytest.mark.unit
+SHARED, ONE, TWO = (tar_of(member(name, name.encode() * 9000)) for name in ("shared", "one", "two"))
+ANY_AGE = ("--min-age", "0")
+
+
+def run(cache: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "linuxkit", "--cache", str(cache), "cache", *words], capture_output=True, text=True,
+        cwd=cache.parent, env={"PATH": "/usr/bin:/bin", "HOME": str(cache.parent)},
+    )  # fmt: skip
+
+
+def good(cache: Path, *words: str) -> str:
+    done = run(cache, *words)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    store = Store(tmp_path / "cache")
+    make_image(store, "example.com/one:1", SHARED, ONE)
+    make_image(store, "example.com/two:1", SHARED, TWO)
+    return store.root
+
+
+def layer(cache: Path, name: str, number: int = 0) -> Path:
+    store = Store(cache)
+    found = store.find(name)
+    assert found is not None
+    return store.blob_path(store.image(found, name, AMD64).layers[number].digest)
+
+
+def config(cache: Path, name: str) -> Path:
+    store = Store(cache)
+    found = store.find(name)
+    assert found is not None
+    manifest = store.image(found, name, AMD64).digest
+    return store.blob_path(json.loads(store.blob_path(manifest).read_bytes())["config"]["digest"])
+
+
+def test_a_whole_cache(cache: Path) -> None:
+    assert good(cache, "verify").endswith(": nothing is damaged\n")
+    report = json.loads(good(cache, "verify", "--json"))
+    assert report["damage"] == []
+    assert report["blobs"] == len(list((cache / "blobs" / "sha256").iterdir()))
+    assert good(cache.parent / "none", "verify").startswith("0 blobs")
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def as_a_link(path: Path) -> None:
+    target = path.with_name("elsewhere")
+    path.rename(target)
+    path.symlink_to(target)
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "flipped": (flip, "its bytes have the digest sha256:"),
+    "short": (lambda path: os.truncate(path, 10), "has 10 bytes instead of"),
+    "long": (lambda path: path.write_bytes(path.read_bytes() + b"more"), "bytes instead of"),
+    "empty": (lambda path: path.write_bytes(b""), "has 0 bytes instead of"),
+    "missing": (lambda path: path.unlink(), "is missing"),
+    "link": (as_a_link, "is not a file"),
+    "directory": (lambda path: (path.unlink(), path.mkdir()), "is not a file"),
+}
+
+
+@pytest.mark.parametrize("part", ["layer", "config"])
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_damage_is_named_and_offline_only_removed(cache: Path, kind: str, part: str) -> None:
+    path = layer(cache, "example.com/one:1", 1) if part == "layer" else config(cache, "example.com/one:1")
+    spoil, why = DAMAGE[kind]
+    spoil(path)
+    done = run(cache, "verify")
+    assert done.returncode == 1
+    assert path.name in done.stdout
+    assert why in done.stdout
+    assert "needed by example.com/one:1" in done.stdout
+    assert "two:1" not in done.stdout
+    assert "linuxkit cache verify --repair" in done.stderr
+    again = run(cache, "verify", "--repair", "--offline")
+    assert again.returncode == 1
+    assert "is missing" in again.stdout
+    assert "linuxkit cache rm" in again.stderr
+    assert not path.exists()
+    good(cache, "rm", "example.com/one:1")
+    good(cache, "gc", *ANY_AGE)
+    assert run(cache, "verify").stdout.endswith(": nothing is damaged\n")
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+@pytest.mark.parametrize("part", ["index", "manifest", "config", "layer", "all"])
+def test_damage_is_fetched_again(tmp_path: Path, kind: str, part: str) -> None:
+    with Registry() as registry:
+        fill(registry, tmp_path)
+        name, cache = f"{registry.host}/test/app:1", tmp_path / "cache"
+        good(cache, "pull", name)
+        store = Store(cache)
+        top = store.find(name)
+        assert top is not None
+        image = store.image(top, name, AMD64)
+        manifest = store.blob_path(image.digest)
+        paths = {"index": store.blob_path(top.digest), "manifest": manifest, "config": config(cache, name),
+                 "layer": store.blob_path(image.layers[0].digest)}  # fmt: skip
+        for path in paths.values() if part == "all" else [paths[part]]:
+            DAMAGE[kind][0](path)
+        optional = part in ("manifest", "all") and kind == "missing"  # nobody can know that it was ever here
+        assert run(cache, "verify").returncode == (0 if optional and part != "all" else 1)
+        done = run(cache, "verify", "--repair")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert (part == "manifest" and optional) or "repaired" in done.stderr
+        assert "nothing is damaged" in good(cache, "verify")
+        assert optional or len(store.image(top, name, AMD64).layers) == 2
+
+
+def test_kit_packages_are_forgotten(cache: Path) -> None:
+    make_image(Store(cache), "linuxkit.kit/web:123", ONE, TWO)
+    flip(config(cache, "linuxkit.kit/web:123"))
+    done = run(cache, "verify", "--repair", "--offline")
+    assert done.returncode == 0, done.stdout
+    assert "linuxkit.kit/web:123: forgotten" in done.stderr
+    assert Store(cache).names() == ["example.com/one:1", "example.com/two:1"]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", '{"manifests": 7}', "\0" * 100, '{"manifests": [{"digest": "../../etc/passwd"}]}'], ids=range(5)
+)
+def test_a_damaged_index_is_put_aside(cache: Path, text: str) -> None:
+    (cache / "index.json").write_text(text)
+    for words in (["ls"], ["verify"], ["du"], ["rm", "one"]):
+        done = run(cache, *words)
+        assert done.returncode == 1, words
+        assert "index.json" in done.stdout + done.stderr, words
+        assert "linuxkit cache verify --repair" in done.stderr, words
+        assert "Traceback" not in done.stderr
+    done = run(cache, "verify", "--repair", "--offline")
+    assert done.returncode == 0, done.stderr
+    assert (cache / "index.json.damaged").read_text() == text
+    assert good(cache, "ls") == ""
+    make_image(Store(cache), "example.com/one:1", SHARED, ONE)
+    assert good(cache, "ls").startswith("example.com/one:1\t")
+    good(cache, "clean")
+    assert not cache.exists()
+
+
+def test_what_is_no_blob(cache: Path) -> None:
+    (cache / "blobs" / "sha256" / "notes.txt").write_text("?")
+    (cache / "oci-layout").unlink()
+    done = run(cache, "verify")
+    assert "blobs/sha256/notes.txt: is not the name of a blob" in done.stdout
+    assert "oci-layout: is missing" in done.stdout
+    good(cache, "verify", "--repair")
+    assert (cache / "oci-layout").read_text() == '{"imageLayoutVersion":"1.0.0"}'
+    assert not (cache / "blobs" / "sha256" / "notes.txt").exists()
+
+
+def test_gc_removes_what_no_image_needs_once_it_is_old(cache: Path) -> None:
+    store = Store(cache)
+    blob = store.put_blob(b"left over", "x/y")
+    (cache / ".tmp-0123456789abcdef").write_bytes(b"of a killed process")
+    assert good(cache, "gc") == ""
+    assert store.has_blob(blob)
+    old = time.time() - 7200
+    os.utime(store.blob_path(blob.digest), (old, old))
+    assert good(cache, "gc", "--dry-run") == f"{blob.digest}\t9\n"
+    assert store.blob_path(blob.digest).exists()
+    assert store.has_blob(blob)  # asking for it makes it young
+    assert good(cache, "gc") == ""
+    assert good(cache, "gc", *ANY_AGE) == f"{blob.digest}\t9\n"
+    assert "nothing is damaged" in good(cache, "verify")
+    assert not list(cache.glob(".tmp-*"))
+
+
+def test_gc_touches_nothing_when_names_cannot_be_read(cache: Path) -> None:
+    before = sorted((cache / "blobs" / "sha256").iterdir())
+    (cache / "index.json").write_text("{")
+    assert run(cache, "gc", *ANY_AGE).returncode == 1
+    assert sorted((cache / "blobs" / "sha256").iterdir()) == before
+
+
+def test_du(cache: Path) -> None:
+    rows = [line.split("\t") for line in good(cache, "du").splitlines()]
+    assert [row[0] for row in rows] == ["example.com/one:1", "example.com/two:1"]
+    shared = layer(cache, "example.com/one:1").stat().st_size
+    for _, size, own in rows:
+        assert int(size) - int(own) == shared
+    document = json.loads(good(cache, "du", "--json"))
+    assert document["blobs"] == sum(int(row[2]) for row in rows) + shared
+    assert document["unneeded"] == 0
+
+
+def test_rm_keeps_what_others_need(cache: Path) -> None:
+    shared, own = layer(cache, "example.com/one:1"), layer(cache, "example.com/one:1", 1)
+    good(cache, "rm", "example.com/one:1")
+    assert shared.exists()
+    assert not own.exists()
+    assert "nothing is damaged" in good(cache, "verify")
+
+
+def test_published_only(tmp_path: Path) -> None:
+    with Registry() as registry:
+        fill(registry, tmp_path)
+        name, cache = f"{registry.host}/test/app:1", tmp_path / "cache"
+        good(cache, "pull", "--all-platforms", name)
+        other, gone = f"{registry.host}/test/app:2", "127.0.0.1:1/no/registry:1"
+        make_image(Store(cache), other, ONE)
+        make_image(Store(cache), gone, TWO)
+        make_image(Store(cache), "linuxkit.kit/web:123", SHARED)
+        done = run(cache, "rm", "--published-only", other)
+        assert done.returncode == 0
+        assert f"kept {other}" in done.stderr
+        done = run(cache, "clean", "--published-only")
+        assert done.returncode == 0, done.stderr
+        assert Store(cache).names() == sorted([other, gone, "linuxkit.kit/web:123"])
+        assert "nothing is damaged" in good(cache, "verify")
