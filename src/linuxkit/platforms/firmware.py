@@ -68,7 +68,8 @@ def find(
     """
     if given is not None:
         return _given(given, secure=secure and arch == "x86_64")
-    found = [f for f, can_secure in _described(arch, DESCRIPTORS if folders is None else folders) if can_secure == secure]
+    described = _described(arch, DESCRIPTORS if folders is None else folders)
+    found = [f for f, can_secure in described if can_secure == secure]
     found.sort(key=lambda f: f.enrolled != secure)
     if found:
         return found[0]

@@ -161,7 +161,8 @@ def prepare(
         spec = qemu.MachineSpec(
             qemu=program, accel=chosen, kernel=files.kernel, initrd=files.initrd, cmdline=files.cmdline, arch=arch,
             cpus=request.cpus, memory=given.mib, networking=networking, ports=taken,
-            disks=(*disks.make_disks(boot_disk, state), *disks.make_disks(wanted_disks, state)), mac=mac_address(state), data=data, devices=request.devices, usb=request.usb, gui=request.gui,
+            disks=(*disks.make_disks(boot_disk, state), *disks.make_disks(wanted_disks, state)),
+            mac=mac_address(state), data=data, devices=request.devices, usb=request.usb, gui=request.gui,
             firmware=firmware.claim(found, state) if found is not None else None, extra=request.extra,
         )  # fmt: skip
     except BaseException:
