@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import weakref
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -169,7 +170,7 @@ def _tree(store: Store, top: Descriptor, blobs: dict[str, Entry], depth: int = 0
 
 
 class Bundle:
-    """An open bundle. A context manager, or closed when it is collected.
+    """An open bundle; its file is closed when nothing refers to the bundle any more.
 
     Args:
         source: the file, or a stream such as standard input.
@@ -181,8 +182,9 @@ class Bundle:
 
     def __init__(self, source: Path | BinaryIO, scratch: Path) -> None:
         self._archive = Archive(source, scratch)
+        weakref.finalize(self, self._archive.__exit__, None, None, None)
         self.where = f"bundle {self._archive.where}"
-        if not self._archive.has(MANIFEST):
+        if not (self._archive.has(MANIFEST) and self._archive.has("index.json")):
             raise InputError(f"{self._archive.where} is no bundle", hint="linuxkit bundle FILE.yml -o X.tar makes one")
         document = doc.decode(self._small(MANIFEST, MAX_DOCUMENT), self.where)
         version = document.get("version")
