@@ -49,10 +49,10 @@ def agree(places: Sequence[Asked], sources: Sources, lock: Lock) -> None:
         files = dict.fromkeys(p.position.file for p in places if p.position.file)
         wanted = dict.fromkeys(p.architecture for place in places for p in place.platforms)
         more = "".join(f" --arch {a}" for a in wanted if f"linux/{a}" not in lock.platforms())
-        raise InputError(
-            f"{lock.where} does not fit the YAML", problems=problems,
-            hint=f"renew it: linuxkit update{more} {' '.join(files)}; or build without it: --no-lock",
-        )  # fmt: skip
+        hint = f"renew it: linuxkit update{more} {' '.join(files)}; or build without it: --no-lock"
+        if sources.bundle is not None:
+            hint = f"make the bundle anew: linuxkit bundle{more} {' '.join(files)} -o FILE"
+        raise InputError(f"{lock.where} does not fit the YAML", problems=problems, hint=hint)
 
 
 def pinned_image(text: str, platform: Platform, sources: Sources, lock: Lock) -> Image:

@@ -109,7 +109,7 @@ def _shown(name: str) -> str:
 @click.option("--whiteouts", type=click.Choice(["linuxkit", "oci"]), default="linuxkit", show_default=True,
               help="How layers delete files: as LinuxKit reads it, or as the OCI specification says.")
 @click.option("--pull", is_flag=True, help="Fetch images even when the cache has them.")
-@click.option("--offline", is_flag=True, help="Never use the network.")
+@click.option("--offline", is_flag=True, envvar="LINUXKIT_OFFLINE", show_envvar=True, help="Never use the network.")
 @click.option("--debian-mirror", default="", envvar="LINUXKIT_DEBIAN_MIRROR", show_envvar=True,
               metavar="URL[,SECURITY-URL]", help="For kit packages.  [default: the one apt uses]")
 @click.pass_obj
@@ -148,8 +148,10 @@ def sbom(
 
 def _images(names: tuple[str, ...], sources: Sources, arch: str, whiteouts: str) -> list[tuple[str, Image]]:
     from linuxkit import api
+    from linuxkit.cli.lock import chosen, content
     from linuxkit.errors import InputError
     from linuxkit.oci.media import Platform
+    from linuxkit.plan.lock import decode
     from linuxkit.plan.model import Options
 
     yaml = [name for name in names if _is_yaml(name)]
@@ -158,7 +160,9 @@ def _images(names: tuple[str, ...], sources: Sources, arch: str, whiteouts: str)
         raise InputError(f"{yaml[0]} is a YAML file and {other} an image", hint="give one kind at a time")
     if yaml:
         config = api.load(*names, sources=sources, stdin=sys.stdin.buffer.read)
-        planned = api.plan(config, sources, Options(arch, whiteouts=whiteouts))
+        path = chosen(names, "", None, False)
+        lock = decode(content(path), str(path)) if path is not None else None
+        planned = api.plan(config, sources, Options(arch, whiteouts=whiteouts), lock)
         assert planned.sbom is not None
         return list(planned.sbom.images)
     return [("", sources.resolver.resolve(name, Platform("linux", arch))) for name in names]
