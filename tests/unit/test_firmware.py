@@ -8,15 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from linuxkit.encode import fat, gpt
-from linuxkit.encode.pieces import literal
+from linuxkit.encode import fat, gpt, pe
+from linuxkit.encode.pieces import Piece, literal
 from linuxkit.errors import HostError, InputError
 from linuxkit.machine.machine import Channels
 from linuxkit.outputs.pieces import put
-from linuxkit.platforms import accel, bootfiles, firmware, qemu
+from linuxkit.platforms import accel, bootfiles, firmware, memory, qemu
 from linuxkit.platforms.firmware import Firmware
 from linuxkit.platforms.prepare import Request, prepare
 from support.efi import program
+from support.vm import initrd_of
 
 pytestmark = pytest.mark.unit
 
@@ -139,8 +140,8 @@ def test_qemus_command_line() -> None:
     assert "unit=1" not in words(replace(SPEC, firmware=Firmware(Path("c"), None)))
 
 
-def disk(path: Path, name: str) -> Path:
-    esp = fat.volume({f"EFI/BOOT/{name}": [literal(program())]}, seed="s", bits=32, hidden=2048)
+def disk(path: Path, name: str = "BOOTX64.EFI", data: bytes | None = None) -> Path:
+    esp = fat.volume({f"EFI/BOOT/{name}": [literal(data or program())]}, seed="s", bits=32, hidden=2048)
     with path.open("wb") as out:
         put(gpt.disk([gpt.Partition(esp.pieces, gpt.ESP, "EFI System")], seed="s"), out)
     return path
@@ -148,8 +149,37 @@ def disk(path: Path, name: str) -> Path:
 
 @pytest.mark.parametrize(("name", "arch"), [("BOOTX64.EFI", "x86_64"), ("BOOTAA64.EFI", "aarch64")])
 def test_a_disk_says_what_it_is_for(tmp_path: Path, name: str, arch: str) -> None:
-    path = disk(tmp_path / "some.img", name)
+    path = disk(tmp_path / "some.img", name, program({"x86_64": 0x8664, "aarch64": 0xAA64}[arch]))
     assert bootfiles.find(str(path)) == bootfiles.BootFiles(None, None, "", arch, path, uefi=True)
+
+
+def test_the_memory_for_what_a_program_holds(tmp_path: Path) -> None:
+    archive = sparse_cpio(tmp_path / "initrd", 800 << 20)
+    initrd = Piece(archive.stat().st_size, str(archive))
+    parts = [pe.Section(".cmdline", [literal(b"quiet")]), pe.Section(".initrd", [initrd])]
+    made = pe.add_sections(program(), parts)
+    uki, image = tmp_path / "x.efi", tmp_path / "x-efi.img"
+    esp = fat.volume({"EFI/BOOT/BOOTX64.EFI": made}, seed="s", bits=32, hidden=2048)
+    for path, pieces in ((uki, made), (image, gpt.disk([gpt.Partition(esp.pieces, gpt.ESP)], seed="s"))):
+        with path.open("wb") as out:
+            put(pieces, out)
+        packed = bootfiles.find(str(path)).packed
+        assert packed is not None and (packed.size, packed.cmdline) == (archive.stat().st_size, "quiet")
+        given = memory.memory_for(packed, "")
+        assert given.mib >= 3 * 800 and "unpacks to 801 MB" in given.why
+    with uki.open("r+b") as stream:
+        stream.truncate(5000)  # the initrd would lie behind the end
+    assert bootfiles.find(str(uki)).packed is None
+
+
+def sparse_cpio(path: Path, size: int) -> Path:
+    """An archive with one large file, without writing it."""
+    head = b"070701" + b"".join(b"%08x" % n for n in (1, 0o100644, 0, 0, 1, 0, size, 0, 0, 0, 0, 4, 0)) + b"big\0"
+    with path.open("wb") as f:
+        f.write(head.ljust(-(-len(head) // 4) * 4, b"\0"))
+        f.seek(size, 1)
+        f.write(initrd_of(b""))
+    return path
 
 
 def test_programs_and_other_images(tmp_path: Path) -> None:

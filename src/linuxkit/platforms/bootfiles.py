@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from linuxkit.errors import InputError
+from linuxkit.platforms.memory import Packed
 
 MAX_CMDLINE = 4096
 #: How much of a disk image is looked at: its partition table and the folders of its first partition.
@@ -23,6 +25,7 @@ class BootFiles:
     arch: str
     disk: Path | None = None
     uefi: bool = False  # only UEFI firmware starts it
+    packed: Packed | None = None  # the initrd inside it
 
     @property
     def main(self) -> Path | None:
@@ -68,16 +71,46 @@ def _image(path: Path) -> BootFiles:
     """An EFI program or a disk image, told apart by what is in it."""
     with path.open("rb") as f:
         head = f.read(LOOK)
-    if head[:2] == b"MZ" and head[0x202:0x206] != b"HdrS" and path.suffix.lower() == ".efi":
-        start = int.from_bytes(head[0x3C:0x40], "little")
-        machine = EFI_MACHINES.get(int.from_bytes(head[start + 4 : start + 6], "little"), "")
-        return BootFiles(path, None, "", machine, uefi=True)
+        at = _program(head)
+        machine, packed = _look_inside(f, head, at) if at >= 0 else ("", None)
+    if at == 0 and path.suffix.lower() == ".efi":
+        return BootFiles(path, None, "", machine, uefi=True, packed=packed)
     # firmware finds its program by name, so the name tells for which machine the disk is
     names = {b"BOOTX64 EFI": "x86_64", b"BOOTAA64EFI": "aarch64"}
-    arch = next((arch for name, arch in names.items() if name in head), "")
+    arch = machine or next((arch for name, arch in names.items() if name in head), "")
     no_code = not any(head[:440]) and head[510:512] == b"\x55\xaa"
     uefi = no_code or path.stem.endswith(("-efi", "-efi-initrd")) or arch == "aarch64"
-    return BootFiles(None, None, "", arch, path, uefi)
+    return BootFiles(None, None, "", arch, path, uefi, packed)
+
+
+def _program(head: bytes) -> int:
+    """Where in the start of a file or disk the first EFI program begins; -1: nowhere."""
+    at = head.find(b"MZ")
+    while at >= 0:
+        start = at + int.from_bytes(head[at + 0x3C : at + 0x40], "little")
+        if at % 512 == 0 and head[start : start + 4] == b"PE\0\0":
+            return at
+        at = head.find(b"MZ", at + 1)
+    return -1
+
+
+def _look_inside(f: BinaryIO, head: bytes, at: int) -> tuple[str, Packed | None]:
+    """Of a program in a file: its architecture, and the initrd that it holds."""
+    start = at + int.from_bytes(head[at + 0x3C : at + 0x40], "little")
+    table = start + 24 + int.from_bytes(head[start + 20 : start + 22], "little")
+    found: dict[bytes, tuple[int, int]] = {}
+    for n in range(int.from_bytes(head[start + 6 : start + 8], "little")):
+        row = head[table + 40 * n : table + 40 * n + 40]
+        size, _, _, where = (int.from_bytes(row[k : k + 4], "little") for k in (8, 12, 16, 20))
+        found[row[:8].rstrip(b"\0")] = at + where, size
+    machine = EFI_MACHINES.get(int.from_bytes(head[start + 4 : start + 6], "little"), "")
+    where, length = found.get(b".initrd", (0, 0))
+    if not length or where + length > f.seek(0, 2):
+        return machine, None
+    offset, size = found.get(b".cmdline", (0, 0))
+    f.seek(offset)
+    cmdline = f.read(min(size, MAX_CMDLINE)).decode(errors="replace")
+    return machine, Packed(Path(f.name), where, length, cmdline)
 
 
 def _misnamed(prefix: str) -> str:

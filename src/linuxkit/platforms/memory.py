@@ -15,7 +15,7 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from linuxkit.errors import InputError
 
@@ -29,18 +29,31 @@ ZSTD, ZSTD_SKIP, LZ4 = 0xFD2FB528, 0x184D2A50, 0x184C2102
 LZ4_BLOCK = 8 * MIB
 
 
-def unpacked_size(path: Path) -> int:
+class Packed(NamedTuple):
+    """An initramfs inside another file, an EFI program or a disk, and the command line beside it."""
+
+    path: Path
+    offset: int
+    size: int
+    cmdline: str = ""
+
+
+def unpacked_size(path: Path, offset: int = 0, size: int | None = None) -> int:
     """Bytes that an initramfs (cpio archives end to end, each compressed in its own way) unpacks to.
+
+    Args:
+        offset, size: where it is in the file; all of it when not given.
 
     Archives that cannot be read further count with four times what is left of the file.
     """
     total = 0
-    length = path.stat().st_size
+    length = path.stat().st_size if size is None else offset + size
     with path.open("rb") as f:
+        f.seek(offset)
         while True:
             at = f.tell()
             head = f.read(6)
-            if len(head) < 6:
+            if len(head) < 6 or at + 6 > length:
                 return total
             f.seek(at)
             magic = int.from_bytes(head[:4], "little")
@@ -187,20 +200,24 @@ class Memory:
     why: str
 
 
-def memory_for(initrd: Path | None, cmdline: str, wanted: int | None = None) -> Memory:
+def memory_for(initrd: Path | Packed | None, cmdline: str, wanted: int | None = None) -> Memory:
     """The memory of a machine.
 
     Args:
+        initrd: a file, or what an EFI program holds: that one is in memory twice while it starts.
         wanted: MiB that the user asked for; None to compute it.
 
     Raises:
         InputError: what the user asked for cannot hold the image.
     """
-    packed = initrd.stat().st_size if initrd is not None else 0
-    unpacked = unpacked_size(initrd) if initrd is not None else 0
+    if isinstance(initrd, Packed):
+        packed, unpacked, cmdline = 2 * initrd.size, unpacked_size(*initrd[:3]), initrd.cmdline
+    else:
+        packed = initrd.stat().st_size if initrd is not None else 0
+        unpacked = unpacked_size(initrd) if initrd is not None else 0
     halved = not any(word in ("rootfstype=ramfs", "rootflags=size=100%") for word in cmdline.split())
     least = max(unpacked + packed + KERNEL, 2 * unpacked + KERNEL // 2 if halved else 0)
-    size = f"the image unpacks to {-(-unpacked // MIB)} MB"
+    size = f"the image unpacks to {-(-unpacked // MIB)} MB" if unpacked else "the usual amount"
     if wanted is not None:
         if wanted * MIB < least:
             rule = ", and Linux lets an initramfs fill half of the memory" if halved else ""

@@ -145,7 +145,7 @@ def prepare(
     if request.qemu and not os.access(request.qemu, os.X_OK):
         raise HostError(f"{request.qemu} is not a program", hint="give --qemu the path of qemu-system-" + arch)
     chosen = accel.choose(request.accel, machine, arch)
-    given = memory.memory_for(files.initrd, files.cmdline, request.memory)
+    given = memory.memory_for(files.initrd or files.packed, files.cmdline, request.memory)
     taken = ports.claim(published)
     uefi = files.uefi or (arch == "aarch64" and files.kernel is None) if request.uefi is None else request.uefi
     found = None
