@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from linuxkit import Sources, build, load
+from linuxkit.oci.store import Store
 from support.builds import YAML, files_in, linuxkit, make_cache
+from support.efi import add_efi
 
 pytestmark = pytest.mark.golden
 
@@ -19,14 +21,16 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, byte
     """A cache, and what a plain build writes."""
     root = tmp_path_factory.mktemp("made")
     cache = make_cache(root)
+    add_efi(Store(cache))
     work = root / "work"
     work.mkdir()
     (work / "x.yml").write_text(YAML)
-    for args in (["--format", "kernel+initrd,tar-kernel-initrd"], ["--format", "tar"], ["--format", "docker"]):
+    for args in (["--format", "kernel+initrd,tar-kernel-initrd,uki,raw-efi"], ["--format", "tar"],
+                 ["--format", "docker"]):  # fmt: skip
         linuxkit("build", *args, "x.yml", cwd=work, cache=cache)
     shutil.rmtree(cache / "derived")
     found = files_in(work)
-    assert len(found) == 7
+    assert len(found) == 9
     return cache, found
 
 
@@ -50,7 +54,8 @@ def test_circumstances_do_not_matter(made, tmp_path: Path, circumstance: str) ->
     (work / "x.yml").write_text(YAML)
     before = os.umask(0o077)
     try:
-        for args in (["--format", "tar-kernel-initrd,kernel+initrd"], ["--format", "docker"], ["--format", "tar"]):
+        for args in (["--format", "raw-efi,tar-kernel-initrd,kernel+initrd"], ["--format", "docker"],
+                     ["--format", "tar"], ["--format", "uki"]):  # fmt: skip
             linuxkit("build", *args, "x.yml", cwd=work, cache=own, **CIRCUMSTANCES[circumstance])
     finally:
         os.umask(before)
@@ -65,7 +70,8 @@ def test_threads_do_not_matter(made, tmp_path: Path, threads: int) -> None:
     (tmp_path / "x.yml").write_text(YAML)
     out = tmp_path / "out"
     out.mkdir()
-    build(load(tmp_path / "x.yml"), name="x", directory=out, sources=Sources(own), threads=threads)
+    build(load(tmp_path / "x.yml"), name="x", directory=out, sources=Sources(own), threads=threads,
+          formats=["kernel+initrd,uki,raw-efi"])  # fmt: skip
     for name, data in files_in(out).items():
         assert data == want[name], name
 
@@ -83,5 +89,6 @@ def test_the_comparison_notices_a_clock(made, tmp_path: Path, monkeypatch: pytes
     (tmp_path / "x.yml").write_text(YAML)
     out = tmp_path / "out"
     out.mkdir()
-    build(load(tmp_path / "x.yml"), name="x", directory=out, sources=Sources(own))
-    assert files_in(out)["x-initrd.img"] != want["x-initrd.img"]
+    build(load(tmp_path / "x.yml"), name="x", directory=out, sources=Sources(own), formats=["kernel+initrd,raw-efi"])
+    for name in ("x-initrd.img", "x-efi.img"):
+        assert files_in(out)[name] != want[name]
