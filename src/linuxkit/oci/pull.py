@@ -85,8 +85,7 @@ class Puller:
         top, data = self.top()
         self._small[top.digest] = top, data
         image = select(self._read, top, self._ref.tagged, platform)
-        self.blobs([*image.layers, *self._attested(top, {image.digest})])
-        self._finish(top)
+        self._bring(top, [*image.layers, *self._attested(top, {image.digest})])
         return image
 
     def pull_all(self, platforms: Sequence[Platform] | None) -> Descriptor:
@@ -99,8 +98,7 @@ class Puller:
             images = [select(self._read, top, self._ref.tagged, p) for p in platforms]
             layers = [d for image in images for d in image.layers]
             layers += self._attested(top, {image.digest for image in images})
-        self.blobs(layers)
-        self._finish(top)
+        self._bring(top, layers)
         return top
 
     def _attested(self, top: Descriptor, images: set[str]) -> list[Descriptor]:
@@ -216,6 +214,16 @@ class Puller:
 
     def _get(self, path: str, headers: Mapping[str, str], ok: Sequence[int] = (200,)) -> Response:
         return self._session.request("GET", self._ref, path, headers, write=self._write, ok=ok)
+
+    def _bring(self, top: Descriptor, layers: Sequence[Descriptor]) -> None:
+        """Fetch and name; once more, when another process that did not see the name has cleared some of it away."""
+        for _ in range(ATTEMPTS):
+            self.blobs(layers)
+            self._finish(top)
+            if all(self._store.has_blob(d) for d in (*layers, *(d for d, _ in self._small.values()))):
+                return
+        raise ImageError(f"image {self._ref.text}: its blobs vanish from {self._store.root} while they are fetched",
+                         hint="see what else is clearing this cache")  # fmt: skip
 
     def _finish(self, top: Descriptor) -> None:
         for descriptor, content in reversed(self._small.values()):  # so that a manifest never lacks its blobs
