@@ -134,3 +134,11 @@ def test_without_a_kernel_there_is_nothing_to_start(tmp_path: Path, cache: Path)
     refused = build(tmp_path, cache, "-f", "uki", text="init:\n  - t/init:1\n", check=False)
     assert refused.returncode == 1
     assert "needs a kernel" in refused.stderr
+
+
+def test_provenance_names_the_loaders(tmp_path: Path, cache: Path) -> None:
+    build(tmp_path, cache, "-f", "uki", "--provenance", "statement.json")
+    statement = json.loads((tmp_path / "statement.json").read_text())
+    inputs = statement["predicate"]["buildDefinition"]["resolvedDependencies"]
+    assert [i for i in inputs if i.get("annotations", {}).get("usedAs") == ["boot loader"]]
+    assert [s["name"] for s in statement["subject"]] == ["x.efi"]

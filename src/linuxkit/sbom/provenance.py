@@ -112,7 +112,7 @@ def images_of(plan: BuildPlan) -> list[tuple[str, Image]]:
         image = volume.layout or (volume.tree.image if volume.tree else None)
         found += [(f"volumes/{volume.name}", image)] if image else []
     found += [(f"{bundle.section}/{bundle.name}", bundle.tree.image) for bundle in plan.bundles if bundle.tree]
-    return found
+    return found + [("boot loader", image) for _, image in plan.loaders]
 
 
 def _images(plan: BuildPlan) -> Iterator[dict[str, Any]]:
