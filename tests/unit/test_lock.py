@@ -350,6 +350,22 @@ def test_debs_that_the_archive_has_no_more(
     assert "linuxkit update" in caught.value.hint
 
 
+def test_a_version_that_is_not_the_digests(
+    tmp_path: Path, mirror: Mirror, kit: Callable[..., Kit], config: Any
+) -> None:
+    """A lock that shows another version than it takes would deceive who reads it."""
+    here = sources(kit, tmp_path / "a")
+    text = encode(make_lock(config, here, [AMD64])).replace(b'"tool": "1.0 ', b'"tool": "2.0 ')
+    lock = decode(text, "web.lock")
+    with pytest.raises(ImageError, match=r"tool 2\.0 \(it has 1\.0\)"):
+        pinned_image("kit://tool", AMD64, here, lock)
+    (other := sources(kit, tmp_path / "b")).kit.resolve("tool", AMD64)
+    mirror.stop()
+    good = decode(text.replace(b'"tool": "2.0 ', b'"tool": "1.0 '), "web.lock")
+    other.store.remove_name(other.kit.reference("tool"))
+    assert pinned_image("kit://tool", AMD64, other, good).digest  # made of what was downloaded
+
+
 def test_a_recipe_that_changed(tmp_path: Path, kit: Callable[..., Kit], config: Any) -> None:
     here = sources(kit, tmp_path / "a")
     lock = make_lock(config, here, [AMD64])

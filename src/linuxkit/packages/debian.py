@@ -2,6 +2,7 @@
 
     <root>/SUITE-ARCH/…            lists as the transport keeps them
     <root>/debs/<sha256>.deb       packages by digest: downloaded once for all recipes
+    <root>/debs/<sha256>.name      NAME VERSION, as the index had it
 
 How the bytes come here is the transport's business (apt.py, archive.py). What they are worth is decided here, the same
 way for both: the release file's signature against the keys that the project carries, the index's digest against the
@@ -169,7 +170,7 @@ class Debian:
         gone: list[str] = []
         for name, (version, digest) in sorted(pins.items()):
             file = self._debs / f"{digest}.deb"
-            if file.is_file() and deb.sha256(file) == digest:
+            if self._noted(digest) == f"{name} {version}" and file.is_file() and deb.sha256(file) == digest:
                 found.append(Package(name, version, self.architecture, "", file.stat().st_size, digest, "", "", name))
                 continue
             offers = self.index().versions(name)
@@ -207,12 +208,24 @@ class Debian:
                     for file in sorted(Path(folder).rglob("*.deb")):
                         digest = deb.sha256(file)
                         if digest in by_digest:
-                            file.replace(self._file(by_digest.pop(digest)))
+                            package = by_digest.pop(digest)
+                            file.replace(self._file(package))
+                            self._note(package)
                 if by_digest:
                     names = ", ".join(str(p) for p in by_digest.values())
                     raise ImageError(f"the mirror does not have these packages as its index lists them: {names}",
                                      hint="try again in a few minutes, or give another mirror")  # fmt: skip
             return {p.name: self._file(p) for p in wanted}
+
+    def _note(self, package: Package) -> None:
+        """Write down what the index says a file is: a lock that says otherwise of the same digest is wrong."""
+        (self._debs / f"{package.sha256}.name").write_text(f"{package.name} {package.version}")
+
+    def _noted(self, digest: str) -> str:
+        try:
+            return (self._debs / f"{digest}.name").read_text(errors="replace")
+        except OSError:
+            return ""
 
     def _file(self, package: Package) -> Path:
         return self._debs / f"{package.sha256}.deb"
