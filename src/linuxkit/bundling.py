@@ -46,8 +46,9 @@ def make_bundle(out: Sink, config: Config, sources: Sources, lock: Lock, *, name
         for place in places:
             for one in place.platforms:
                 image = pinned_image(place.text, one, sources, lock)
-                images.append((image.reference, image))
-                if not place.text.startswith(KIT) and place.text.partition(":")[0] not in ARCHIVES:
+                archive = place.text.partition(":")[0] in ARCHIVES  # found by its digest
+                images.append(("" if archive else image.reference, image))
+                if not place.text.startswith(KIT) and not archive:
                     signatures |= dict.fromkeys(_signatures(image, sources))
     files = {}
     for file in config.files:

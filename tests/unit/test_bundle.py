@@ -79,9 +79,10 @@ def test_the_same_build_elsewhere(work: Path, cache: Path, there: Path) -> None:
     plain = tar_of(directory("q"), member("q/g", b"q" * 9999))
     layer = put(store, plain, OCI_LAYER)  # uncompressed: it cannot be read in place
     store.put_image("docker.io/t/raw:1", AMD64, {"rootfs": {"diff_ids": [digest(plain)]}}, [layer])
-    linuxkit("cache", "export", "--outfile", "tool.tar", "t/tool:1", cwd=work, cache=cache)
+    (work / "sub").mkdir()
+    linuxkit("cache", "export", "--outfile", "sub/tool.tar", "t/tool:1", cwd=work, cache=cache)
     text = YAML.replace("- name: data", "- name: data\n    image: t/plain:1\n    format: oci")
-    (work / "web.yml").write_text(text.replace("t/tool:1", "oci-archive:tool.tar") + MORE)
+    (work / "web.yml").write_text(text.replace("t/tool:1", "oci-archive:sub/tool.tar") + MORE)
     (work / "more.yml").write_text("init: [t/raw:1]\n")
     linuxkit("build", "--name", "web", "web.yml", "more.yml", cwd=work, cache=cache)
     linuxkit("bundle", "--name", "web", "-o", "x.tar", "web.yml", "more.yml", "--offline", cwd=work, cache=cache)
@@ -96,6 +97,7 @@ def test_the_same_build_elsewhere(work: Path, cache: Path, there: Path) -> None:
     first = outputs(there)
     build(there, work / "x.tar")  # from what is cached now
     assert outputs(there) == first
+    linuxkit("cache", "import", work / "x.tar", cwd=there, cache=there / "other")
 
 
 def test_the_bytes_repeat_and_go_to_a_pipe(work: Path, cache: Path) -> None:

@@ -69,7 +69,7 @@ def write_bundle(out: Sink, store: Store, contents: Contents, images: Iterable[t
 
     Args:
         out: takes the bytes; never sought.
-        images: by the name that the lock or the YAML has; all their blobs are in the store.
+        images: with the names that they get; "" for none. All their blobs are in the store.
         files: what `source:` names: path → where it is.
         signatures: names in the store that go with them.
 
@@ -82,7 +82,9 @@ def write_bundle(out: Sink, store: Store, contents: Contents, images: Iterable[t
     blobs: dict[str, Entry] = {}
     names: dict[str, Descriptor] = {}
     for name, image in images:
-        names[name] = _collect(store, image, blobs)
+        top = _collect(store, image, blobs)
+        if name:
+            names[name] = top
     for name in signatures:
         found = store.find(name)
         if found is not None:
@@ -94,8 +96,8 @@ def write_bundle(out: Sink, store: Store, contents: Contents, images: Iterable[t
         "documents": [{"name": name, **_blob(data, blobs)} for name, data in contents.documents],
         "packages": dict(contents.packages), "files": listed, "lock": _blob(contents.lock, blobs),
     }  # fmt: skip
-    top = [doc.descriptor_document(d) | {"annotations": {REF_NAME: name}} for name, d in sorted(names.items())]
-    index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": top}
+    named = [doc.descriptor_document(d) | {"annotations": {REF_NAME: name}} for name, d in sorted(names.items())]
+    index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": named}
     members = [
         _text("oci-layout", b'{"imageLayoutVersion":"1.0.0"}'), _text("index.json", doc.encode(index)),
         Entry("linuxkit", Kind.DIRECTORY, 0o755, mtime=FIXED_MTIME), _text(MANIFEST, doc.encode(manifest)),
