@@ -24,7 +24,7 @@ XATTR = "SCHILY.xattr."
 class Limits:
     """What one layer may hold; far above anything honest, far below what hurts."""
 
-    entries: int = 1_000_000
+    entries: int = 500_000
     name: int = 4096  # bytes of a path or link target, as in Linux (PATH_MAX)
     part: int = 255  # bytes between two slashes (NAME_MAX)
     pax: int = 1 << 20  # bytes of one PAX or long-name record block
