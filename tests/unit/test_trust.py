@@ -244,6 +244,15 @@ def test_there_is_an_end_to_signatures(tmp_path: Path, store: Store, pair: Pair)
     assert "over the limit" in refused(by_keys(tmp_path, pair), store)
 
 
+def test_a_message_is_fit_for_a_terminal(tmp_path: Path, store: Store, pair: Pair) -> None:
+    """What strangers wrote has no escape sequences in it, and does not go on for ever."""
+    odd = [payload(top(store), f"\x1b[2Jnot/a/Name{n}") for n in range(20)]
+    put_signature(store, [(data, by_openssl(pair, data)) for data in odd], top(store))
+    message = refused(by_keys(tmp_path, pair), store)
+    assert "\x1b" not in message
+    assert message.endswith("; and 15 more")
+
+
 def test_names_of_the_rule(tmp_path: Path, store: Store, pair: Pair) -> None:
     data = payload(top(store), "docker.io/team/app")
     put_signature(store, [(data, by_openssl(pair, data))], top(store))

@@ -120,6 +120,21 @@ def test_a_lock_is_no_way_around(work: Path, cache: Path) -> None:
     linuxkit("--trust-policy", "policy.yml", "build", "--offline", "web.yml", cwd=work, cache=cache)
 
 
+def test_a_bundle_is_no_way_around(work: Path, cache: Path) -> None:
+    """Signatures travel in it, and only they make its images trusted."""
+    linuxkit("bundle", "--offline", "-o", "unsigned.tar", "web.yml", cwd=work, cache=cache)
+    sign_all(cache, work)
+    linuxkit("bundle", "--offline", "-o", "signed.tar", "web.yml", cwd=work, cache=cache)
+    for file, status in (("unsigned.tar", 1), ("signed.tar", 0)):
+        done = linuxkit("--trust-policy", "policy.yml", "build", "--bundle", file, "--name", "web",
+                        cwd=work, cache=work / "empty", check=False)  # fmt: skip
+        assert done.returncode == status, done.stderr
+        assert ("is not trusted by policy.yml:2" in done.stderr) == bool(status)
+    done = linuxkit("--trust-policy", "policy.yml", "bundle", "--offline", "-o", "x.tar", "web.yml", cwd=work,
+                    cache=work / "empty", check=False)  # fmt: skip
+    assert done.returncode == 1
+
+
 def test_the_trust_section(work: Path, cache: Path) -> None:
     (work / "web.yml").write_text(YAML + "trust:\n  image: [t/app, nginx]\n  org: [other]\n")
     done = linuxkit("build", "web.yml", cwd=work, cache=cache)
@@ -209,6 +224,40 @@ def test_keys_signing_and_verifying(work: Path, cache: Path) -> None:
     assert (done.returncode, "not a private key" in done.stderr) == (2, True)
     done = linuxkit("verify", "t/app:1", "--key", "release.key", cwd=work, cache=cache, check=False)
     assert (done.returncode, "this is a private key" in done.stderr) == (2, True)
+
+
+def test_a_password_is_asked_for_on_a_terminal(work: Path, cache: Path) -> None:
+    """Not echoed, twice for a new key; what differs or is empty is no password."""
+    import pty
+    import select
+
+    def talk(typed: bytes, *args: str) -> tuple[int, bytes]:
+        master, slave = pty.openpty()
+        environment = {k: v for k, v in os.environ.items() if k in ("PATH", "PYTHONPATH", "LANG")}
+        environment |= {"LINUXKIT_CACHE": str(cache), "HOME": str(work)}
+        with subprocess.Popen([sys.executable, "-m", "linuxkit", *args], cwd=work, env=environment,
+                              stdin=slave, stdout=slave, stderr=slave, start_new_session=True) as child:  # fmt: skip
+            os.close(slave)
+            os.write(master, typed)
+            shown = b""
+            try:
+                while select.select([master], [], [], 60)[0]:
+                    shown += os.read(master, 4096)
+            except OSError:
+                pass  # the terminal is gone when the child is
+            status = child.wait(60)
+        os.close(master)
+        return status, shown
+
+    status, shown = talk(b"geheim\ngeheim\n", "key", "generate", "asked")
+    assert status == 0, shown
+    assert shown.count(b"Password of the key") == 1
+    assert b"Repeat" in shown
+    sign = ("sign", "t/app:1", "--cache-only", "--key", "asked.key")
+    assert talk(b"geheim\n", *sign)[0] == 0
+    status, shown = talk(b"falsch\n", *sign)
+    assert (status, b"the password is wrong" in shown) == (2, True)
+    linuxkit("verify", "--offline", "t/app:1", "--key", "asked.pub", cwd=work, cache=cache)
 
 
 def test_without_the_extra(work: Path, cache: Path) -> None:

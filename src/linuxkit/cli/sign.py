@@ -100,7 +100,8 @@ def sign(settings: Settings, name: str, key_file: Path, annotations: tuple[str, 
               help="A public key, PEM; repeatable: any of them will do.  [default: what the policy says]")
 @click.option("--signed-as", multiple=True, metavar="NAME", help="With --key: take signatures of this name, too.")
 @click.option("--arch", default="", metavar="ARCH", help="Take a signature of this variant, too.")
-@click.option("--offline", is_flag=True, help="Judge the image of the cache, without the network.")
+@click.option("--offline", is_flag=True, envvar="LINUXKIT_OFFLINE", show_envvar=True,
+              help="Judge the image of the cache, without the network.")
 @click.pass_obj
 def verify(settings: Settings, name: str, key_files: tuple[Path, ...], signed_as: tuple[str, ...], arch: str,
            offline: bool) -> None:  # fmt: skip

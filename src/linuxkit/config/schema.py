@@ -232,8 +232,8 @@ FILE = Object("files", (
 TRUST = Object("trust", (
     Field("image", "image", STRS, "Images, by name.", "none", example='["nginx", "registry.example/team/app"]'),
     Field("org", "org", STRS, "All images below these.", "none", example='["linuxkit", "registry.example/team"]'),
-), model.Trust, "Images that have to be signed. The trust policy says by whom ([trust.md](trust.md)): with one, an image "
-   "named here that it lets pass unsigned is refused; without one, a note says that it was used unverified.")
+), model.Trust, "Images that have to be signed. The trust policy says by whom ([trust.md](trust.md)): with one, an "
+   "image named here that it lets pass unsigned is refused; without one, a note says that it was used unverified.")
 
 TOP = Object("", (
     Field("kernel", "kernel", KERNEL, "The kernel and its command line."),

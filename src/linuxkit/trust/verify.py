@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from linuxkit.config.document import printable
 from linuxkit.errors import ImageError, InputError, TrustError
 from linuxkit.oci.media import Image
 from linuxkit.oci.reference import Reference, expand, parse_reference
@@ -23,6 +24,7 @@ from linuxkit.trust.policy import SCHEMES, Identity, Policy, Rule, canonical, ma
 from linuxkit.trust.source import MAX_SIGNATURES, Found, Registry
 
 KIT = "linuxkit.kit"
+MAX_REASONS = 5  # that a message has
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +132,7 @@ class Guard:
                              hint="name the image by that digest, or add the new one to the rule")  # fmt: skip
         accepted = self.signed(subject, rule)
         extra = "".join(f", {key}={value}" for key, value in sorted(accepted.claim.annotations.items()))
-        return f"signed by {accepted.by}{extra}"
+        return f"signed by {accepted.by}{printable(extra)}"
 
     def signed(self, subject: Subject, rule: Rule) -> Accepted:
         """The first signature that counts, from the store or else from the registry.
@@ -147,7 +149,9 @@ class Guard:
         if found is not None:
             return found
         asked = "in the cache or at the registry" if registry else "in the cache"
-        what = "; ".join(dict.fromkeys(reasons)) or f"there is no signature {asked}"
+        several = list(dict.fromkeys(printable(reason) for reason in reasons))
+        what = "; ".join(several[:MAX_REASONS]) or f"there is no signature {asked}"
+        what += f"; and {len(several) - MAX_REASONS} more" if len(several) > MAX_REASONS else ""
         wanted = [f"{key.name} ({key.identity})" for key in rule.keys] + [i.identity for i in rule.keyless]
         hint = f"it has to be signed by {_some(wanted)}"
         if subject.reference is not None and rule.keys:
