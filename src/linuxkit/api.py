@@ -78,7 +78,7 @@ def load(*files: str | Path, sources: Sources | None = None, stdin: Callable[[in
         return get_url(url, limit, sources.transport if sources else None)
 
     def package(directory: Path) -> str:
-        from linuxkit.packages.treehash import package_name
+        from linuxkit.pkg.naming import package_name
 
         name = package_name(directory)
         if packages is not None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from linuxkit.errors import HostError
 
+Completed = subprocess.CompletedProcess[bytes]
 #: Debian package that brings a program, for the hint of find_tool.
 PACKAGES = {
     "qemu-system-x86_64": "qemu-system-x86",
@@ -47,7 +48,7 @@ def run(
     stdin: bytes = b"",
     timeout: float | None = None,
     check: bool = True,
-) -> subprocess.CompletedProcess[bytes]:
+) -> Completed:
     """Run a program to its end and keep what it printed.
 
     Raises:

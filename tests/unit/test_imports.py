@@ -22,6 +22,7 @@ ALLOWED = {
     "rootfs": {"errors", "entry", "config", "runtime", "oci", "encode", "plan", "sbom"},
     "outputs": {"errors", "entry", "plan", "rootfs", "encode", "oci"},
     "packages": {*BASE, "oci", "encode", "config"},
+    "pkg": {*BASE, "oci", "encode", "config", "packages"},
     "machine": {"errors", "host"},
     "platforms": {"errors", "host", "machine"},
     "sources": {"errors", "oci", "packages", "trust"},

@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "key": ("linuxkit.cli.sign:key", "Make keys that images are signed with."),
     "kit": ("linuxkit.cli.kit:kit", "List and build the packages of the kit."),
     "lock": ("linuxkit.cli.lock:lock", "Write down which images a build takes, by digest."),
+    "pkg": ("linuxkit.cli.pkg:pkg", "Build, name, publish and test packages."),
     "run": ("linuxkit.cli.run:run", "Boot what build wrote in a virtual machine."),
     "sbom": ("linuxkit.cli.sbom:sbom", "Print what is in images: SPDX or CycloneDX."),
     "schema": ("linuxkit.cli.schema:schema", "Print the JSON Schema of the YAML."),

@@ -1,12 +1,12 @@
-"""kit/NAME/build.yml: a package described by what it takes from Debian, what it compiles and what it adds.
+"""build.yml of a native package: what it takes from Debian, what it compiles and what it adds.
 
-A strict reader: every unknown key, wrong type and bad path is reported with its line. Fields: docs/kit.md.
+A strict reader: every unknown key, wrong type and bad path is reported with its line. Fields: docs/packages.md.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -15,6 +15,11 @@ from linuxkit.errors import InputError, Problem
 
 SUITE = "trixie"
 ARCHES = ("amd64", "arm64")
+#: The keys of a recipe.
+KEYS = frozenset({
+    "image", "description", "arches", "base", "debian", "files", "links", "users", "groups", "c", "kernel", "labels",
+    "config", "entrypoint", "cmd", "env", "workdir",
+})  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +77,7 @@ class Recipe:
     folder: Path
     description: str = ""
     arches: tuple[str, ...] = ARCHES
+    base: str = ""  # the image that this one's layer lies on
     debian: FromDebian = FromDebian()
     files: tuple[RecipeFile, ...] = ()
     links: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # target → paths of links to it
@@ -101,8 +107,12 @@ def load(folder: Path) -> Recipe:
     return parse(text, folder=folder, file=str(path))
 
 
-def parse(text: str, *, folder: Path, file: str) -> Recipe:
+def parse(text: str, *, folder: Path, file: str, foreign: Collection[str] | None = None) -> Recipe:
     """`load` for a text; `file` names it in messages.
+
+    Args:
+        foreign: further keys, which somebody else reads: the recipe is then not of the kit, whose packages are called
+            as their folders are and have a description.
 
     Raises:
         InputError: what is wrong, all of it, with positions.
@@ -116,7 +126,7 @@ def parse(text: str, *, folder: Path, file: str) -> Recipe:
         line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
         problem = Problem(str(getattr(e, "problem", e)), file, line, column)
         raise InputError(f"{file}: not YAML", problems=[problem]) from e
-    reader = _Reader(file)
+    reader = _Reader(file, foreign)
     recipe = reader.recipe(node, folder)
     if reader.problems:
         problems = sorted(reader.problems, key=lambda p: (p.line, p.column))
@@ -130,8 +140,8 @@ class _BadError(Exception):
 
 
 class _Reader:
-    def __init__(self, file: str) -> None:
-        self.file = file
+    def __init__(self, file: str, foreign: Collection[str] | None = None) -> None:
+        self.file, self.foreign = file, foreign
         self.problems: list[Problem] = []
 
     def bad(self, node: Any, where: str, message: str, hint: str = "") -> NoReturn:
@@ -214,6 +224,8 @@ class _Reader:
         for key, value in node.value:
             name = str(key.value)
             inner = f"{where}.{name}" if where else name
+            if not where and self.foreign is not None and name in self.foreign:
+                continue
             try:
                 if name not in table:
                     import difflib
@@ -237,18 +249,20 @@ class _Reader:
     def recipe(self, node: Any, folder: Path) -> Recipe | None:
         texts, paths = self.list_of(self.text), self.list_of(self.path)
         table: dict[str, Callable[[Any, str], Any]] = {
-            "image": self.text, "description": self.text, "arches": texts, "debian": self._debian,
+            "image": self.text, "description": self.text, "arches": texts, "base": self.text, "debian": self._debian,
             "files": self.list_of(self._file), "links": self.map_of(self.text, paths),
             "users": self.list_of(self._account), "groups": self.list_of(self._account),
             "c": self.list_of(self._program), "kernel": self._kernel, "labels": self.map_of(self.text, self.text),
             "config": self._config, "entrypoint": texts, "cmd": texts, "env": texts, "workdir": self.text,
         }  # fmt: skip
+        assert table.keys() == KEYS
+        own = self.foreign is None
         try:
-            got = self.fields(node, "", table, "image", "description")
+            got = self.fields(node, "", table, "image", *(["description"] if own else []))
         except _BadError:
             return None
         name = got.pop("image")
-        if name != folder.name:
+        if own and name != folder.name:
             self.problems.append(Problem(f"the folder is {folder.name!r}", self.file, 1, 1, "image"))
         if "c" in got:
             got["programs"] = got.pop("c")
