@@ -24,7 +24,7 @@ ALLOWED = {
     "packages": {*BASE, "oci", "encode", "config"},
     "pkg": {*BASE, "oci", "encode", "config", "packages"},
     "machine": {"errors", "host"},
-    "platforms": {"errors", "host", "machine"},
+    "platforms": {"errors", "host", "machine", "oci.transport"},
     "sources": {"errors", "oci", "packages", "trust"},
     "locking": {"errors", "sources", "oci", "packages", "plan", "config", "outputs"},
     "bundling": {"*"},

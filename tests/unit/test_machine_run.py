@@ -240,7 +240,7 @@ def test_errors_are_one_message_with_the_right_status(prefix: Prefix, tmp_path: 
         (("--data", "x", "--data-file", "y", there), 2, "cannot be used together"),
         (("--data-file", str(tmp_path / "none"), there), 2, "No such file"),
         (("--publish", "80", there), 2, "is not understood"),
-        (("--arch", "arm64", there), 2, "is a kernel for x86_64"),
+        (("--arch", "arm64", there), 2, "is for x86_64, not for aarch64"),
     ):
         done = run(*arguments)
         said = done.stderr.decode()

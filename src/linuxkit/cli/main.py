@@ -29,6 +29,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "lock": ("linuxkit.cli.lock:lock", "Write down which images a build takes, by digest."),
     "pkg": ("linuxkit.cli.pkg:pkg", "Build, name, publish and test packages."),
     "run": ("linuxkit.cli.run:run", "Boot what build wrote in a virtual machine."),
+    "push": ("linuxkit.cli.push:push", "Push an image to a cloud, a hypervisor or a server."),
+    "run": ("linuxkit.cli.run_places:run", "Boot what build wrote: in QEMU here, or at another place."),
     "sbom": ("linuxkit.cli.sbom:sbom", "Print what is in images: SPDX or CycloneDX."),
     "schema": ("linuxkit.cli.schema:schema", "Print the JSON Schema of the YAML."),
     "sign": ("linuxkit.cli.sign:sign", "Sign an image."),

@@ -24,6 +24,7 @@ class Format:
     stream  it is one file, which can go to standard output.
     make    (build, what names start with) → its files.
     loaders kit packages with the boot loaders that go into it.
+    endings what its files' names end in after NAME, the one to push first.
     """
 
     name: str
@@ -31,17 +32,23 @@ class Format:
     make: Callable[[Build, str], list[OutputFile]]
     stream: bool = False
     loaders: tuple[str, ...] = ()
+    endings: tuple[str, ...] = ()
 
 
 FORMATS = {
     f.name: f
     for f in (
-        Format("docker", "the root filesystem with a Dockerfile, for docker build -", make_docker, stream=True),
-        Format("kernel+initrd", "NAME-kernel, NAME-initrd.img and NAME-cmdline", make_kernel_initrd),
-        Format("raw-efi", "NAME-efi.img: a disk for UEFI firmware", make_raw_efi, loaders=(EFI_BOOT,)),
-        Format("tar", "the root filesystem, one archive", make_tar, stream=True),
-        Format("tar-kernel-initrd", "kernel, initrd.img and cmdline in one tar", make_tar_kernel_initrd),
-        Format("uki", "NAME.efi: kernel, initrd and command line in one EFI program", make_uki, loaders=(EFI_BOOT,)),
+        Format("docker", "the root filesystem with a Dockerfile, for docker build -", make_docker, stream=True,
+               endings=(".docker",)),
+        Format("kernel+initrd", "NAME-kernel, NAME-initrd.img and NAME-cmdline", make_kernel_initrd,
+               endings=("-kernel", "-initrd.img", "-cmdline")),
+        Format("raw-efi", "NAME-efi.img: a disk for UEFI firmware", make_raw_efi, loaders=(EFI_BOOT,),
+               endings=("-efi.img",)),
+        Format("tar", "the root filesystem, one archive", make_tar, stream=True, endings=(".tar",)),
+        Format("tar-kernel-initrd", "kernel, initrd.img and cmdline in one tar", make_tar_kernel_initrd,
+               endings=("-initrd.tar",)),
+        Format("uki", "NAME.efi: kernel, initrd and command line in one EFI program", make_uki, loaders=(EFI_BOOT,),
+               endings=(".efi",)),
     )
 }
 #: Formats of LinuxKit that are not made here (yet).

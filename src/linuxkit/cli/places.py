@@ -1,0 +1,164 @@
+"""linuxkit push PLACE, linuxkit run PLACE: commands made from the table of places."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from linuxkit.errors import InputError
+from linuxkit.platforms.place import Place, Setting
+from linuxkit.platforms.table import PLACES
+
+if TYPE_CHECKING:
+    from linuxkit.cli.main import Settings
+    from linuxkit.platforms.image import LocalImage
+    from linuxkit.platforms.place import Job
+
+_COMMON = (
+    click.Option(["--dry-run"], is_flag=True,
+                 help="Check everything, print the calls that change something, and send none."),
+    click.Option(["--keep"], is_flag=True, help="When it fails, or is over, remove nothing; list what is there."),
+)  # fmt: skip
+
+
+class Places(click.Group):
+    """The places of one verb, each a command that is made when it is called.
+
+    Args:
+        verb: "push" or "run".
+        default: a command for what names no place.
+    """
+
+    def __init__(self, verb: str, make: Callable[[Place], click.Command], default: click.Command | None = None,
+                 **more: Any) -> None:  # fmt: skip
+        super().__init__(name=verb, **more)
+        self._verb, self._make, self._default = verb, make, default
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        own = ["qemu"] if self._default is not None else []
+        return sorted([*own, *(p.name for p in PLACES.values() if getattr(p, self._verb))])
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name == "qemu" and self._default is not None:
+            return self._default
+        place = PLACES.get(name)
+        return self._make(place) if place is not None and getattr(place, self._verb) else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Places"):
+            formatter.write_dl([(p.name, p.summary) for p in PLACES.values() if getattr(p, self._verb)])
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if self._default is not None and (not args or args[0] not in self.list_commands(ctx)):
+            args = ["qemu", *args]
+        return super().parse_args(ctx, args)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args and self.get_command(ctx, args[0]) is None:
+            import difflib
+
+            close = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)
+            raise InputError(f"there is no place '{args[0]}' to {self._verb} {'to' if self._verb == 'push' else 'at'}",
+                             hint=f"did you mean {close[0]}?" if close else
+                             f"there are {', '.join(self.list_commands(ctx))}")  # fmt: skip
+        return super().resolve_command(ctx, args)
+
+
+def options(settings: tuple[Setting, ...]) -> list[click.Parameter]:
+    """A flag for every setting that is no secret."""
+    made: list[click.Parameter] = []
+    for setting in settings:
+        if setting.secret:
+            continue
+        shown = "" if setting.default in ("", False, None, ()) else f"  [default: {setting.default}]"
+        known = f"  [env: {', '.join(setting.env)}]" if setting.env else ""
+        kind: dict[str, Any] = {"type": setting.kind}
+        if setting.kind is bool:
+            kind = {"is_flag": True, "flag_value": True, "type": bool}
+        elif setting.kind == "list":
+            kind = {"multiple": True, "type": str}
+        made.append(click.Option(
+            [setting.key, setting.flag, *setting.also], default=None, help=setting.help + shown + known,
+            metavar=setting.metavar or None, **kind,
+        ))  # fmt: skip
+    return made
+
+
+def secrets(settings: tuple[Setting, ...]) -> str:
+    """What the help says about settings that have no flag."""
+    found = [s for s in settings if s.secret]
+    lines = "".join(f"  {', '.join(s.env)}: {s.help}\n" for s in found)
+    return f"\b\nFrom the environment:\n{lines}" if found else ""
+
+
+def job(ctx: click.Context, settings: tuple[Setting, ...], given: dict[str, Any], verb: str,
+        data: bytes | None = None) -> Job:  # fmt: skip
+    """What the place is given. Its journal is used as a context manager by the caller."""
+    from linuxkit.cli.progress import Progress
+    from linuxkit.oci.transport import Transport
+    from linuxkit.platforms.journal import Journal
+    from linuxkit.platforms.place import Job, settle
+
+    program: Settings = ctx.obj
+    progress = Progress(sys.stderr, verb, quiet=not program.verbose)
+    ctx.call_on_close(progress.clear)
+    keep = bool(given.pop("keep", False))
+    return Job(
+        settings=settle(settings, given, os.environ), environment=os.environ,
+        transport=Transport(cert_files=program.cert_files, environment=os.environ),
+        journal=Journal(progress.line, keep=keep), log=progress.line, output=_show, progress=progress,
+        dry_run=bool(given.pop("dry_run", False)), keep=keep, data=data,
+    )  # fmt: skip
+
+
+_writing = threading.Lock()
+
+
+def _show(data: bytes) -> None:
+    with _writing:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+
+
+def local_image(ctx: click.Context, place: Place, text: str, arch: str = "") -> LocalImage:
+    """The file to push: named itself, or by its prefix, or built from YAML in the format that the place takes.
+
+    Raises:
+        InputError: there is none, and nothing to build it from.
+    """
+    from linuxkit.outputs.table import FORMATS
+    from linuxkit.platforms.image import LocalImage
+
+    path = Path(text)
+    if path.suffix in (".yml", ".yaml"):
+        if not path.is_file():
+            raise InputError(f"there is no {path}")
+        return _built(ctx, place.formats[0], path, arch)
+    if path.is_file():
+        return LocalImage(path, "")
+    for name in place.formats:
+        for ending in FORMATS[name].endings:
+            if Path(f"{text}{ending}").is_file():
+                return LocalImage(Path(f"{text}{ending}"), name)
+    yaml = Path(f"{text}.yml")
+    if yaml.is_file():
+        return _built(ctx, place.formats[0], yaml, arch)
+    looked = ", ".join(f"{text}{e}" for name in place.formats for e in FORMATS[name].endings)
+    raise InputError(f"nothing to push at '{text}': looked for {text}, {looked} and {yaml}",
+                     hint=f"linuxkit build --format {place.formats[0]} FILE.yml")  # fmt: skip
+
+
+def _built(ctx: click.Context, format_: str, yaml: Path, arch: str) -> LocalImage:
+    from linuxkit.cli.build import build
+    from linuxkit.outputs.table import FORMATS
+    from linuxkit.platforms.image import LocalImage
+
+    directory, base = yaml.parent, yaml.stem
+    ctx.invoke(build, files=(str(yaml),), formats=(format_,), directory=directory, arch=arch)
+    return LocalImage(directory / f"{base}{FORMATS[format_].endings[0]}", format_)

@@ -1,0 +1,44 @@
+"""linuxkit run PLACE; without a place, QEMU on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from linuxkit.cli.places import _COMMON, Places, job, options, secrets
+from linuxkit.cli.run import _content, _signals
+from linuxkit.cli.run import run as qemu
+from linuxkit.errors import InputError
+from linuxkit.platforms.place import Place
+from linuxkit.platforms.table import PLACES
+
+
+def _command(place: Place) -> click.Command:
+    settings = place.load().RUN_SETTINGS
+
+    def run(target: str, data: str | None, data_file: Path | None, **given: Any) -> None:
+        if data is not None and data_file is not None:
+            raise InputError("--data and --data-file cannot be used together", hint="give one of them")
+        work = job(click.get_current_context(), settings, given, "sent", _content(data, data_file))
+        with _signals(), work.journal:
+            runner = place.load().Run(work, target)
+            runner.preflight()
+            runner.run()
+
+    return click.Command(
+        place.name, callback=run, help=f"Run an image: {place.summary}.\n\nCtrl-C ends the machine and "
+        "removes what was made for it, unless --keep is given.", epilog=secrets(settings),
+        params=[click.Argument(["target"], metavar=place.takes), *options(settings),
+                click.Option(["--data"], metavar="TEXT", help="User data for the machine."),
+                click.Option(["--data-file"], type=click.Path(path_type=Path), metavar="FILE",
+                             help="The same, in a file."),
+                *_COMMON],
+    )  # fmt: skip
+
+
+qemu.epilog = "\b\nOther places (linuxkit run PLACE --help):\n" + "".join(
+    f"  {place.name:<18}{place.summary}\n" for place in PLACES.values() if place.run
+)
+run = Places("run", _command, qemu, help=qemu.help)

@@ -1,0 +1,13 @@
+"""The places that images are pushed to and machines run at. Naming one imports nothing."""
+
+from __future__ import annotations
+
+from linuxkit.platforms.place import Place
+
+PLACES: dict[str, Place] = {
+    place.name: place
+    for place in (
+        Place("http", "any server that takes files by HTTP PUT", "http_put", push=True,
+              formats=("raw-efi", "uki", "tar")),
+    )
+}  # fmt: skip
