@@ -28,7 +28,6 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "kit": ("linuxkit.cli.kit:kit", "List and build the packages of the kit."),
     "lock": ("linuxkit.cli.lock:lock", "Write down which images a build takes, by digest."),
     "pkg": ("linuxkit.cli.pkg:pkg", "Build, name, publish and test packages."),
-    "run": ("linuxkit.cli.run:run", "Boot what build wrote in a virtual machine."),
     "push": ("linuxkit.cli.push:push", "Push an image to a cloud, a hypervisor or a server."),
     "run": ("linuxkit.cli.run_places:run", "Boot what build wrote: in QEMU here, or at another place."),
     "sbom": ("linuxkit.cli.sbom:sbom", "Print what is in images: SPDX or CycloneDX."),
