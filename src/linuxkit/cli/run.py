@@ -212,9 +212,9 @@ def _attend(machine: Machine, watch: Watch) -> int:
 
 
 def _stop(machine: Machine, watch: Watch) -> int:
-    if not watch.quiet:
-        click.echo("\nasking the guest to shut down; Ctrl-C again ends it at once", err=True)
     try:
+        if not watch.quiet:
+            click.echo("\nasking the guest to shut down; Ctrl-C again ends it at once", err=True)
         machine.power_off(watch.stop_timeout)
     except KeyboardInterrupt:
         machine.kill()
