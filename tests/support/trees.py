@@ -1,6 +1,7 @@
 """Trees that are hard on a writer of file systems, and what a reader made of one, in a form that can be compared.
 
     CASES           fixed trees by name: lists of Entry
+    every_case()    all of them as one, each in a folder of its own
     trees()         a Hypothesis strategy of such lists
     listing(root)   path → Seen, of a tree in memory: what ought to be there
     on_disk(folder) path → Seen, of what a tool extracted as root
@@ -12,13 +13,14 @@ has no extended attributes) compares without those fields: `differences(want, go
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
 import random
 import stat
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -127,7 +129,12 @@ def on_disk(folder: Path) -> dict[str, Seen]:
             if file:
                 with open(where, "rb") as stream:
                     sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
-            names = os.listxattr(where, follow_symlinks=False)
+            try:
+                names = os.listxattr(where, follow_symlinks=False)
+            except OSError as e:
+                if e.errno != errno.EOPNOTSUPP:  # a kernel without them
+                    raise
+                names = []
             known[s.st_ino] = Seen(
                 kind, stat.S_IMODE(s.st_mode), s.st_uid, s.st_gid, int(s.st_mtime), s.st_size if file else 0,
                 sha256, os.readlink(where) if kind is Kind.SYMLINK else "",  # noqa: PTH115
@@ -250,6 +257,15 @@ CASES: dict[str, Sequence[Entry]] = {
         Entry("null", Kind.CHAR, device=(1, 3), xattrs=(("trusted.dev", b"1"),)),
     ],
 }
+
+
+def every_case() -> list[Entry]:
+    made = []
+    for name, entries in CASES.items():
+        for e in entries:
+            target = f"{name}/{e.target}" if e.kind is Kind.HARDLINK else e.target
+            made.append(replace(e, path=f"{name}/{e.path}".rstrip("/"), target=target))
+    return made
 
 
 # -- any tree

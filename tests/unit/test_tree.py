@@ -32,6 +32,13 @@ def test_parents_are_made_and_named():
     assert (made.path, made.kind, made.mode) == ("usr/bin", Kind.DIRECTORY, 0o755)
 
 
+@pytest.mark.parametrize("path", ["", ".", "/"])
+def test_the_root_itself(path):
+    root = tree([Entry(path, Kind.DIRECTORY, 0o1777), file("a")])
+    assert paths(root) == ["", "a"]
+    assert (root.entry.path, root.entry.mode) == ("", 0o1777)
+
+
 def test_a_later_entry_replaces_an_earlier_one():
     root = tree([file("a", b"1"), Entry("d", Kind.DIRECTORY, 0o700), file("d/x"), Entry("d", Kind.DIRECTORY, 0o711),
                  file("a", b"22"), Entry("d/x", Kind.SYMLINK, target="../a")])  # fmt: skip

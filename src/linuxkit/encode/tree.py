@@ -47,10 +47,8 @@ def tree(entries: Iterable[Entry]) -> Node:
     root = _directory("")
     for entry in entries:
         path = posixpath.normpath("/" + entry.path).strip("/")
-        if path == entry.path:
-            _put(root, entry)
-        elif path:
-            _put(root, dataclasses.replace(entry, path=path))
+        if path:
+            _put(root, entry if path == entry.path else dataclasses.replace(entry, path=path))
         elif entry.kind is Kind.DIRECTORY:
             root.entry = dataclasses.replace(entry, path="")
     _settle(root)
