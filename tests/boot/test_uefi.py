@@ -15,6 +15,7 @@ from linuxkit.errors import MachineError
 from linuxkit.machine.machine import Machine
 from linuxkit.machine.report import State
 from linuxkit.platforms import firmware
+from linuxkit.platforms.bootimage import Media
 from support.fatread import read_volume
 from support.system import CRUN, Build
 from support.vm import boot
@@ -75,6 +76,12 @@ def test_a_disk_whose_program_is_damaged_does_not_boot(build: Build) -> None:
 
 def test_the_program_alone_boots(build: Build) -> None:
     with boot(build(SYSTEM, "--format", "uki") + ".efi", seconds=150) as machine:
+        judge(machine)
+
+
+def test_a_disk_boots_from_usb(build: Build) -> None:
+    disk = build(SYSTEM, "--format", "raw-efi") + "-efi.img"
+    with boot(disk, seconds=150, media=Media.USB, usb=True) as machine:
         judge(machine)
 
 

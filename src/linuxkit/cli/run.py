@@ -65,7 +65,7 @@ def _prefix(target: tuple[str, ...]) -> str:
 
 
 @click.command()
-@click.argument("target", nargs=-1, metavar="[qemu] PREFIX")
+@click.argument("target", nargs=-1, metavar="[qemu] PREFIX|FILE")
 @click.option("--cpus", type=click.IntRange(1, 255), default=1, show_default=True, help="Processors of the machine.")
 @click.option("--mem", callback=_memory, metavar="N[M|G]", help="Memory, in MB.  [default: what the image needs]")
 @click.option("--disk", "disks", multiple=True, metavar="DISK",
@@ -78,6 +78,12 @@ def _prefix(target: tuple[str, ...]) -> str:
 @click.option("--data-file", type=click.Path(path_type=Path), metavar="FILE", help="The same, with a file's content.")
 @click.option("--device", "devices", multiple=True, metavar="DEVICE", help="Another QEMU -device. Repeatable.")
 @click.option("--usb", is_flag=True, help="Add a USB controller.")
+@click.option("--kernel", "kind", flag_value="kernel", help="Boot PREFIX-kernel with PREFIX-initrd.img.")
+@click.option("--squashfs", "kind", flag_value="squashfs", help="Boot PREFIX-kernel, its root PREFIX-squashfs.img.")
+@click.option("--erofs", "kind", flag_value="erofs", help="Boot PREFIX-kernel, its root PREFIX-erofs.img.")
+@click.option("--iso", "kind", flag_value="iso", help="Boot an ISO image, or PREFIX-kernel, its root PREFIX.iso.")
+@click.option("--media", type=click.Choice(("disk", "cd", "usb")),
+              help="Plug the image in as this.  [default: an ISO image as a CD, others as a disk]")
 @click.option("--uefi/--no-uefi", default=None, help="Start with UEFI firmware.  [default: when the image needs it]")
 @click.option("--fw", "firmware", type=click.Path(path_type=Path), metavar="FILE",
               help="UEFI firmware to use.  [default: the one that is installed]")
@@ -99,15 +105,19 @@ def _prefix(target: tuple[str, ...]) -> str:
 @click.pass_context
 def run(ctx: click.Context, /, target: tuple[str, ...], mem: int | None, data: str | None, data_file: Path | None,
         publish: tuple[str, ...], disks: tuple[str, ...], devices: tuple[str, ...], accel: str, **rest: Any) -> None:
-    """Boot what `linuxkit build` wrote for PREFIX, in a virtual machine under QEMU.
+    """Boot what `linuxkit build` wrote for PREFIX, or an image FILE, in a virtual machine under QEMU.
 
     The machine's console is this terminal. Ctrl-C asks the guest to shut down; a second one ends it at once.
     """
+    from linuxkit.platforms.bootfiles import Kind
+    from linuxkit.platforms.bootimage import Media
     from linuxkit.platforms.prepare import Request, prepare
 
     if data is not None and data_file is not None:
         raise InputError("--data and --data-file cannot be used together", hint="give one of them")
+    kind, media = rest["kind"], rest["media"]
     request = Request(
+        kind=Kind(kind) if kind else None, media=Media(media) if media else None,
         prefix=_prefix(target), memory=mem, disks=disks, publish=publish, devices=devices,
         accel=accel or os.environ.get("LINUXKIT_QEMU_ACCEL", ""),
         **{key: rest[key] for key in ("cpus", "networking", "usb", "gui", "arch", "qemu", "state", "uefi", "firmware",

@@ -1,31 +1,60 @@
-"""What `linuxkit run PREFIX` boots: the files that `linuxkit build` wrote for that prefix."""
+"""What `linuxkit run PREFIX` boots: a file, or the files that `linuxkit build` wrote for that prefix."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import errno
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
-from typing import BinaryIO
 
 from linuxkit.errors import InputError
+from linuxkit.platforms.bootimage import MAX_CMDLINE, Image, Media, look
 from linuxkit.platforms.memory import Packed
 
-MAX_CMDLINE = 4096
-#: How much of a disk image is looked at: its partition table and the folders of its first partition.
-LOOK = 8 << 20
-EFI_MACHINES = {0x8664: "x86_64", 0xAA64: "aarch64"}
+
+class Kind(StrEnum):
+    """What the files of one prefix can be; by LinuxKit's names, which are also the options that choose."""
+
+    KERNEL = "kernel"
+    SQUASHFS = "squashfs"
+    EROFS = "erofs"
+    ISO = "iso"
+
+
+#: Filesystems that a kernel mounts as its root: the end of their name, and how the kernel gets at them.
+ROOTS = {
+    Kind.SQUASHFS: ("-squashfs.img", "root=/dev/vda"), Kind.EROFS: ("-erofs.img", "root=/dev/vda"),
+    Kind.ISO: (".iso", "root=/dev/sr0"),
+}  # fmt: skip
+#: Ends of the names of images that boot by themselves, the first that is there first.
+IMAGES = (
+    "-efi.img", "-bios.img", ".img", ".raw", "-efi.qcow2", ".qcow2", ".vmdk", ".vhdx", ".vhd",
+    ".iso", "-efi.iso", "-efi-initrd.iso", ".efi",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class BootFiles:
-    """A kernel with what it is started with, or a disk. `arch` as QEMU has it, empty when the files do not say."""
+    """A kernel with what it is started with, or an image. `arch` as QEMU has it, empty when the files do not say.
+
+    disk    the image to boot from, or with a kernel its root filesystem; in `format`, plugged in as `media`.
+    uefi    only UEFI firmware starts it.
+    others  what else is there under that prefix, and how it is chosen.
+    """
 
     kernel: Path | None
     initrd: Path | None
     cmdline: str
     arch: str
     disk: Path | None = None
-    uefi: bool = False  # only UEFI firmware starts it
+    uefi: bool = False
     packed: Packed | None = None  # the initrd inside it
+    format: str = "raw"
+    media: Media = Media.DISK
+    readonly: bool = False
+    others: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def main(self) -> Path | None:
@@ -42,81 +71,128 @@ def kernel_arch(head: bytes) -> str:
     return ""
 
 
-def find(prefix: str) -> BootFiles:
-    """The files of a kernel+initrd build, an EFI program, or a disk image.
+def find(prefix: str, kind: Kind | None = None) -> BootFiles:
+    """What there is to boot: the file of that name, else what was built for that prefix.
+
+    Args:
+        kind: the user's choice; None to see.
 
     Raises:
-        InputError: they are not there; the message lists what was looked for, the hint what is there instead.
+        InputError: there is nothing; the message lists what was looked for, the hint what is there instead.
     """
-    kernel, initrd, cmdline = (Path(f"{prefix}{end}") for end in ("-kernel", "-initrd.img", "-cmdline"))
-    missing = [path for path in (kernel, initrd) if not path.is_file()]
-    image = Path(prefix)
-    if missing and (image.is_file() or image.is_block_device()) and not _misnamed(prefix):
-        return _image(image)
-    if missing:
-        raise InputError(
-            f"nothing to boot at {prefix!r}: looked for {kernel} and {initrd}"
-            + (f"; {missing[0]} is missing" if len(missing) == 1 else ""),
-            hint=_misnamed(prefix) or _instead(prefix, kernel),
-        )
+    path = Path(prefix)
+    try:
+        whole = (path.is_file() or path.is_block_device()) and not _misnamed(prefix)
+    except OSError as e:  # a name that is too long, a loop of links
+        raise InputError(f"{prefix!r} cannot be booted: {os.strerror(e.errno or errno.EIO)}") from e
+    if whole and kind in (None, Kind.ISO):
+        return _image(path, kind)
+    found = list(_built(prefix))
+    if kind is not None:
+        chosen = [name for name in found if name == kind]
+        if not chosen:
+            raise InputError(f"nothing to boot at {prefix!r} for --{kind}: looked for {_looked_for(prefix, kind)}",
+                             hint=_misnamed(prefix) or _instead(prefix))  # fmt: skip
+        found = chosen + [name for name in found if name != kind]
+    images = [p for p in (Path(f"{prefix}{end}") for end in IMAGES) if p.is_file() and not _belongs(p, prefix, found)]
+    if found:
+        return _kernel(prefix, found[0], (*(f"--{name}" for name in found[1:]), *(str(p) for p in images)))
+    if images:
+        return _image(images[0], None, tuple(str(p) for p in images[1:]))
+    kernel, initrd = _name(prefix, "-kernel"), _name(prefix, "-initrd.img")
+    missing = [p for p in (kernel, initrd) if not p.is_file()]
+    raise InputError(
+        f"nothing to boot at {prefix!r}: looked for {kernel} and {initrd}"
+        + (f"; {missing[0]} is missing" if len(missing) == 1 else ", and for images")
+        + (" (a folder is there)" if path.is_dir() else ""),
+        hint=_misnamed(prefix) or _instead(prefix),
+    )
+
+
+def _name(prefix: str, end: str) -> Path:
+    return Path(f"{prefix}{end}")
+
+
+def _looked_for(prefix: str, kind: Kind) -> str:
+    return f"{prefix}-kernel and {prefix}{'-initrd.img' if kind is Kind.KERNEL else ROOTS[kind][0]}"
+
+
+def _built(prefix: str) -> Sequence[Kind]:
+    """Which kinds of a kernel with something are there, what is to be taken first.
+
+    An initrd beside a filesystem is either a system of its own or only the way to that filesystem. The command line
+    tells: the latter's names a root.
+    """
+    if not _name(prefix, "-kernel").is_file():
+        return []
+    kinds = [kind for kind, (end, _) in ROOTS.items() if _name(prefix, end).is_file()]
+    if Kind.ISO in kinds and look(_name(prefix, ROOTS[Kind.ISO][0])).bootable:
+        kinds.remove(Kind.ISO)  # iso-bios has that name as well, and needs no kernel beside it
+    if not _name(prefix, "-initrd.img").is_file():
+        return kinds
+    own = not any(word.startswith("root=") for word in _cmdline(prefix).split())
+    return [Kind.KERNEL, *kinds] if own else [*kinds, Kind.KERNEL]
+
+
+def _belongs(path: Path, prefix: str, found: Sequence[Kind]) -> bool:
+    """Is an image only one half of a kernel and its root?"""
+    return Kind.ISO in found and path == _name(prefix, ".iso")
+
+
+def _cmdline(prefix: str) -> str:
+    path = _name(prefix, "-cmdline")
+    text = path.read_bytes()[: MAX_CMDLINE + 1].decode(errors="surrogateescape") if path.is_file() else ""
+    if len(text) > MAX_CMDLINE or "\0" in text:
+        raise InputError(f"{path} is not a kernel command line of at most {MAX_CMDLINE} bytes")
+    return text.strip("\n")
+
+
+def _kernel(prefix: str, kind: Kind, others: tuple[str, ...]) -> BootFiles:
+    kernel, initrd = _name(prefix, "-kernel"), _name(prefix, "-initrd.img")
     with kernel.open("rb") as f:
         arch = kernel_arch(f.read(1024))
-    text = cmdline.read_bytes()[: MAX_CMDLINE + 1].decode(errors="surrogateescape") if cmdline.is_file() else ""
-    if len(text) > MAX_CMDLINE or "\0" in text:
-        raise InputError(f"{cmdline} is not a kernel command line of at most {MAX_CMDLINE} bytes")
-    return BootFiles(kernel, initrd, text.strip("\n"), arch)
+    cmdline = _cmdline(prefix)
+    if kind is Kind.KERNEL:
+        return BootFiles(kernel, initrd, cmdline, arch, others=others)
+    end, root = ROOTS[kind]
+    if not any(word.startswith("root=") for word in cmdline.split()):
+        cmdline = f"{cmdline} {root}".strip()
+    return BootFiles(
+        kernel, initrd if initrd.is_file() else None, cmdline, arch, _name(prefix, end),
+        media=Media.CD if kind is Kind.ISO else Media.DISK, readonly=True, others=others,
+    )  # fmt: skip
 
 
-def _image(path: Path) -> BootFiles:
-    """An EFI program or a disk image, told apart by what is in it."""
-    with path.open("rb") as f:
-        head = f.read(LOOK)
-        at = _program(head)
-        machine, packed = _look_inside(f, head, at) if at >= 0 else ("", None)
-    if at == 0 and path.suffix.lower() == ".efi":
-        return BootFiles(path, None, "", machine, uefi=True, packed=packed)
-    # firmware finds its program by name, so the name tells for which machine the disk is
-    names = {b"BOOTX64 EFI": "x86_64", b"BOOTAA64EFI": "aarch64"}
-    arch = machine or next((arch for name, arch in names.items() if name in head), "")
-    no_code = not any(head[:440]) and head[510:512] == b"\x55\xaa"
-    uefi = no_code or path.stem.endswith(("-efi", "-efi-initrd")) or arch == "aarch64"
-    return BootFiles(None, None, "", arch, path, uefi, packed)
+def _image(path: Path, kind: Kind | None, others: tuple[str, ...] = ()) -> BootFiles:
+    """A file that is booted by itself."""
+    image = look(path)
+    prefix = str(path.with_suffix("")) if path.suffix.lower() == ".iso" else ""
+    if image.media is Media.CD and not image.bootable and _name(prefix, "-kernel").is_file():
+        return _kernel(prefix, Kind.ISO, ())
+    if kind is Kind.ISO and image.media is not Media.CD:
+        raise InputError(f"{path} is not an ISO image", hint="leave --iso out")
+    if not image.bootable:
+        what = "a CD without a boot catalogue" if image.media is Media.CD else "neither a disk nor a CD nor a program"
+        raise InputError(f"{path} cannot be booted: it is {what}", hint=_instead(str(path)))
+    if image.program:
+        return BootFiles(path, None, "", image.arch, uefi=True, packed=image.packed, others=others)
+    return BootFiles(
+        None, None, "", image.arch, path, _needs_uefi(path, image), image.packed, image.format, image.media,
+        readonly=image.readonly, others=others,
+    )  # fmt: skip
 
 
-def _program(head: bytes) -> int:
-    """Where in the start of a file or disk the first EFI program begins; -1: nowhere."""
-    at = head.find(b"MZ")
-    while at >= 0:
-        start = at + int.from_bytes(head[at + 0x3C : at + 0x40], "little")
-        if at % 512 == 0 and head[start : start + 4] == b"PE\0\0":
-            return at
-        at = head.find(b"MZ", at + 1)
-    return -1
-
-
-def _look_inside(f: BinaryIO, head: bytes, at: int) -> tuple[str, Packed | None]:
-    """Of a program in a file: its architecture, and the initrd that it holds."""
-    start = at + int.from_bytes(head[at + 0x3C : at + 0x40], "little")
-    table = start + 24 + int.from_bytes(head[start + 20 : start + 22], "little")
-    found: dict[bytes, tuple[int, int]] = {}
-    for n in range(int.from_bytes(head[start + 6 : start + 8], "little")):
-        row = head[table + 40 * n : table + 40 * n + 40]
-        size, _, _, where = (int.from_bytes(row[k : k + 4], "little") for k in (8, 12, 16, 20))
-        found[row[:8].rstrip(b"\0")] = at + where, size
-    machine = EFI_MACHINES.get(int.from_bytes(head[start + 4 : start + 6], "little"), "")
-    where, length = found.get(b".initrd", (0, 0))
-    if not length or where + length > f.seek(0, 2):
-        return machine, None
-    offset, size = found.get(b".cmdline", (0, 0))
-    f.seek(offset)
-    cmdline = f.read(min(size, MAX_CMDLINE)).decode(errors="replace")
-    return machine, Packed(Path(f.name), where, length, cmdline)
+def _needs_uefi(path: Path, image: Image) -> bool:
+    """What both can start is started by a BIOS, and what tells nothing by what its name says."""
+    if image.arch == "aarch64" or path.stem.endswith(("-efi", "-efi-initrd")):
+        return True
+    return image.uefi and not image.bios
 
 
 def _misnamed(prefix: str) -> str:
     """What to give in place of a file that isn't booted itself; empty for any other."""
     plain = Path(prefix)
-    for end in ("-kernel", "-initrd.img", "-cmdline", ".yml", ".yaml"):
+    for end in ("-kernel", "-initrd.img", "-cmdline", "-squashfs.img", "-erofs.img", ".yml", ".yaml"):
         if prefix.endswith(end) and Path(f"{prefix.removesuffix(end)}-kernel").is_file():
             return f"give the prefix only: linuxkit run {prefix.removesuffix(end)}"
     if plain.is_file() and plain.suffix in (".yml", ".yaml"):
@@ -124,16 +200,19 @@ def _misnamed(prefix: str) -> str:
     return ""
 
 
-def _instead(prefix: str, kernel: Path) -> str:
+def _instead(prefix: str) -> str:
     import difflib
 
+    folder = _name(prefix, "-kernel").parent
+    ends = ("-kernel", *IMAGES)
     try:
-        there = sorted(str(p).removesuffix("-kernel") for p in kernel.parent.glob("*-kernel"))
+        there = sorted({str(p).removesuffix("-kernel") for end in ends for p in folder.glob(f"*{end}")})[:100]
     except OSError:
         there = []
-    close = difflib.get_close_matches(prefix, there, n=1)
-    if close:
-        return f"did you mean linuxkit run {close[0]}?"
+    there = [name for name in there if not name.endswith(("-initrd.img", "-squashfs.img", "-erofs.img", "data.iso"))]
+    close = difflib.get_close_matches(prefix, [name for name in there if name != prefix], n=1)
     if Path(f"{prefix}.yml").is_file():
         return f"build it first: linuxkit build {prefix}.yml"
+    if close:
+        return f"did you mean linuxkit run {close[0]}?"
     return f"here is: {', '.join(there[:8])}" if there else "build writes these files: linuxkit build FILE.yml"

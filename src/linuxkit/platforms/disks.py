@@ -13,9 +13,9 @@ from pathlib import Path
 
 from linuxkit import host
 from linuxkit.errors import InputError
+from linuxkit.platforms.bootimage import SUFFIXES
 from linuxkit.platforms.qemu import Disk
 
-FORMATS = {".qcow2": "qcow2", ".vmdk": "vmdk", ".vdi": "vdi", ".vhd": "vpc", ".vhdx": "vhdx"}
 MIB = 1 << 20
 HINT = "use PATH, or file=PATH,size=N[M|G],format=raw|qcow2; with only a size the disk is kept in the state folder"
 
@@ -79,7 +79,7 @@ def make_disks(wanted: Sequence[Wanted], state: Path) -> tuple[Disk, ...]:
 
 
 def _make(disk: Wanted, path: Path) -> Disk:
-    form = disk.format or FORMATS.get(path.suffix.lower(), "raw")
+    form = disk.format or SUFFIXES.get(path.suffix.lower(), "raw")
     if path.exists():
         if not disk.format and form == "raw" and path.is_file():
             with path.open("rb") as f:

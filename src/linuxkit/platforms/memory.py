@@ -21,6 +21,7 @@ from linuxkit.errors import InputError
 
 MIB = 1 << 20
 DEFAULT = 1024
+MOST = 4096  # of a guess
 KERNEL = 96 * MIB  # the kernel, its page tables, early user space
 WORK = 256 * MIB  # what containers may use before anybody has to think of --mem
 CHUNK = 1 << 18
@@ -227,6 +228,15 @@ def memory_for(initrd: Path | Packed | None, cmdline: str, wanted: int | None = 
             )
         return Memory(wanted, f"as asked; {size}")
     return Memory(max(DEFAULT, _rounded(least + WORK)), size)
+
+
+def memory_for_disk(disk: Path, wanted: int | None = None) -> Memory:
+    """The memory of a machine whose disk isn't looked into: as if all that is on it were a packed initramfs."""
+    if wanted is not None:
+        return Memory(wanted, "as asked")
+    size = disk.stat().st_size
+    guess = min(_rounded(7 * size + KERNEL + WORK), MOST)
+    return Memory(max(DEFAULT, guess), f"guessed from the {-(-size // MIB)} MB of {disk.name}")
 
 
 def _rounded(size: int) -> int:

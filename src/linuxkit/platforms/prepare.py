@@ -11,7 +11,7 @@ from pathlib import Path
 
 from linuxkit import host
 from linuxkit.errors import HostError, InputError
-from linuxkit.platforms import accel, bootfiles, disks, firmware, memory, ports, qemu
+from linuxkit.platforms import accel, bootfiles, bootimage, disks, firmware, memory, ports, qemu
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +34,13 @@ class Request:
     uefi: bool | None = None  # None: when what is booted needs it
     firmware: Path | None = None
     secure_boot: bool = False
+    kind: bootfiles.Kind | None = None  # which of a prefix's files; None: what is there
+    media: bootimage.Media | None = None  # what the image is plugged in as; None: as a disk, an ISO image as a CD
     extra: tuple[str, ...] = ()
 
     @property
     def state_dir(self) -> Path:
-        return self.state or Path(f"{self.prefix}-state")
+        return self.state or Path(f"{self.prefix.removesuffix('.iso')}-state")
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,17 +137,20 @@ def prepare(
         raise InputError(
             "--publish works with --networking user only", hint="on a tap or bridge the guest has its own address"
         )
-    files = bootfiles.find(request.prefix)
+    files = bootfiles.find(request.prefix, request.kind)
     machine = machine or accel.this_host()
     arch = accel.machine_arch(request.arch) if request.arch else files.arch or machine.arch
     if files.arch and arch != files.arch:
         raise InputError(f"{files.main} is for {files.arch}, not for {arch}", hint="leave --arch out")
-    boot_disk = [disks.Wanted(files.disk)] if files.disk is not None else []
+    first = _boot_disk(files, request.media)
     program = request.qemu or host.find_tool(f"qemu-system-{accel.machine_arch(arch)}", why="to run a machine")
     if request.qemu and not os.access(request.qemu, os.X_OK):
         raise HostError(f"{request.qemu} is not a program", hint="give --qemu the path of qemu-system-" + arch)
     chosen = accel.choose(request.accel, machine, arch)
-    given = memory.memory_for(files.initrd or files.packed, files.cmdline, request.memory)
+    if files.disk is not None and files.kernel is None and files.format != "raw":
+        given = memory.memory_for_disk(files.disk, request.memory)
+    else:
+        given = memory.memory_for(files.initrd or files.packed, files.cmdline, request.memory)
     taken = ports.claim(published)
     uefi = files.uefi or (arch == "aarch64" and files.kernel is None) if request.uefi is None else request.uefi
     found = None
@@ -161,7 +166,7 @@ def prepare(
         spec = qemu.MachineSpec(
             qemu=program, accel=chosen, kernel=files.kernel, initrd=files.initrd, cmdline=files.cmdline, arch=arch,
             cpus=request.cpus, memory=given.mib, networking=networking, ports=taken,
-            disks=(*disks.make_disks(boot_disk, state), *disks.make_disks(wanted_disks, state)),
+            disks=(*first, *disks.make_disks(wanted_disks, state)),
             mac=mac_address(state), data=data, devices=request.devices, usb=request.usb, gui=request.gui,
             firmware=firmware.claim(found, state) if found is not None else None, extra=request.extra,
         )  # fmt: skip
@@ -171,12 +176,26 @@ def prepare(
     return Prepared(spec, state, _notes(spec, chosen, given, files), lock)
 
 
+def _boot_disk(files: bootfiles.BootFiles, media: bootimage.Media | None) -> tuple[qemu.Disk, ...]:
+    """The image, plugged in as the user wants it; a kernel's root and a CD are only read."""
+    if files.disk is None:
+        if media is not None:
+            raise InputError(f"--media {media} is for an image, and {files.main} is a kernel", hint="leave it out")
+        return ()
+    return (qemu.Disk(files.disk, files.format, media or files.media, files.readonly),)
+
+
 def _notes(
     spec: qemu.MachineSpec, chosen: accel.Accel, given: memory.Memory, files: bootfiles.BootFiles
 ) -> tuple[str, ...]:
     notes = [f"acceleration: {chosen.value} ({chosen.why})", f"memory: {given.mib} MB ({given.why})"]
+    if files.others:
+        root = f" with {files.disk}" if files.kernel is not None and files.disk is not None else ""
+        notes.insert(0, f"booting: {files.main}{root}; also there: {', '.join(files.others)}")
     if spec.firmware is not None:
         notes.append(f"firmware: {spec.firmware.code} (UEFI{', Secure Boot' if spec.firmware.smm else ''})")
+    if files.disk is not None and files.format == "vmdk" and files.readonly:
+        notes.append(f"note: {files.disk} is compressed, so the guest cannot write on it")
     for port in spec.ports:
         address = port.address if port.address not in ("", "0.0.0.0") else "127.0.0.1"
         notes.append(f"published: {address}:{port.host} -> port {port.guest}/{port.protocol} of the machine")

@@ -13,6 +13,7 @@ from pathlib import Path
 from linuxkit.errors import InputError
 from linuxkit.machine.machine import Channels
 from linuxkit.platforms.accel import Accel
+from linuxkit.platforms.bootimage import Media
 from linuxkit.platforms.firmware import Firmware
 
 REPORT_PORT = "org.linuxkit.report"
@@ -51,6 +52,8 @@ class Disk:
 
     path: Path
     format: str = "raw"
+    media: Media = Media.DISK
+    readonly: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,15 +167,25 @@ def _network(spec: MachineSpec) -> list[str]:
 
 
 def _storage(spec: MachineSpec) -> list[str]:
+    """Disks are virtio, CDs are on a virtio SCSI bus, sticks on USB. Without a kernel the first is booted."""
     arguments = []
+    if spec.usb or any(disk.media is Media.USB for disk in spec.disks):
+        arguments += ["-device", "qemu-xhci,id=usb"]
+    if spec.data is not None or any(disk.media is Media.CD for disk in spec.disks):
+        arguments += ["-device", "virtio-scsi-pci,id=scsi0"]
     for number, disk in enumerate(spec.disks):
-        drive = f"file={quoted(disk.path)},format={quoted(disk.format)},if=none,id=disk{number},discard=unmap"
+        drive = f"file={quoted(disk.path)},format={quoted(disk.format)},if=none,id=disk{number}"
+        drive += ",readonly=on" if disk.readonly else ",discard=unmap"
         first = ",bootindex=0" if number == 0 and spec.kernel is None else ""
-        arguments += ["-drive", drive, "-device", f"virtio-blk-pci,drive=disk{number},serial=disk{number}{first}"]
+        device = {
+            Media.DISK: f"virtio-blk-pci,drive=disk{number},serial=disk{number}",
+            Media.CD: f"scsi-cd,drive=disk{number},bus=scsi0.0",
+            Media.USB: f"usb-storage,drive=disk{number},bus=usb.0,removable=on",
+        }[disk.media]
+        arguments += ["-drive", drive + ",media=cdrom" * (disk.media is Media.CD), "-device", device + first]
     if spec.data is not None:
         drive = f"file={quoted(spec.data)},format=raw,if=none,id=data,media=cdrom,readonly=on"
-        arguments += ["-device", "virtio-scsi-pci,id=scsi0", "-drive", drive]
-        arguments += ["-device", "scsi-cd,drive=data,bus=scsi0.0"]
+        arguments += ["-drive", drive, "-device", "scsi-cd,drive=data,bus=scsi0.0"]
     return arguments
 
 
@@ -197,8 +210,6 @@ def command(spec: MachineSpec, channels: Channels) -> list[str]:
         arguments += ["-initrd", quoted(spec.initrd)]  # a comma would separate modules
     arguments += ["-append", spec.cmdline] if spec.cmdline else []
     arguments += [*_storage(spec), *_network(spec)]
-    if spec.usb:
-        arguments += ["-device", "qemu-xhci"]
     for device in spec.devices:
         arguments += ["-device", device]
     return [*arguments, *spec.extra]
