@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _HELP_FORMATS = """\b
 Formats:
   kernel+initrd      NAME-kernel, NAME-initrd.img and NAME-cmdline (the default)
+  kernel+squashfs    NAME-kernel, NAME-cmdline and NAME-squashfs.img: the root for a disk
+  kernel+iso         NAME-kernel, NAME-cmdline and NAME.iso: the root on a CD
   tar                the root filesystem as one archive (the default with --o)
   docker             the same with a Dockerfile, for docker build -
   tar-kernel-initrd  kernel, initrd.img and cmdline in one tar
@@ -40,7 +42,7 @@ Formats:
 @click.option("-f", "--format", "formats", multiple=True, metavar="NAME[,NAME...]", help="Output formats; see below.")
 @click.option("--arch", default="", metavar="ARCH", help="amd64, arm64 or riscv64.  [default: this machine's]")
 @click.option("--compress", default="zstd", show_default=True, metavar="CODEC",
-              help="Of the initrd: none, gzip, zstd, lz4 or xz.")
+              help="Of initrd and squashfs: none, gzip, zstd, lz4 or xz.")
 @click.option("--level", type=int, default=None, metavar="N", help="Compression level.  [default: the codec's]")
 @click.option("--decompress-kernel", is_flag=True, help="Unpack a gzip-compressed kernel.")
 @click.option("--no-sbom", is_flag=True, help="Leave out the software bill of materials.")

@@ -56,6 +56,21 @@ def packer(codec: Codec, level: int, block_size: int) -> Pack:
     return _zstd(level)
 
 
+def library(codec: Codec) -> str:
+    """The version of what compresses, where it can be told: another one may give other bytes."""
+    if codec is Codec.ZSTD:
+        return str(_zstd_module().zstd_version)
+    return zlib.ZLIB_RUNTIME_VERSION if codec is Codec.GZIP else ""
+
+
+def _zstd_module() -> Any:
+    try:
+        from compression import zstd  # type: ignore[import-not-found,unused-ignore]  # Python 3.14
+    except ImportError:
+        from backports import zstd
+    return zstd
+
+
 def _lz4(level: int) -> Pack:
     try:
         import lz4.block
@@ -72,10 +87,7 @@ def _lz4(level: int) -> Pack:
 
 
 def _zstd(level: int) -> Pack:
-    try:
-        from compression import zstd  # type: ignore[import-not-found,unused-ignore]  # Python 3.14
-    except ImportError:
-        from backports import zstd
+    zstd = _zstd_module()
     own = threading.local()
     end = zstd.ZstdCompressor.FLUSH_FRAME
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
 from linuxkit.encode.authenticode import Signer
 from linuxkit.encode.compress import Codec
 from linuxkit.encode.pieces import Piece
-from linuxkit.entry import read_all
+from linuxkit.encode.tree import Node
+from linuxkit.entry import Entry, read_all
 from linuxkit.errors import ImageError
 from linuxkit.outputs.encoder import Encoder
+from linuxkit.outputs.root import root_key, root_tree
 from linuxkit.plan.model import BuildPlan
 from linuxkit.rootfs.assemble import assemble
 from linuxkit.rootfs.content import Content
@@ -22,7 +25,7 @@ MAX_LOADER = 16 << 20
 
 @dataclass(frozen=True)
 class Build:
-    """One build. `codec` and `level` are for initrds; a level of None is the codec's default.
+    """One build. `codec` and `level` are for initrds and squashfs; a level of None is the codec's default.
 
     `size` is that of a disk in bytes, as asked for: 0 is as small as its content. `signer` signs EFI programs.
     """
@@ -48,6 +51,20 @@ class Build:
     def initrd(self) -> tuple[Piece, ...]:
         """The root filesystem as an initrd, without microcode."""
         return tuple(self.encoder.cpio(self.segments(boot=False), self.codec, self.level))
+
+    @cached_property
+    def root(self) -> Node:
+        """The root filesystem as one tree, boot/ empty."""
+        return self.tree()
+
+    def tree(self, more: Iterable[Entry] = ()) -> Node:
+        """The same with further entries, which replace others of their path."""
+        return root_tree(self.segments(boot=False), self.content, more)
+
+    @cached_property
+    def root_key(self) -> str:
+        """What `root` depends on."""
+        return root_key(self.segments(boot=False))
 
     @property
     def seed(self) -> str:

@@ -48,7 +48,7 @@ class Encoder:
     """
 
     def __init__(self, content: Content, *, threads: int = 2, log: Callable[[str], None] = lambda line: None) -> None:
-        self._content, self._threads, self._log = content, max(1, threads), log
+        self._content, self.threads, self._log = content, max(1, threads), log
         self._stop = threading.Event()
         self.counts = Counts()
 
@@ -97,7 +97,7 @@ class Encoder:
             return [p for p in ready if isinstance(p, Piece)]
         from concurrent.futures import ThreadPoolExecutor
 
-        with ThreadPoolExecutor(self._threads, thread_name_prefix="encode") as pool:
+        with ThreadPoolExecutor(self.threads, thread_name_prefix="encode") as pool:
             try:
                 unpacking: dict[str, Future[Any]] = {}
                 for n, (segment, key) in enumerate(zip(segments, keys, strict=True)):

@@ -104,7 +104,7 @@ def recall(derived: Derived, key: str) -> Recorded | None:
             for name, format_, pieces in record["files"]
         ]
         pieces = [piece for file in files for piece in file.pieces if piece.path]
-        if not all(_whole(derived, piece) for piece in pieces):
+        if not all(whole(derived, piece) for piece in pieces):
             return None
         return Recorded(record["plan"], record["segments"], record["sources"], files)
     except (OSError, ValueError, KeyError, TypeError):
@@ -124,7 +124,8 @@ def remember(derived: Derived, key: str, build: Recorded) -> None:
         out.write(json.dumps(record, separators=(",", ":")).encode())
 
 
-def _whole(derived: Derived, piece: Piece) -> bool:
+def whole(derived: Derived, piece: Piece) -> bool:
+    """Whether the file of a piece is there, and all of it. OSError: it isn't there."""
     where, _, name = piece.path.rpartition("/")
     folder, _, kind = where.rpartition("/")
     if folder == str(derived.root):

@@ -11,6 +11,7 @@ from linuxkit.errors import InputError
 from linuxkit.outputs.archive import make_docker, make_tar
 from linuxkit.outputs.build import Build
 from linuxkit.outputs.efi import EFI_BOOT, make_raw_efi, make_uki
+from linuxkit.outputs.filesystems import make_kernel_iso, make_kernel_squashfs
 from linuxkit.outputs.initrd import make_kernel_initrd, make_tar_kernel_initrd
 from linuxkit.outputs.pieces import OutputFile
 
@@ -42,6 +43,10 @@ FORMATS = {
                endings=(".docker",)),
         Format("kernel+initrd", "NAME-kernel, NAME-initrd.img and NAME-cmdline", make_kernel_initrd,
                endings=("-kernel", "-initrd.img", "-cmdline")),
+        Format("kernel+iso", "NAME-kernel, NAME-cmdline and NAME.iso: the root filesystem on a CD", make_kernel_iso,
+               endings=("-kernel", "-cmdline", ".iso")),
+        Format("kernel+squashfs", "NAME-kernel, NAME-cmdline and NAME-squashfs.img", make_kernel_squashfs,
+               endings=("-kernel", "-cmdline", "-squashfs.img")),
         Format("raw-efi", "NAME-efi.img: a disk for UEFI firmware", make_raw_efi, loaders=(EFI_BOOT,),
                endings=("-efi.img",)),
         Format("tar", "the root filesystem, one archive", make_tar, stream=True, endings=(".tar",)),
@@ -53,8 +58,8 @@ FORMATS = {
 }
 #: Formats of LinuxKit that are not made here (yet).
 MISSING = frozenset((
-    "aws", "dynamic-vhd", "gcp", "iso-bios", "iso-efi", "iso-efi-initrd", "kernel+erofs", "kernel+iso",
-    "kernel+squashfs", "qcow2-bios", "qcow2-efi", "raw-bios", "rpi3", "vhd", "vmdk",
+    "aws", "dynamic-vhd", "gcp", "iso-bios", "iso-efi", "iso-efi-initrd", "kernel+erofs",
+    "qcow2-bios", "qcow2-efi", "raw-bios", "rpi3", "vhd", "vmdk",
 ))  # fmt: skip
 
 
@@ -108,7 +113,14 @@ def make(build: Build, target: Target) -> list[OutputFile]:
     Raises:
         LinuxkitError: of any kind.
     """
-    return [file for format_ in target.formats for file in format_.make(build, target.name or "image")]
+    made: dict[str, OutputFile] = {}
+    for format_ in target.formats:
+        for file in format_.make(build, target.name or "image"):
+            other = made.setdefault(file.name, file)
+            if other.pieces != file.pieces:
+                raise InputError(f"{other.format} and {format_.name} both write {file.name}, and not the same into it",
+                                 hint="build one after the other, with another --name or --dir")  # fmt: skip
+    return list(made.values())
 
 
 def loaders(formats: Iterable[Format]) -> tuple[str, ...]:
