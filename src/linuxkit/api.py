@@ -211,8 +211,11 @@ def run(
     from linuxkit.platforms.qemu import command
 
     prepared = prepare(Request(prefix=str(prefix), **request))
-    with prepared.lock, Machine(lambda ends: command(prepared.spec, ends), state=prepared.state, output=output) as vm:
-        yield vm
+    machine = Machine(
+        lambda ends: command(prepared.spec, ends), state=prepared.state, output=output, helpers=prepared.helpers
+    )
+    with prepared.lock, machine:
+        yield machine
 
 
 def _resolve(config: Config, sources: Sources, platform: Platform, loaders: Sequence[str] = (),

@@ -16,6 +16,7 @@ PACKAGES = {
     "qemu-system-x86_64": "qemu-system-x86",
     "qemu-system-aarch64": "qemu-system-arm",
     "qemu-img": "qemu-utils",
+    "swtpm": "swtpm",
     "gpgv": "gpgv",
     "git": "git",
     "apt-get": "apt",

@@ -118,7 +118,7 @@ def boot(
         arguments = qemu.command(prepared.spec, channels)
         return change(arguments) if change else arguments
 
-    machine = Machine(command, state=prepared.state, on_event=events.append)
+    machine = Machine(command, state=prepared.state, on_event=events.append, helpers=prepared.helpers)
     machine.prepared, machine.events = prepared, events  # type: ignore[attr-defined]
     with prepared.lock, machine:
         watchdog = threading.Timer(seconds, machine.kill)

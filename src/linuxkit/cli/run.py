@@ -78,6 +78,13 @@ def _prefix(target: tuple[str, ...]) -> str:
 @click.option("--data-file", type=click.Path(path_type=Path), metavar="FILE", help="The same, with a file's content.")
 @click.option("--device", "devices", multiple=True, metavar="DEVICE", help="Another QEMU -device. Repeatable.")
 @click.option("--usb", is_flag=True, help="Add a USB controller.")
+@click.option("--virtiofs", multiple=True, metavar="[TAG=]DIR",
+              help="Share a folder of this machine; the guest mounts it by its tag, virtiofs0, ….  Repeatable.")
+@click.option("--virtiofsd", type=click.Path(path_type=Path), metavar="PROGRAM",
+              help="virtiofsd to use.  [default: the one that is installed]")
+@click.option("--9p", "ninep", multiple=True, metavar="[TAG=]DIR",
+              help="The same by 9p, for kernels that have it (kit://kernel has not).  Repeatable.")
+@click.option("--tpm", is_flag=True, help="Give the machine a TPM 2.0 (swtpm), which it keeps.")
 @click.option("--kernel", "kind", flag_value="kernel", help="Boot PREFIX-kernel with PREFIX-initrd.img.")
 @click.option("--squashfs", "kind", flag_value="squashfs", help="Boot PREFIX-kernel, its root PREFIX-squashfs.img.")
 @click.option("--erofs", "kind", flag_value="erofs", help="Boot PREFIX-kernel, its root PREFIX-erofs.img.")
@@ -89,6 +96,8 @@ def _prefix(target: tuple[str, ...]) -> str:
               help="UEFI firmware to use.  [default: the one that is installed]")
 @click.option("--secure-boot", is_flag=True, help="Use firmware with Secure Boot, and keys in it if there are any.")
 @click.option("--gui", is_flag=True, help="Open a window with the machine's screen.")
+@click.option("--vnc", default="", metavar="[ADDR]:DISPLAY", help="Show the machine's screen by VNC.")
+@click.option("--detached", is_flag=True, hidden=True)
 @click.option("--accel", default="", metavar="NAME",
               help="kvm, hvf or tcg; several with colons: the first that can work.  [env: LINUXKIT_QEMU_ACCEL]")
 @click.option("--arch", default="", metavar="ARCH", help="amd64 or arm64.  [default: the kernel's]")
@@ -113,6 +122,8 @@ def run(ctx: click.Context, /, target: tuple[str, ...], mem: int | None, data: s
     from linuxkit.platforms.bootimage import Media
     from linuxkit.platforms.prepare import Request, prepare
 
+    if rest["detached"]:
+        raise InputError("--detached is not supported", hint="linuxkit run PREFIX </dev/null & or a unit of systemd")
     if data is not None and data_file is not None:
         raise InputError("--data and --data-file cannot be used together", hint="give one of them")
     kind, media = rest["kind"], rest["media"]
@@ -121,7 +132,7 @@ def run(ctx: click.Context, /, target: tuple[str, ...], mem: int | None, data: s
         prefix=_prefix(target), memory=mem, disks=disks, publish=publish, devices=devices,
         accel=accel or os.environ.get("LINUXKIT_QEMU_ACCEL", ""),
         **{key: rest[key] for key in ("cpus", "networking", "usb", "gui", "arch", "qemu", "state", "uefi", "firmware",
-                                       "secure_boot")},
+                                       "secure_boot", "virtiofs", "virtiofsd", "ninep", "tpm", "vnc")},
     )  # fmt: skip
     watch = Watch(
         quiet=ctx.obj.quiet, **{k: rest[k] for k in ("report", "report_file", "once", "boot_timeout", "stop_timeout")}
@@ -184,8 +195,9 @@ def _run(prepared: Any, watch: Watch) -> int:
     with guest_terminal(0) as typed:
         stdin = 0 if typed or _is_stream(0) else None
         with Machine(
-            lambda channels: command(prepared.spec, channels), state=prepared.state, output=_show, stdin=stdin
-        ) as machine:
+            lambda channels: command(prepared.spec, channels), state=prepared.state, output=_show, stdin=stdin,
+            helpers=prepared.helpers,
+        ) as machine:  # fmt: skip
             try:
                 return _attend(machine, watch)
             except KeyboardInterrupt:

@@ -19,16 +19,13 @@ from types import TracebackType
 from typing import NamedTuple
 
 from linuxkit.errors import MachineError
+from linuxkit.machine.console import Console
+from linuxkit.machine.helper import Helper
 from linuxkit.machine.process import Process
 from linuxkit.machine.qmp import Qmp
 from linuxkit.machine.report import BootReport, Event, ReportReader
 
-#: printk's own words, at the start of a line, with or without its timestamp
-PANIC = re.compile(rb"(?m)^(?:\[ *\d+\.\d+\](?:\[ *[TC]\d+\])? )?Kernel panic - not syncing: ?([^\r\n]*)\r?\n")
-PANIC_END = b"---[ end Kernel panic"
-PANIC_SECONDS = 2.0
-KEEP_CONSOLE = 1 << 20
-MAX_LOG = 64 << 20
+MAX_TYPED = 1 << 20
 
 
 class Channels(NamedTuple):
@@ -37,6 +34,7 @@ class Channels(NamedTuple):
     qmp: int
     console: int
     report: int
+    helpers: tuple[int, ...] = ()  # connected to the programs that serve its devices, in their order
 
 
 class Machine:
@@ -48,9 +46,10 @@ class Machine:
         output: called with the console's bytes as they come, from another thread.
         on_event: called with each event of the boot report, from another thread.
         stdin: descriptor whose bytes go to the guest's console; None for none.
+        helpers: programs that serve its devices.
 
     Raises:
-        HostError: on entry, QEMU cannot be started.
+        HostError: on entry, QEMU or a helper cannot be started.
     """
 
     def __init__(
@@ -61,18 +60,17 @@ class Machine:
         output: Callable[[bytes], None] | None = None,
         on_event: Callable[[Event], None] | None = None,
         stdin: int | None = None,
+        helpers: Sequence[Helper] = (),
     ) -> None:
         self._command, self._output, self._on_event, self._stdin = command, output, on_event, stdin
         self.state = state
         self.boots = 1
+        self._wanted, self._helpers = helpers, list[Process]()
         self._qmp, self._reader = Qmp(), ReportReader()
-        self._text = bytearray()
         self._pending = bytearray()  # typed, not yet taken by the guest
         self._changed = threading.Condition()
         self._ended = False
         self._killed = False
-        self._panic: str | None = None
-        self._panic_at = 0.0
         self._failure: BaseException | None = None
 
     # -- life
@@ -82,16 +80,22 @@ class Machine:
         theirs = [pair[1] for pair in pairs]
         self._qmp_end, self._console_end, self._report_end = (pair[0] for pair in pairs)
         try:
-            channels = Channels(*(end.fileno() for end in theirs))
-            self._log = (self.state / "console.log").open("wb", buffering=0)
+            for helper in self._wanted:
+                process, end = helper.start(self.state)
+                self._helpers.append(process)
+                theirs.append(end)
+            keep = tuple(end.fileno() for end in theirs)
+            self._shown = Console(self.state / "console.log")
             try:
-                self._process = Process(self._command(channels), keep=channels, log=self.state / "qemu.log")
+                command = self._command(Channels(keep[0], keep[1], keep[2], keep[3:]))
+                self._process = Process(command, keep=keep, log=self.state / "qemu.log")
             except BaseException:
-                self._log.close()
+                self._shown.close()
                 raise
         except BaseException:
             for end in (self._qmp_end, self._console_end, self._report_end):
                 end.close()
+            self._end_helpers()
             raise
         finally:
             for end in theirs:
@@ -103,11 +107,16 @@ class Machine:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self.kill()
+        self._end_helpers()
         self._thread.join(5)
-        for end in (self._qmp_end, self._console_end, self._report_end, self._log):
+        for end in (self._qmp_end, self._console_end, self._report_end, self._shown):
             end.close()
         os.close(self._wake_read)
         os.close(self._wake_write)
+
+    def _end_helpers(self) -> None:
+        for process in self._helpers:
+            process.end()
 
     @property
     def pid(self) -> int:
@@ -128,7 +137,7 @@ class Machine:
     def console(self) -> str:
         """The last mebibyte of the console."""
         with self._changed:
-            return self._text.decode(errors="replace")
+            return self._shown.text
 
     # -- waiting
 
@@ -161,7 +170,7 @@ class Machine:
         wanted = re.compile(pattern)
 
         def found() -> re.Match[str] | None:
-            return wanted.search(self._text.decode(errors="replace"))
+            return wanted.search(self._shown.text)
 
         self._until(lambda: self._ended or found(), timeout, f"the console did not show {pattern!r}")
         with self._changed:
@@ -253,14 +262,18 @@ class Machine:
             raise self._failure
         if not self._ended:
             return
-        if self._panic is not None:
-            raise MachineError(f"kernel panic: {self._panic}" + self._tail(), hint=self._log_hint())
+        if self._shown.panic is not None:
+            raise MachineError(f"kernel panic: {self._shown.panic}" + self._tail(), hint=self._log_hint())
         status = self._process.poll()
         if status == 0 or self._killed:
             return
         signalled = f"killed by signal {-status}" if status is not None and status < 0 else ""
+        for helper in self._helpers:
+            if helper.wait(0.2):  # QEMU's own words would only be that a connection is gone
+                raise MachineError(f"{helper.name} failed: {helper.last_words() or 'no message'}",
+                                   hint=f"its error output is in {helper.log}")  # fmt: skip
         words = self._process.last_words() or signalled or "no message"
-        what = "failed" if self._text or self._qmp.ready else "could not start the machine"
+        what = "failed" if self._shown or self._qmp.ready else "could not start the machine"
         raise MachineError(
             f"{self._process.name} {what}: {words}", hint=f"its error output is in {self._process.log}"
         )
@@ -302,11 +315,11 @@ class Machine:
             try:
                 selector.register(self._stdin, selectors.EVENT_READ)
             except (PermissionError, ValueError):  # a regular file, always readable
-                self._take_stdin(os.read(self._stdin, KEEP_CONSOLE))
+                self._take_stdin(os.read(self._stdin, MAX_TYPED))
         guest = {self._qmp_end.fileno(), self._console_end.fileno(), self._report_end.fileno()}
         while guest:
             self._offer(selector)
-            for key, _ in selector.select(0.2 if self._panic is not None else None):
+            for key, _ in selector.select(0.2 if self._shown.panic is not None else None):
                 fd = key.fd
                 try:
                     data = os.read(fd, 65536)
@@ -319,7 +332,7 @@ class Machine:
                 else:
                     selector.unregister(fd)
                     guest.discard(fd)
-            if self._panic is not None and time.monotonic() > self._panic_at:
+            if self._shown.over:
                 self._process.end()
 
     def _offer(self, selector: selectors.BaseSelector) -> None:
@@ -342,16 +355,9 @@ class Machine:
             self._pending += data
 
     def _take_console(self, data: bytes) -> None:
-        if self._log.tell() < MAX_LOG:
-            self._log.write(data)
+        self._shown.log(data)
         with self._changed:
-            self._text += data
-            del self._text[:-KEEP_CONSOLE]
-            if self._panic is None and (panic := PANIC.search(self._text, max(0, len(self._text) - len(data) - 512))):
-                self._panic = panic[1].decode(errors="replace").strip() or "no reason given"
-                self._panic_at = time.monotonic() + PANIC_SECONDS
-            if self._panic is not None and PANIC_END in self._text[-len(data) - 64 :]:
-                self._panic_at = 0.0
+            self._shown.take(data)
             self._changed.notify_all()
         if self._output is not None:
             self._output(data)

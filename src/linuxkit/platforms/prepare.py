@@ -11,7 +11,8 @@ from pathlib import Path
 
 from linuxkit import host
 from linuxkit.errors import HostError, InputError
-from linuxkit.platforms import accel, bootfiles, bootimage, disks, firmware, memory, ports, qemu
+from linuxkit.machine.helper import Helper
+from linuxkit.platforms import accel, bootfiles, bootimage, disks, firmware, memory, ports, qemu, shares
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,11 @@ class Request:
     uefi: bool | None = None  # None: when what is booted needs it
     firmware: Path | None = None
     secure_boot: bool = False
+    vnc: str = ""
+    virtiofs: tuple[str, ...] = ()  # [TAG=]FOLDER
+    virtiofsd: Path | None = None
+    ninep: tuple[str, ...] = ()  # the same, by 9p
+    tpm: bool = False
     kind: bootfiles.Kind | None = None  # which of a prefix's files; None: what is there
     media: bootimage.Media | None = None  # what the image is plugged in as; None: as a disk, an ISO image as a CD
     extra: tuple[str, ...] = ()
@@ -54,6 +60,7 @@ class Prepared:
     state: Path
     notes: tuple[str, ...]
     lock: StateLock
+    helpers: tuple[Helper, ...] = ()  # what runs beside QEMU
 
 
 class StateLock:
@@ -137,6 +144,9 @@ def prepare(
         raise InputError(
             "--publish works with --networking user only", hint="on a tap or bridge the guest has its own address"
         )
+    folders = shares.parse_shares(request.virtiofs, "virtiofs")
+    ninep = shares.parse_shares(request.ninep, "9p")
+    vnc = qemu.parse_vnc(request.vnc) if request.vnc else ""
     files = bootfiles.find(request.prefix, request.kind)
     machine = machine or accel.this_host()
     arch = accel.machine_arch(request.arch) if request.arch else files.arch or machine.arch
@@ -156,6 +166,7 @@ def prepare(
     found = None
     if uefi or request.firmware is not None or request.secure_boot:
         found = firmware.find(arch, secure=request.secure_boot, given=request.firmware, qemu=program)
+    helpers = shares.virtiofsd(folders, request.virtiofsd)
     state = request.state_dir
     make_state(state)
     lock = StateLock(state)
@@ -163,17 +174,19 @@ def prepare(
         data = state / "data.iso" if write_data is not None else None
         if write_data is not None and data is not None:
             write_data(data)
+        helpers += (shares.swtpm(state),) if request.tpm else ()
         spec = qemu.MachineSpec(
             qemu=program, accel=chosen, kernel=files.kernel, initrd=files.initrd, cmdline=files.cmdline, arch=arch,
             cpus=request.cpus, memory=given.mib, networking=networking, ports=taken,
             disks=(*first, *disks.make_disks(wanted_disks, state)),
             mac=mac_address(state), data=data, devices=request.devices, usb=request.usb, gui=request.gui,
+            vnc=vnc, virtiofs=folders, ninep=ninep, tpm=request.tpm,
             firmware=firmware.claim(found, state) if found is not None else None, extra=request.extra,
         )  # fmt: skip
     except BaseException:
         lock.close()
         raise
-    return Prepared(spec, state, _notes(spec, chosen, given, files), lock)
+    return Prepared(spec, state, _notes(spec, chosen, given, files), lock, helpers)
 
 
 def _boot_disk(files: bootfiles.BootFiles, media: bootimage.Media | None) -> tuple[qemu.Disk, ...]:
@@ -196,6 +209,11 @@ def _notes(
         notes.append(f"firmware: {spec.firmware.code} (UEFI{', Secure Boot' if spec.firmware.smm else ''})")
     if files.disk is not None and files.format == "vmdk" and files.readonly:
         notes.append(f"note: {files.disk} is compressed, so the guest cannot write on it")
+    for kind, shared in (("virtiofs", spec.virtiofs), ("9p", spec.ninep)):
+        options = "" if kind == "virtiofs" else " -o trans=virtio,version=9p2000.L"
+        notes += [f"shared: {s.folder}; in the guest: mount -t {kind}{options} {s.tag} DIR" for s in shared]
+    if spec.vnc:
+        notes.append(f"screen: vnc://{spec.vnc.rpartition(':')[0]}:{5900 + int(spec.vnc.rpartition(':')[2])}")
     for port in spec.ports:
         address = port.address if port.address not in ("", "0.0.0.0") else "127.0.0.1"
         notes.append(f"published: {address}:{port.host} -> port {port.guest}/{port.protocol} of the machine")

@@ -6,6 +6,8 @@ number source, and nothing that was not asked for (-nodefaults). Devices are vir
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -15,6 +17,7 @@ from linuxkit.machine.machine import Channels
 from linuxkit.platforms.accel import Accel
 from linuxkit.platforms.bootimage import Media
 from linuxkit.platforms.firmware import Firmware
+from linuxkit.platforms.shares import Share
 
 REPORT_PORT = "org.linuxkit.report"
 
@@ -79,6 +82,10 @@ class MachineSpec:
     devices: tuple[str, ...] = ()
     usb: bool = False
     gui: bool = False
+    vnc: str = ""  # [ADDRESS]:DISPLAY where the screen is shown
+    virtiofs: tuple[Share, ...] = ()
+    ninep: tuple[Share, ...] = ()
+    tpm: bool = False
     firmware: Firmware | None = None  # UEFI; None: a BIOS
     extra: tuple[str, ...] = ()  # arguments as they are, for tests and benchmarks
 
@@ -133,8 +140,11 @@ def _board(spec: MachineSpec) -> list[str]:
         cpu = "host" if same else "max"
         smm = ",smm=on" if spec.firmware is not None and spec.firmware.smm else ""
         board = ["-machine", "q35,sata=off" + smm]  # an empty AHCI costs half a second of probing its ports
-        if not spec.gui and spec.firmware is None and spec.kernel is not None:
+        if not spec.gui and not spec.vnc and spec.firmware is None and spec.kernel is not None:
             board += ["-bios", "qboot.rom"]  # hands over to the kernel without looking for anything to boot
+    if spec.virtiofs:  # virtiofsd reads and writes the guest's memory
+        board[1] += ",memory-backend=mem"
+        board += ["-object", f"memory-backend-memfd,id=mem,size={spec.memory}M,share=on"]
     return [*board, "-accel", spec.accel.value, "-cpu", cpu]
 
 
@@ -189,6 +199,49 @@ def _storage(spec: MachineSpec) -> list[str]:
     return arguments
 
 
+def _screen(spec: MachineSpec) -> list[str]:
+    if not spec.gui and not spec.vnc:
+        return ["-display", "none"]
+    shown = ["-display", f"vnc={spec.vnc}" if spec.vnc else "gtk"]
+    if spec.arch == "aarch64":  # the board has neither a screen nor keys
+        return [*shown, "-device", "virtio-gpu-pci", "-device", "virtio-keyboard-pci", "-device", "virtio-tablet-pci"]
+    return [*shown, "-device", "virtio-vga", "-device", "virtio-tablet-pci"]
+
+
+def _shares(spec: MachineSpec) -> list[str]:
+    arguments = []
+    for number, share in enumerate(spec.ninep):
+        # the guest's owners and modes are kept beside the files, which stay this user's
+        where = f"local,id=ninep{number},path={quoted(share.folder)},security_model=mapped-xattr"
+        arguments += ["-fsdev", where, "-device", f"virtio-9p-pci,fsdev=ninep{number},mount_tag={share.tag}"]
+    return arguments
+
+
+def _helped(spec: MachineSpec, descriptors: Sequence[int]) -> list[str]:
+    """Devices that other programs serve: folders, then the TPM."""
+    arguments = []
+    for number, (share, fd) in enumerate(zip(spec.virtiofs, descriptors, strict=False)):
+        arguments += ["-chardev", f"socket,id=virtiofs{number},fd={fd}"]
+        arguments += ["-device", f"vhost-user-fs-pci,chardev=virtiofs{number},tag={share.tag}"]
+    if spec.tpm:
+        arguments += ["-chardev", f"socket,id=tpm,fd={descriptors[-1]}", "-tpmdev", "emulator,id=tpm0,chardev=tpm"]
+        device = "tpm-tis-device" if spec.arch == "aarch64" else "tpm-tis"
+        arguments += ["-device", f"{device},tpmdev=tpm0"]
+    return arguments
+
+
+def parse_vnc(text: str) -> str:
+    """`[ADDRESS]:DISPLAY`, as QEMU takes it; without an address only this machine can look.
+
+    Raises:
+        InputError: something else.
+    """
+    found = re.fullmatch(r"([0-9.]*|\[[0-9a-fA-F:]+\]|[A-Za-z][A-Za-z0-9.-]*):([0-9]{1,4})", text, re.ASCII)
+    if not found or int(found[2]) > 5900:
+        raise InputError(f"--vnc {text!r} is not understood", hint="use :DISPLAY or ADDRESS:DISPLAY, such as :1")
+    return f"{found[1] or '127.0.0.1'}:{int(found[2])}"
+
+
 def command(spec: MachineSpec, channels: Channels) -> list[str]:
     """QEMU's command line for a machine.
 
@@ -197,7 +250,7 @@ def command(spec: MachineSpec, channels: Channels) -> list[str]:
     """
     arguments = [str(spec.qemu), "-nodefaults", "-no-user-config", *_board(spec)]
     arguments += ["-smp", str(spec.cpus), "-m", f"{spec.memory}M"]
-    arguments += ["-display", "gtk", "-device", "virtio-vga"] if spec.gui else ["-display", "none"]
+    arguments += _screen(spec)
     arguments += ["-chardev", f"socket,id=qmp,fd={channels.qmp}", "-mon", "chardev=qmp,mode=control"]
     arguments += ["-chardev", f"socket,id=console,fd={channels.console}", "-serial", "chardev:console"]
     arguments += ["-chardev", f"socket,id=report,fd={channels.report}", "-device", "virtio-serial-pci,id=ports"]
@@ -209,7 +262,7 @@ def command(spec: MachineSpec, channels: Channels) -> list[str]:
     if spec.initrd is not None:
         arguments += ["-initrd", quoted(spec.initrd)]  # a comma would separate modules
     arguments += ["-append", spec.cmdline] if spec.cmdline else []
-    arguments += [*_storage(spec), *_network(spec)]
+    arguments += [*_storage(spec), *_network(spec), *_shares(spec), *_helped(spec, channels.helpers)]
     for device in spec.devices:
         arguments += ["-device", device]
     return [*arguments, *spec.extra]
