@@ -53,13 +53,14 @@ class _Inode:
     @property
     def wanted(self) -> int:
         """Blocks for content."""
-        return sum(count for _, count in self.runs)
+        return sum(run.blocks for run in self.runs)
 
     @property
     def needed(self) -> int:
         """Blocks that it needs in all, as long as its content is in one run."""
-        pieces = sum(-(-count // GROUP) for _, count in self.runs)
-        return self.wanted + tree_blocks(pieces) + bool(self.attributes)
+        wanted = self.wanted
+        extents = sum(-(-run.blocks // GROUP) for run in self.runs) if len(self.runs) > 1 else -(-wanted // GROUP)
+        return wanted + tree_blocks(extents) + bool(self.attributes)
 
 
 def uuid(seed: str) -> str:
@@ -230,7 +231,7 @@ def _written(
     journal, size = None, ext4_super.journal_blocks(layout.blocks) if writable else 0
     if size:
         taken = allocator.take(size)
-        root, tree = extent_tree(ext4_inode.extents([Run(0, size)], taken), allocator.take, inode_seed(key, JOURNAL))
+        root, tree = extent_tree(ext4_inode.extents([Run(0, size)], taken), allocator.take, key, JOURNAL)
         placed |= {number: [literal(data)] for number, data in tree.items()}
         placed[taken[0].start] = [literal(ext4_super.journal_superblock(size, seed))]
         special[JOURNAL] = _own(root, size * BLOCK, size + len(tree), mtime, extents=True)
@@ -258,8 +259,8 @@ def _place(inodes: Sequence[_Inode], allocator: Allocator, placed: dict[int, lis
     seeds = [inode_seed(key, inode.number) for inode in directories]
     blocks = [block for inode in directories for block in inode.blocks]
     finished = ext4_dirs.finished(blocks, [s for i, s in zip(directories, seeds, strict=True) for _ in i.blocks])
-    for inode, seed in zip(directories, seeds, strict=True):
-        for extent in _extents(inode, allocator, placed, seed):
+    for inode in directories:
+        for extent in _extents(inode, allocator, placed, key):
             placed[extent.physical] = [piece for _ in range(extent.blocks) for piece in next(finished)]
     for inode in inodes:
         if inode.attributes:
@@ -270,16 +271,18 @@ def _place(inodes: Sequence[_Inode], allocator: Allocator, placed: dict[int, lis
             inode.used += 1
     for inode in inodes:
         if inode.entry.kind is Kind.FILE or inode.content:
-            for extent in _extents(inode, allocator, placed, inode_seed(key, inode.number)):
+            for extent in _extents(inode, allocator, placed, key):
                 placed[extent.physical] = cut(inode.content, extent.logical * BLOCK, extent.blocks * BLOCK)
 
 
-def _extents(inode: _Inode, allocator: Allocator, placed: dict[int, list[Piece]], seed: int) -> list[Extent]:
-    taken = allocator.take(inode.wanted)
+def _extents(inode: _Inode, allocator: Allocator, placed: dict[int, list[Piece]], key: int) -> list[Extent]:
+    wanted = inode.wanted
+    taken = allocator.take(wanted)
     found = ext4_inode.extents(inode.runs, taken)
-    inode.root, tree = extent_tree(found, allocator.take, seed)
-    placed |= {number: [literal(data)] for number, data in tree.items()}
-    inode.used += inode.wanted + len(tree)
+    inode.root, tree = extent_tree(found, allocator.take, key, inode.number)
+    for number, data in tree.items():
+        placed[number] = [literal(data)]
+    inode.used += wanted + len(tree)
     return found
 
 

@@ -9,7 +9,7 @@ Documentation/filesystems/ext4/inodes.rst, ifork.rst.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from linuxkit.encode.ext4_checksum import checksum
@@ -41,8 +41,10 @@ class Extent(NamedTuple):
     blocks: int
 
 
-def extents(runs: Iterable[Run], blocks: Iterable[Run]) -> list[Extent]:
+def extents(runs: Sequence[Run], blocks: Sequence[Run]) -> list[Extent]:
     """The extents of a file whose data are in the runs of its own blocks, and on the disk in as many `blocks`."""
+    if len(runs) == len(blocks) == 1 and runs[0].blocks <= _MAX_EXTENT:
+        return [Extent(runs[0].start, blocks[0].start, runs[0].blocks)]
     found = list[Extent]()
     disk = iter(blocks)
     at = left = 0
@@ -66,21 +68,24 @@ def tree_blocks(count: int) -> int:
     return total
 
 
-def extent_tree(found: Sequence[Extent], take: Callable[[int], list[Run]], seed: int) -> tuple[bytes, dict[int, bytes]]:
-    """What stands in the inode, and the blocks of the tree by their numbers. `seed` is of the inode's checksums."""
+def extent_tree(
+    found: Sequence[Extent], take: Callable[[int], list[Run]], key: int, number: int
+) -> tuple[bytes, dict[int, bytes]]:
+    """What stands in inode `number`, and the blocks of the tree by their numbers; `key` is of all checksums."""
+    seed = inode_seed(key, number) if len(found) > _IN_INODE else 0
     entries = [struct.pack("<IHHI", e.logical, e.blocks, e.physical >> 32, e.physical & 0xFFFFFFFF) for e in found]
     firsts = [e.logical for e in found]
     depth, blocks = 0, dict[int, bytes]()
     while len(entries) > _IN_INODE:
         count = -(-len(entries) // _IN_BLOCK)
-        numbers = [start + n for start, length in take(count) for n in range(length)]
-        for n, number in enumerate(numbers):
+        places = [start + n for start, length in take(count) for n in range(length)]
+        for n, place in enumerate(places):
             part = b"".join(entries[n * _IN_BLOCK : (n + 1) * _IN_BLOCK])
             block = (_header(len(part) // 12, _IN_BLOCK, depth) + part).ljust(BLOCK - 4, b"\0")
-            blocks[number] = block + struct.pack("<I", checksum(block, seed))
+            blocks[place] = block + struct.pack("<I", checksum(block, seed))
         firsts = firsts[::_IN_BLOCK]
-        entries = [struct.pack("<IIHH", first, number & 0xFFFFFFFF, number >> 32, 0)
-                   for first, number in zip(firsts, numbers, strict=True)]  # fmt: skip
+        entries = [struct.pack("<IIHH", first, place & 0xFFFFFFFF, place >> 32, 0)
+                   for first, place in zip(firsts, places, strict=True)]  # fmt: skip
         depth += 1
     return (_header(len(entries), _IN_INODE, depth) + b"".join(entries)).ljust(60, b"\0"), blocks
 
@@ -101,13 +106,14 @@ def record(
         blocks: that it has on the disk, with trees and attributes.
         attributes, attribute_block: what `ext4_xattr.stored` made, and where its block is.
     """
+    mode = 0o777 if entry.kind is Kind.SYMLINK else entry.mode
     is_tree = entry.kind in (Kind.FILE, Kind.DIRECTORY) or (entry.kind is Kind.SYMLINK and size >= INLINE)
     seconds = min(max(entry.mtime, _EARLIEST), _LATEST)
     low = seconds & 0xFFFFFFFF
     epoch = seconds - (low - (1 << 32) if low >> 31 else low) >> 32
     sectors = blocks * (BLOCK // 512)
     made = _RECORD.pack(
-        TYPES[entry.kind] | entry.mode, entry.uid & 0xFFFF, size & 0xFFFFFFFF, low, low, low, 0, entry.gid & 0xFFFF,
+        TYPES[entry.kind] | mode, entry.uid & 0xFFFF, size & 0xFFFFFFFF, low, low, low, 0, entry.gid & 0xFFFF,
         links if links <= MAX_LINKS else 1, sectors & 0xFFFFFFFF, EXTENTS_FLAG if is_tree else 0, 0, content, 0,
         attribute_block & 0xFFFFFFFF, size >> 32, 0, sectors >> 32, attribute_block >> 32, entry.uid >> 16,
         entry.gid >> 16, 0, 0, _EXTRA, 0, epoch, epoch, epoch, low, epoch, 0, 0,
@@ -122,9 +128,9 @@ def device(major: int, minor: int) -> bytes:
     return struct.pack("<4xI52x", minor & 0xFF | major << 8 | (minor & ~0xFF) << 12)
 
 
-def inode_seed(seed: int, number: int) -> int:
+def inode_seed(key: int, number: int) -> int:
     """What the checksums of an inode, of its directory's blocks and of its extents' begin with."""
-    return checksum(struct.pack("<II", number, 0), seed)
+    return checksum(struct.pack("<II", number, 0), key)
 
 
 def with_checksum(made: bytes, value: int) -> bytes:

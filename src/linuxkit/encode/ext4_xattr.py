@@ -46,12 +46,17 @@ class Stored(NamedTuple):
     block: bytes
 
 
+_NONE = Stored(b"", b"")
+
+
 def stored(xattrs: Sequence[tuple[str, bytes]], path: str) -> Stored:
     """The attributes of one inode.
 
     Raises:
         InputError: a name that ext4 has no number for, or more than one block can hold.
     """
+    if not xattrs:
+        return _NONE
     inside, outside = list[_Attribute](), list[_Attribute]()
     left = ROOM - 8  # the magic and the end's zeros
     for attribute in sorted(_attribute(name, value, path) for name, value in xattrs):
