@@ -25,6 +25,8 @@ from linuxkit.encode.tree import Node
 from linuxkit.entry import FIXED_MTIME, Entry, Kind
 from linuxkit.errors import InputError
 
+#: Changes when the same tree gives other bytes.
+VERSION = 1
 MAX_LABEL = 16
 #: Largest file: block numbers in it have 32 bits.
 MAX_FILE = ((1 << 32) - 1) * BLOCK

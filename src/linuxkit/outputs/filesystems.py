@@ -88,8 +88,15 @@ def _iso9660(build: Build) -> list[Piece]:
     return once(build, key, lambda: iso9660.volume(build.root, LABEL).pieces)
 
 
+def _ext4(build: Build) -> list[Piece]:
+    from linuxkit.encode import ext4
+
+    key = _key(build, "ext4", ext4.VERSION, LABEL)
+    return once(build, key, lambda: ext4.filesystem(build.root, seed=build.root_key, label=LABEL))
+
+
 #: name → what makes it of a build
-FILESYSTEMS: dict[str, Callable[[Build], list[Piece]]] = {"iso9660": _iso9660, "squashfs": _squashfs}
+FILESYSTEMS: dict[str, Callable[[Build], list[Piece]]] = {"ext4": _ext4, "iso9660": _iso9660, "squashfs": _squashfs}
 
 
 def _key(build: Build, *parts: object) -> str:
