@@ -25,6 +25,7 @@ ALLOWED = {
     "pkg": {*BASE, "oci", "encode", "config", "packages"},
     "machine": {"errors", "host"},
     "platforms": {"errors", "host", "machine", "oci.transport"},
+    "serving": {"errors"},
     "sources": {"errors", "oci", "packages", "trust"},
     "locking": {"errors", "sources", "oci", "packages", "plan", "config", "outputs"},
     "bundling": {"*"},
@@ -33,8 +34,8 @@ ALLOWED = {
 #: module → the standard library it alone may use
 ONLY = {
     "subprocess": {"host", "machine/process"},
-    "socket": {"oci/transport", "machine", "platforms"},
-    "http": {"oci/transport"},
+    "socket": {"oci/transport", "machine", "platforms", "serving"},
+    "http": {"oci/transport", "serving"},
     "urllib3": {"oci/transport"},
 }
 
