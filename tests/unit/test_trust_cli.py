@@ -231,31 +231,39 @@ def test_a_password_is_asked_for_on_a_terminal(work: Path, cache: Path) -> None:
     import pty
     import select
 
-    def talk(typed: bytes, *args: str) -> tuple[int, bytes]:
+    def talk(typed: list[bytes], *args: str) -> tuple[int, bytes]:
+        """Types a line whenever it is asked for one: what is typed before is thrown away."""
         master, slave = pty.openpty()
         environment = {k: v for k, v in os.environ.items() if k in ("PATH", "PYTHONPATH", "LANG")}
         environment |= {"LINUXKIT_CACHE": str(cache), "HOME": str(work)}
-        with subprocess.Popen([sys.executable, "-m", "linuxkit", *args], cwd=work, env=environment,
-                              stdin=slave, stdout=slave, stderr=slave, start_new_session=True) as child:  # fmt: skip
-            os.close(slave)
-            os.write(master, typed)
-            shown = b""
-            try:
-                while select.select([master], [], [], 60)[0]:
-                    shown += os.read(master, 4096)
-            except OSError:
-                pass  # the terminal is gone when the child is
-            status = child.wait(60)
-        os.close(master)
-        return status, shown
+        child = subprocess.Popen([sys.executable, "-m", "linuxkit", *args], cwd=work, env=environment,
+                                 stdin=slave, stdout=slave, stderr=slave, start_new_session=True)  # fmt: skip
+        os.close(slave)
+        shown, left = b"", list(typed)
+        try:
+            while select.select([master], [], [], 60)[0]:
+                shown += os.read(master, 4096)
+                if left and shown.endswith(b": ") and len(typed) - len(left) < shown.count(b": "):
+                    os.write(master, left.pop(0))
+        except OSError:
+            pass  # the terminal is gone when the child is
+        finally:
+            os.close(master)
+            if child.poll() is None:
+                try:
+                    child.wait(20)
+                except subprocess.TimeoutExpired:
+                    child.kill()
+                    child.wait()
+        return child.returncode, shown
 
-    status, shown = talk(b"geheim\ngeheim\n", "key", "generate", "asked")
+    status, shown = talk([b"geheim\n"] * 2, "key", "generate", "asked")
     assert status == 0, shown
     assert shown.count(b"Password of the key") == 1
     assert b"Repeat" in shown
     sign = ("sign", "t/app:1", "--cache-only", "--key", "asked.key")
-    assert talk(b"geheim\n", *sign)[0] == 0
-    status, shown = talk(b"falsch\n", *sign)
+    assert talk([b"geheim\n"], *sign)[0] == 0
+    status, shown = talk([b"falsch\n"], *sign)
     assert (status, b"the password is wrong" in shown) == (2, True)
     linuxkit("verify", "--offline", "t/app:1", "--key", "asked.pub", cwd=work, cache=cache)
 

@@ -7,6 +7,8 @@ from linuxkit.platforms.place import Place
 PLACES: dict[str, Place] = {
     place.name: place
     for place in (
+        Place("aws", "AWS: an AMI, and an instance of it", "aws", push=True, run=True,
+              formats=("raw-efi",)),
         Place("http", "any server that takes files by HTTP PUT", "http_put", push=True,
               formats=("raw-efi", "uki", "tar")),
     )
