@@ -130,7 +130,7 @@ def build(
     output: str = "",
     formats: Sequence[str] = (),
     options: Options | None = None,
-    compress: str = "zstd",
+    compress: str = "",
     level: int | None = None,
     threads: int = 2,
     size: int = 0,
@@ -145,7 +145,7 @@ def build(
         directory: where they go; the current directory when not given.
         output: one file for a format that is one stream, or "-".
         formats: of outputs.table.FORMATS; kernel+initrd when empty (tar with `output`).
-        compress: codec of an initrd: none, gzip, zstd, lz4, xz.
+        compress: codec of an initrd or file system: none, gzip, zstd, lz4, xz. When empty: zstd, and none for EROFS.
         level: of the codec; its default when not given.
         size: of a disk in bytes; 0 is as small as its content.
         provenance: where to write what the build was made from.
@@ -160,7 +160,7 @@ def build(
 
     target = choose(formats, output, directory, "" if output else name, name)
     try:
-        codec = Codec(compress)
+        codec = Codec(compress or Codec.ZSTD)
     except ValueError:
         raise InputError(f"unknown compression '{compress}'", hint=f"there are {', '.join(Codec)}") from None
     level = level_of(codec, level)
@@ -182,7 +182,8 @@ def build(
         sources.store, Derived(cache_root(sources.cache)), whiteouts=planned.whiteouts, log=sources.log
     )  # fmt: skip
     encoder = Encoder(content, threads=threads, log=lambda part: sources.log(f"encoding {part}"))
-    files = make(Build(planned, content, encoder, codec, level, size, signer), target)
+    erofs = codec if compress else Codec.NONE
+    files = make(Build(planned, content, encoder, codec, level, size, signer, erofs), target)
     beside = _provenance(provenance, planned, files, target.output) if provenance is not None else []
     written = write_files(files, target.directory, target.output, beside)
     counts = encoder.counts

@@ -26,11 +26,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, byte
     work.mkdir()
     (work / "x.yml").write_text(YAML)
     for args in (["--format", "kernel+initrd,tar-kernel-initrd,uki,raw-efi"], ["--format", "tar"],
-                 ["--format", "docker"], ["--format", "kernel+squashfs,kernel+iso"]):  # fmt: skip
+                 ["--format", "docker"], ["--format", "kernel+squashfs,kernel+iso,kernel+erofs"]):  # fmt: skip
         linuxkit("build", *args, "x.yml", cwd=work, cache=cache)
     shutil.rmtree(cache / "derived")
     found = files_in(work)
-    assert len(found) == 11
+    assert len(found) == 12
     return cache, found
 
 
@@ -56,7 +56,7 @@ def test_circumstances_do_not_matter(made, tmp_path: Path, circumstance: str) ->
     try:
         for args in (["--format", "raw-efi,tar-kernel-initrd,kernel+initrd"], ["--format", "docker"],
                      ["--format", "tar"], ["--format", "uki"], ["--format", "kernel+iso"],
-                     ["--format", "kernel+squashfs"]):  # fmt: skip
+                     ["--format", "kernel+squashfs"], ["--format", "kernel+erofs"]):  # fmt: skip
             linuxkit("build", *args, "x.yml", cwd=work, cache=own, **CIRCUMSTANCES[circumstance])
     finally:
         os.umask(before)
@@ -72,7 +72,7 @@ def test_threads_do_not_matter(made, tmp_path: Path, threads: int) -> None:
     out = tmp_path / "out"
     out.mkdir()
     build(load(tmp_path / "x.yml"), name="x", directory=out, sources=Sources(own), threads=threads,
-          formats=["kernel+initrd,uki,raw-efi,kernel+squashfs"])  # fmt: skip
+          formats=["kernel+initrd,uki,raw-efi,kernel+squashfs,kernel+erofs"])  # fmt: skip
     for name, data in files_in(out).items():
         assert data == want[name], name
 
@@ -91,6 +91,6 @@ def test_the_comparison_notices_a_clock(made, tmp_path: Path, monkeypatch: pytes
     out = tmp_path / "out"
     out.mkdir()
     build(load(tmp_path / "x.yml"), name="x", directory=out, sources=Sources(own),
-          formats=["kernel+initrd,raw-efi,kernel+squashfs,kernel+iso"])  # fmt: skip
-    for name in ("x-initrd.img", "x-efi.img", "x-squashfs.img", "x.iso"):
+          formats=["kernel+initrd,raw-efi,kernel+squashfs,kernel+iso,kernel+erofs"])  # fmt: skip
+    for name in ("x-initrd.img", "x-efi.img", "x-squashfs.img", "x.iso", "x-erofs.img"):
         assert files_in(out)[name] != want[name]

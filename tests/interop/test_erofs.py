@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ from linuxkit.encode.pieces import size_of
 from linuxkit.encode.tree import tree
 from linuxkit.entry import Entry, Extent, Kind
 from linuxkit.outputs.pieces import put
+from support.mount import mounted
 from support.trees import CASES, differences, every_case, file, listing, on_disk, trees
 
 pytestmark = pytest.mark.interop
@@ -27,21 +27,6 @@ def image(path: Path, entries: Sequence[Entry]) -> Path:
     with open(path, "wb") as out:
         put(pieces, out)
     return path
-
-
-@contextlib.contextmanager
-def mounted(volume: Path) -> Iterator[Path]:
-    where = volume.with_name("mounted")
-    where.mkdir(exist_ok=True)
-    done = subprocess.run(["mount", "-t", "erofs", "-o", "loop,ro", volume, where], capture_output=True, text=True)
-    excuses = ("must be superuser", "unknown filesystem", "failed to setup loop device")
-    if done.returncode and any(excuse in done.stderr for excuse in excuses):
-        pytest.skip(f"this machine can't mount EROFS: {done.stderr.strip()}")
-    assert done.returncode == 0, done.stderr
-    try:
-        yield where
-    finally:
-        subprocess.run(["umount", where], check=True)
 
 
 def fsck(volume: Path, *options: str) -> None:

@@ -16,6 +16,7 @@ import pytest
 from linuxkit.oci.store import Store
 from support.builds import YAML, files_in, linuxkit, make_cache
 from support.images import make_image, member, tar_of
+from support.mount import mounted
 from support.trees import noise, on_disk
 
 pytestmark = pytest.mark.interop
@@ -91,6 +92,25 @@ def test_squashfs_holds_the_root_filesystem(work: Work) -> None:
     assert (bundle / "bin/two").stat().st_ino == (bundle / "bin/app").stat().st_ino
     assert on_disk(bundle)["caps"].xattrs == (("user.x", b"y"),)
     assert (work.folder / "web-kernel").read_bytes() == b"vmlinuz" * 300
+
+
+def test_erofs_holds_the_root_filesystem(work: Work) -> None:
+    work.build("--o", "web.tar")
+    work.build("--format", "kernel+erofs")
+    assert sorted(files_in(work.folder)) == ["web-cmdline", "web-erofs.img", "web-kernel", "web.tar", "web.yml"]
+    volume = work.folder / "web-erofs.img"
+    told = subprocess.run(["blkid", "-p", "-o", "export", volume], capture_output=True, text=True, check=True).stdout
+    assert {"LABEL=LinuxKit", "TYPE=erofs"} <= set(told.split())
+    with mounted(volume) as root:
+        check(work, seen(root), (work.folder / "web.tar").read_bytes())
+        bundle = root / "containers/onboot/000-first/lower"
+        assert (bundle / "bin/two").stat().st_ino == (bundle / "bin/app").stat().st_ino
+        assert on_disk(bundle)["caps"].xattrs == (("user.x", b"y"),)
+    first = volume.read_bytes()
+    for name in ("builds", "filesystems"):
+        shutil.rmtree(work.cache / "derived" / name)
+    work.build("--format", "kernel+erofs")
+    assert volume.read_bytes() == first
 
 
 def test_iso_holds_the_root_filesystem(work: Work) -> None:

@@ -25,6 +25,7 @@ _HELP_FORMATS = """\b
 Formats:
   kernel+initrd      NAME-kernel, NAME-initrd.img and NAME-cmdline (the default)
   kernel+squashfs    NAME-kernel, NAME-cmdline and NAME-squashfs.img: the root for a disk
+  kernel+erofs       NAME-kernel, NAME-cmdline and NAME-erofs.img: the same as an EROFS
   kernel+iso         NAME-kernel, NAME-cmdline and NAME.iso: the root on a CD
   tar                the root filesystem as one archive (the default with --o)
   docker             the same with a Dockerfile, for docker build -
@@ -41,8 +42,8 @@ Formats:
 @click.option("--o", "output", default="", metavar="FILE", help="One output file, or - for standard output.")
 @click.option("-f", "--format", "formats", multiple=True, metavar="NAME[,NAME...]", help="Output formats; see below.")
 @click.option("--arch", default="", metavar="ARCH", help="amd64, arm64 or riscv64.  [default: this machine's]")
-@click.option("--compress", default="zstd", show_default=True, metavar="CODEC",
-              help="Of initrd and squashfs: none, gzip, zstd, lz4 or xz.")
+@click.option("--compress", default="", metavar="CODEC",
+              help="Of initrd, squashfs, EROFS: none, gzip, zstd, lz4 or xz.  [default: zstd; of EROFS none]")
 @click.option("--level", type=int, default=None, metavar="N", help="Compression level.  [default: the codec's]")
 @click.option("--decompress-kernel", is_flag=True, help="Unpack a gzip-compressed kernel.")
 @click.option("--no-sbom", is_flag=True, help="Leave out the software bill of materials.")
@@ -96,7 +97,8 @@ def build(
     sbom = "" if no_sbom else sbom_output or {"spdx": "sbom.spdx.json"}.get(sbom_format, "sbom.cdx.json")
     flags = {
         "lock": locked.decode(errors="replace"),
-        "name": name, "formats": formats, "output": bool(output), "arch": arch, "compress": compress, "level": level,
+        "name": name, "formats": formats, "output": bool(output), "arch": arch, "compress": compress or "zstd",
+        "level": level, "chosen": bool(compress),
         "kernel": decompress_kernel, "sbom": sbom, "home": os.environ.get("HOME"),
         "whiteouts": whiteouts, "sbom_format": sbom_format,
         "size": disk_size,

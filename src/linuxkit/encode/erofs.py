@@ -180,7 +180,7 @@ class _Writer:
 
     def _lay(self, item: _Inode, pieces: Sequence[Piece]) -> None:
         """Decide how the data of a file or link is kept."""
-        number = self._same.number(pieces)
+        number = self._same.number(pieces, item.size)
         if number not in self._chunks:
             self._chunks[number] = chunked(pieces, item.size)
         item.chunks = self._chunks[number]

@@ -10,11 +10,11 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 from linuxkit.encode.erofs_format import BLOCK
-from linuxkit.encode.pieces import Piece, hole, literal, of_source, read, size_of
+from linuxkit.encode.pieces import Piece, hole, literal, of_source, read
 from linuxkit.entry import Bytes, Extent, Source
 from linuxkit.errors import ImageError
 
@@ -39,38 +39,42 @@ class Run:
     first: int = 0
 
 
-@dataclass
 class Same:
     """Finds content that was there before: by where it comes from, and among files of one size by its bytes."""
 
-    _by_place: dict[tuple[Piece, ...], int] = field(default_factory=dict)
-    _by_size: dict[int, list[int]] = field(default_factory=dict)
-    _contents: list[tuple[Piece, ...]] = field(default_factory=list)
-    _digests: dict[int, bytes] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self._count = 0
+        self._by_place: dict[tuple[Piece, ...], int] = {}
+        self._alone: dict[int, tuple[int, tuple[Piece, ...]]] = {}  # by size: the first of it, while it has no digest
+        self._by_digest: dict[bytes, int] = {}
 
-    def number(self, pieces: Sequence[Piece]) -> int:
+    def number(self, pieces: Sequence[Piece], size: int) -> int:
         """The number of a content: the one that the same content got, or the next."""
         place = tuple(pieces)
-        known = self._by_place.get(place)
-        if known is not None:
-            return known
-        number = len(self._contents)
-        self._contents.append(place)
-        alike = self._by_size.setdefault(size_of(place), [])
-        found = next((other for other in alike if self._digest(other) == self._digest(number)), number)
-        if found == number:
-            alike.append(number)
-        self._by_place[place] = found
-        return found
+        number = self._by_place.get(place)
+        if number is None:
+            number = self._by_place[place] = self._find(place, size)
+        return number
 
-    def _digest(self, number: int) -> bytes:
-        made = self._digests.get(number)
-        if made is None:
-            hashed = hashlib.sha256()
-            for data in read(self._contents[number]):
-                hashed.update(data)
-            made = self._digests[number] = hashed.digest()
-        return made
+    def _find(self, place: tuple[Piece, ...], size: int) -> int:
+        number, self._count = self._count, self._count + 1
+        if size < BLOCK:  # it stands behind its inode
+            return number
+        if size not in self._alone:
+            self._alone[size] = number, place
+            return number
+        first, other = self._alone[size]
+        if other:
+            self._by_digest[_digest(other)] = first
+            self._alone[size] = first, ()
+        return self._by_digest.setdefault(_digest(place), number)
+
+
+def _digest(pieces: Iterable[Piece]) -> bytes:
+    hashed = hashlib.sha256()
+    for data in read(pieces):
+        hashed.update(data)
+    return hashed.digest()
 
 
 def content(source: Source | None) -> list[Piece]:

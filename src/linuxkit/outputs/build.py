@@ -26,6 +26,7 @@ MAX_LOADER = 16 << 20
 @dataclass(frozen=True)
 class Build:
     """One build. `codec` and `level` are for initrds and squashfs; a level of None is the codec's default.
+    `erofs` is the codec of an EROFS: none, as with mkfs.erofs, unless one was asked for.
 
     `size` is that of a disk in bytes, as asked for: 0 is as small as its content. `signer` signs EFI programs.
     """
@@ -37,6 +38,7 @@ class Build:
     level: int | None = None
     size: int = 0
     signer: Signer | None = None
+    erofs: Codec = Codec.NONE
 
     def segments(self, *, boot: bool) -> list[Segment]:
         """The root filesystem in parts; with the kernel under boot/ or without."""

@@ -1,6 +1,7 @@
-"""The root filesystem as a file system, and the formats that are one beside the kernel: kernel+squashfs, kernel+iso.
+"""The root as a file system, and the formats that are one beside the kernel: kernel+squashfs, kernel+erofs, kernel+iso.
 
     NAME-kernel, NAME-cmdline, NAME-squashfs.img      a squashfs, for a device of its own
+    NAME-kernel, NAME-cmdline, NAME-erofs.img         an EROFS, the same
     NAME-kernel, NAME-cmdline, NAME.iso               an ISO 9660 volume, not bootable by itself
 
 What is under boot/ is not in them, only the empty directory.
@@ -43,6 +44,11 @@ def make_kernel_squashfs(build: Build, base: str) -> list[OutputFile]:
     return _beside_kernel(build, base, "kernel+squashfs", "-squashfs.img", filesystem(build, "squashfs"))
 
 
+def make_kernel_erofs(build: Build, base: str) -> list[OutputFile]:
+    """BASE-kernel, BASE-cmdline, BASE-erofs.img."""
+    return _beside_kernel(build, base, "kernel+erofs", "-erofs.img", filesystem(build, "erofs"))
+
+
 def make_kernel_iso(build: Build, base: str) -> list[OutputFile]:
     """BASE-kernel, BASE-cmdline, BASE.iso."""
     return _beside_kernel(build, base, "kernel+iso", ".iso", filesystem(build, "iso9660"))
@@ -81,6 +87,13 @@ def _squashfs(build: Build) -> list[Piece]:
     return once(build, key, make)
 
 
+def _erofs(build: Build) -> list[Piece]:
+    from linuxkit.encode import erofs
+
+    key = _key(build, "erofs", erofs.VERSION, LABEL)
+    return once(build, key, lambda: erofs.volume(build.root, seed=build.root_key, label=LABEL))
+
+
 def _iso9660(build: Build) -> list[Piece]:
     from linuxkit.encode import iso9660
 
@@ -96,7 +109,9 @@ def _ext4(build: Build) -> list[Piece]:
 
 
 #: name → what makes it of a build
-FILESYSTEMS: dict[str, Callable[[Build], list[Piece]]] = {"ext4": _ext4, "iso9660": _iso9660, "squashfs": _squashfs}
+FILESYSTEMS: dict[str, Callable[[Build], list[Piece]]] = {
+    "erofs": _erofs, "ext4": _ext4, "iso9660": _iso9660, "squashfs": _squashfs,
+}  # fmt: skip
 
 
 def _key(build: Build, *parts: object) -> str:

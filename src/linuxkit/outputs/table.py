@@ -11,7 +11,7 @@ from linuxkit.errors import InputError
 from linuxkit.outputs.archive import make_docker, make_tar
 from linuxkit.outputs.build import Build
 from linuxkit.outputs.efi import EFI_BOOT, make_raw_efi, make_uki
-from linuxkit.outputs.filesystems import make_kernel_iso, make_kernel_squashfs
+from linuxkit.outputs.filesystems import make_kernel_erofs, make_kernel_iso, make_kernel_squashfs
 from linuxkit.outputs.initrd import make_kernel_initrd, make_tar_kernel_initrd
 from linuxkit.outputs.pieces import OutputFile
 
@@ -41,6 +41,8 @@ FORMATS = {
     for f in (
         Format("docker", "the root filesystem with a Dockerfile, for docker build -", make_docker, stream=True,
                endings=(".docker",)),
+        Format("kernel+erofs", "NAME-kernel, NAME-cmdline and NAME-erofs.img", make_kernel_erofs,
+               endings=("-kernel", "-cmdline", "-erofs.img")),
         Format("kernel+initrd", "NAME-kernel, NAME-initrd.img and NAME-cmdline", make_kernel_initrd,
                endings=("-kernel", "-initrd.img", "-cmdline")),
         Format("kernel+iso", "NAME-kernel, NAME-cmdline and NAME.iso: the root filesystem on a CD", make_kernel_iso,
@@ -58,7 +60,7 @@ FORMATS = {
 }
 #: Formats of LinuxKit that are not made here (yet).
 MISSING = frozenset((
-    "aws", "dynamic-vhd", "gcp", "iso-bios", "iso-efi", "iso-efi-initrd", "kernel+erofs",
+    "aws", "dynamic-vhd", "gcp", "iso-bios", "iso-efi", "iso-efi-initrd",
     "qcow2-bios", "qcow2-efi", "raw-bios", "rpi3", "vhd", "vmdk",
 ))  # fmt: skip
 
