@@ -234,7 +234,7 @@ def test_errors_are_one_message_with_the_right_status(prefix: Prefix, tmp_path: 
         ((there,), 1, "could not start the machine: cannot set up guest memory"),
         ((str(tmp_path / "wbe"),), 2, f"did you mean linuxkit run {there}?"),
         ((), 2, "run takes one prefix"),
-        (("aws", "x"), 2, "running on aws is not supported"),
+        (("gcpp", "x"), 2, "run takes one prefix"),
         (("--mem", "64", there), 2, "cannot hold this image"),
         (("--mem", "x", there), 2, "is not a size"),
         (("--data", "x", "--data-file", "y", there), 2, "cannot be used together"),

@@ -144,6 +144,8 @@ def _decode(data: str | bytes, file: str) -> str:
 
 def _syntax(e: Any, text: str) -> tuple[str, str]:
     """(message, hint) for a parser's complaint, in our words where the cause is a common one."""
+    if "nesting depth" in str(e.problem):  # libyaml's own limit, of 1000 levels
+        return f"nested deeper than {MAX_DEPTH} levels", ""
     mark = e.problem_mark or e.context_mark
     lines = text.splitlines()
     line = lines[mark.line] if mark and mark.line < len(lines) else ""
