@@ -20,15 +20,19 @@ from linuxkit.outputs.pieces import OutputFile
 def make_kernel_initrd(build: Build, base: str) -> list[OutputFile]:
     """BASE-kernel, BASE-initrd.img and BASE-cmdline; kernel and command line only when there are any."""
     boot = build.boot
-    initrd = [*of_source(boot.ucode), *build.initrd]
-    if boot.ucode is not None:
-        initrd.insert(1, literal(bytes(-boot.ucode.size % 4)))
-    files = (("kernel", of_source(boot.kernel)), ("initrd.img", initrd), ("cmdline", [literal(boot.cmdline)]))
+    files = (("kernel", of_source(boot.kernel)), ("initrd.img", whole(build)), ("cmdline", [literal(boot.cmdline)]))
     return [
         OutputFile(f"{base}-{name}", "kernel+initrd", tuple(pieces))
         for name, pieces in files
         if name == "initrd.img" or size_of(pieces)
     ]
+
+
+def whole(build: Build) -> list[Piece]:
+    """The initrd as a loader takes it: with microcode in front, where there is any."""
+    ucode = build.boot.ucode
+    front = [] if ucode is None else [*of_source(ucode), literal(bytes(-ucode.size % 4))]
+    return [*front, *build.initrd]
 
 
 def make_tar_kernel_initrd(build: Build, base: str) -> list[OutputFile]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from linuxkit.encode.authenticode import Signer
 from linuxkit.errors import InputError
 from linuxkit.outputs.archive import make_docker, make_tar
+from linuxkit.outputs.bios import SYSLINUX, make_raw, make_raw_bios
 from linuxkit.outputs.build import Build
 from linuxkit.outputs.efi import EFI_BOOT, make_raw_efi, make_uki
 from linuxkit.outputs.filesystems import make_kernel_erofs, make_kernel_iso, make_kernel_squashfs
@@ -49,6 +50,9 @@ FORMATS = {
                endings=("-kernel", "-cmdline", ".iso")),
         Format("kernel+squashfs", "NAME-kernel, NAME-cmdline and NAME-squashfs.img", make_kernel_squashfs,
                endings=("-kernel", "-cmdline", "-squashfs.img")),
+        Format("raw", "NAME.img: a disk for BIOS and UEFI", make_raw, loaders=(EFI_BOOT, SYSLINUX), endings=(".img",)),
+        Format("raw-bios", "NAME-bios.img: a disk for a BIOS", make_raw_bios, loaders=(SYSLINUX,),
+               endings=("-bios.img",)),
         Format("raw-efi", "NAME-efi.img: a disk for UEFI firmware", make_raw_efi, loaders=(EFI_BOOT,),
                endings=("-efi.img",)),
         Format("tar", "the root filesystem, one archive", make_tar, stream=True, endings=(".tar",)),
@@ -61,7 +65,7 @@ FORMATS = {
 #: Formats of LinuxKit that are not made here (yet).
 MISSING = frozenset((
     "aws", "dynamic-vhd", "gcp", "iso-bios", "iso-efi", "iso-efi-initrd",
-    "qcow2-bios", "qcow2-efi", "raw-bios", "rpi3", "vhd", "vmdk",
+    "qcow2-bios", "qcow2-efi", "rpi3", "vhd", "vmdk",
 ))  # fmt: skip
 
 

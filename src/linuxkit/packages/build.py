@@ -133,7 +133,8 @@ class Builder:
         moves = {spelled(a): b for a, b in wanted.move.items()}
         kept = slice.keep(tree, [spelled(p) for p in wanted.keep], moves)
         old = {new: path for path, new in moves.items()}
-        used = {tree.owner[slice.real(old.get(p, p))] for p in kept}
+        data = slice.keep(tree, [spelled(p) for p in wanted.data], {})
+        used = {tree.owner[slice.real(old.get(p, p))] for p in (*kept, *data)}
         for path, pattern in wanted.concat.items():
             parts = slice.keep(tree, [spelled(pattern)], {})
             used |= {tree.owner[p] for p in parts}
@@ -146,7 +147,7 @@ class Builder:
             out.update(nodes)
             labels["org.linuxkit.kernel.version"] = version
             used |= {tree.owner[p] for p in tree.entries if p.startswith("boot/vmlinuz-")}
-        out.update(kept)
+        out.update(kept | data)
         out.update(slice.licences(tree, used))
         taken = {p.name: p for p in packages if p.name in used}  # the others' absence would change nothing
         labels[PACKAGES] = " ".join(f"{p.name}={p.version}" for p in taken.values())

@@ -29,6 +29,7 @@ class FromDebian:
     libraries: tuple[str, ...] = ()  # further ones that the ELF closure may draw from
     without: tuple[str, ...] = ()  # dependencies not to follow
     keep: tuple[str, ...] = ()  # globs; ** crosses folders
+    data: tuple[str, ...] = ()  # globs of what this machine doesn't run: kept without what it would need to run
     move: Mapping[str, str] = field(default_factory=dict)  # kept path → where it goes
     concat: Mapping[str, str] = field(default_factory=dict)  # output path → glob of files put end to end
 
@@ -272,7 +273,7 @@ class _Reader:
         texts, globs = self.list_of(self.text), self.list_of(self.path)
         return FromDebian(**self.fields(node, where, {
             "suite": self.text, "packages": texts, "libraries": texts, "without": texts, "keep": globs,
-            "move": self.map_of(self.path, self.path), "concat": self.map_of(self.path, self.path),
+            "data": globs, "move": self.map_of(self.path, self.path), "concat": self.map_of(self.path, self.path),
         }, "packages"))  # fmt: skip
 
     def _file(self, node: Any, where: str) -> RecipeFile:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from linuxkit.config.model import Config, Position, VolumeFormat
@@ -12,6 +12,8 @@ from linuxkit.oci.reference import parse_reference
 KIT = "kit://"
 #: Schemes of images in files on this machine; oci.archive reads them.
 ARCHIVES = ("oci", "oci-archive", "docker-archive")
+#: Boot loaders that are not for every architecture: a format that takes one does without it on others, or is refused.
+LOADER_ARCHITECTURES = {"syslinux": ("amd64",)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,13 @@ def asked(config: Config, platform: Platform, loaders: Sequence[str] = ()) -> li
             also = volume.platforms if volume.format is VolumeFormat.OCI else ()
             platforms = dict.fromkeys((platform, *map(parse_platform, also)))
             found.append(Asked(f"volumes[{n}].image", volume.image, volume.position, tuple(platforms)))
-    return found + [Asked("boot loader", f"{KIT}{name}", Position(), own) for name in loaders]
+    needed = loaders_for(loaders, platform.architecture)
+    return found + [Asked("boot loader", f"{KIT}{name}", Position(), own) for name in needed]
+
+
+def loaders_for(names: Iterable[str], architecture: str) -> list[str]:
+    """Those of some boot loaders that there are for an architecture, sorted."""
+    return sorted(name for name in names if architecture in LOADER_ARCHITECTURES.get(name, (architecture,)))
 
 
 def parse_platform(text: str) -> Platform:

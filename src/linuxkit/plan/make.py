@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from linuxkit.config.model import Config, Kernel, Volume, VolumeFormat
 from linuxkit.errors import InputError
 from linuxkit.oci.media import Image
+from linuxkit.plan.asked import loaders_for
 from linuxkit.plan.containers import guest_files, plan_bundles
 from linuxkit.plan.files import plan_files
 from linuxkit.plan.model import (
@@ -65,7 +66,8 @@ def make_plan(
         listed += [(tree.prefix, tree.image) for tree in trees]
         listed += [(f"{v.directory}/lower", v.layout) for v in volumes if v.layout]
         sbom = SbomPlan(_sbom_path(options.sbom), options.sbom_created, tuple(listed), options.sbom_format)
-    loaders = tuple((name, images[f"kit://{name}"]) for name in sorted(options.loaders))
+    needed = loaders_for(options.loaders, options.architecture)
+    loaders = tuple((name, images[f"kit://{name}"]) for name in needed)
     return BuildPlan(
         options.architecture, kernel, init, volumes, bundles, guest, files, sbom, options.whiteouts, loaders,
         options.signer,
