@@ -32,7 +32,8 @@ def ldlinux(size: int = SIZE, *, entries: int = ENTRIES) -> bytes:
 
 def installer(system: bytes | None = None) -> bytes:
     """What the program `syslinux` is: its own code, in which the marks occur by chance, and the parts."""
-    chance = b"\x7fELF\x02" + b"\xeb\x58\x90SYSLINUX" + bytes(600) + b"\r\nSYSLINUX " + struct.pack("<I", syslinux.MAGIC)
+    chance = b"\x7fELF\x02" + b"\xeb\x58\x90SYSLINUX" + bytes(600) + b"\r\nSYSLINUX "
+    chance += struct.pack("<I", syslinux.MAGIC)
     module = b"\x7fELF\x01\x01\x01" + bytes(9) + b"\x03\0\x03\0" + b"module" * 500
     return b"\x7fELF\x02" + chance * 2 + boot_sector() + (ldlinux() if system is None else system) + module
 

@@ -115,7 +115,8 @@ def test_a_disk_for_both(tmp_path: Path, cache: Path) -> None:
 
 
 def test_microcode_stands_before_the_initrd(tmp_path: Path, cache: Path) -> None:
-    build(tmp_path, cache, "-f", "raw-bios,kernel+initrd", text=YAML.replace("  cmdline", "  ucode: ucode.cpio\n  cmdline"))
+    text = YAML.replace("  cmdline", "  ucode: ucode.cpio\n  cmdline")
+    build(tmp_path, cache, "-f", "raw-bios,kernel+initrd", text=text)
     made = files_in(tmp_path)
     assert made["x-initrd.img"][:100] == b"u" * 99 + b"\0"
     disk = made["x-bios.img"]
@@ -156,7 +157,8 @@ KERNELS = {
 def test_kernels_that_syslinux_cannot_load(tmp_path: Path, cache: Path, case: str) -> None:
     data, message, hint = KERNELS[case]
     make_image(Store(cache), f"docker.io/t/no-{case}:1", tar_of(member("kernel", data)))
-    refused = build(tmp_path, cache, "-f", "raw-bios", text=f"kernel:\n  image: t/no-{case}:1\n  tar: none\n", check=False)
+    text = f"kernel:\n  image: t/no-{case}:1\n  tar: none\n"
+    refused = build(tmp_path, cache, "-f", "raw-bios", text=text, check=False)
     assert refused.returncode == 1
     assert message in refused.stderr and hint in refused.stderr
     assert not (tmp_path / "x-bios.img").exists()
@@ -191,8 +193,8 @@ def test_the_longest_command_line() -> None:
 
 
 @pytest.mark.parametrize(("cmdline", "message"), [
-    (b"a\nLABEL b", "control character 0x0a"),
-    (b"a\0b", "control character 0x00"),
+    (b"a\nLABEL b", "the character 0x0a"),
+    (b"a\0b", "the character 0x00"),
     (b"console=ttyS0 initrd=/other", "initrd= in the kernel command line"),
 ])  # fmt: skip
 def test_command_lines_that_syslinux_would_not_hand_on(cmdline: bytes, message: str) -> None:

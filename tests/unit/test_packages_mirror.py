@@ -47,6 +47,15 @@ def test_an_image_has_what_the_recipe_names_and_what_that_needs(tmp_path: Path, 
     assert image.reference.startswith("linuxkit.kit/tool:")
 
 
+def test_data_is_kept_without_what_it_would_need(tmp_path: Path, kit: Callable[..., Kit]) -> None:
+    recipe = tmp_path / "kit/tool/build.yml"
+    recipe.write_text(RECIPE.replace("keep: [usr/bin/tool]", "data: [usr/bin/*]"))
+    image = kit().resolve("tool", AMD64)
+    files = {name for name, info in layer(tmp_path / "a", image).items() if not info.isdir()}
+    assert files == {"bin/t", "etc/tool.conf", "usr/bin/tool", "usr/bin/other", "usr/share/doc/tool/copyright"}
+    assert image.config.labels["org.linuxkit.debian.packages"] == "tool=1.0"
+
+
 def test_two_stores_get_the_same_image(kit: Callable[..., Kit]) -> None:
     assert kit("a").resolve("tool", AMD64).digest == kit("b").resolve("tool", AMD64).digest
 

@@ -72,7 +72,7 @@ def check_architecture(build: Build) -> None:
     """
     if build.plan.architecture != ARCHITECTURE:
         raise InputError(f"there is no BIOS boot for {build.plan.architecture}",
-                         hint=f"it is for {ARCHITECTURE}; UEFI formats, such as raw-efi, are for others too")  # fmt: skip
+                         hint="take a format for UEFI, such as raw-efi")  # fmt: skip
 
 
 def boot_files(build: Build) -> dict[str, Sequence[Piece]]:
@@ -100,10 +100,10 @@ def configuration(cmdline: bytes, kernel: str, initrd: str = "") -> bytes:
             hint="shorten kernel.cmdline, or use a format for UEFI",
         )
     if bad := sorted({byte for byte in cmdline if byte < 32}):
-        raise InputError(f"the kernel command line has the control character {bad[0]:#04x}, which syslinux can't hand on",
+        raise InputError(f"the kernel command line has the character {bad[0]:#04x}, which syslinux can't hand on",
                          hint="write kernel.cmdline in one line")  # fmt: skip
     if initrd and b"initrd=" in cmdline:
-        raise InputError("initrd= in the kernel command line names a file for syslinux, and there is only the image's own",
+        raise InputError("initrd= in the kernel command line would name another file to syslinux",
                          hint="leave it out of kernel.cmdline")  # fmt: skip
     lines = ["DEFAULT linux", "PROMPT 0", "NOESCAPE 1", "LABEL linux", f"  LINUX {kernel}"]
     lines += [f"  INITRD {initrd}"] if initrd else []
