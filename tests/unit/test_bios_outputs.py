@@ -217,5 +217,5 @@ def test_two_formats_with_one_name() -> None:
         return table.make(None, table.Target(formats, name="x"))  # type: ignore[arg-type]
 
     assert [f.format for f in made(of("one", b"a"), of("two", b"a"))] == ["one"]
-    with pytest.raises(InputError, match=r"the formats one and two both make x\.iso"):
+    with pytest.raises(InputError, match=r"one and two both write x\.iso"):
         made(of("one", b"a"), of("two", b"b"))
