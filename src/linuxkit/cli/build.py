@@ -280,11 +280,13 @@ def _signer(key: Path | None, certificate: Path | None) -> Signer | None:
 
 def _disk_size(text: str) -> int:
     """--size in bytes; 0 when it isn't given."""
+    if not text:
+        return 0
     from linuxkit.errors import InputError
     from linuxkit.platforms.disks import parse_size
 
     try:
-        return parse_size(text, "G") if text else 0
+        return parse_size(text, "G")
     except ValueError:
         raise InputError(f"--size {text!r} is not a size", hint="give it in GB, or as 500M or 2G") from None
 

@@ -100,6 +100,9 @@ class Blocks:
 
     def _one(self, data: bytes, start: int, size: int, last: bool) -> Done:
         block, zeros = self.size, self._zeros
+        if size < block and data[start] | data[start + size - 1]:
+            end = data[start : start + size]
+            return Done(b"", b"", b"", end, hashlib.sha256(end).digest())
         view = memoryview(data)
         words, blocks = [], []
         full = start + size - size % block

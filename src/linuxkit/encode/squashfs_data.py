@@ -27,9 +27,9 @@ from linuxkit.encode.tree import Node, walk
 from linuxkit.entry import Bytes, Extent, Kind, Source
 
 NO_FRAGMENT = 0xFFFFFFFF
-AHEAD = 6 << 20  # bytes that wait for a thread, or for their place
+AHEAD = 8 << 20  # bytes that wait for a thread, or for their place
 _MANY = 256  # spans in a batch
-_WAITING = 2  # fragments
+_WAITING = 16  # fragments
 _WORD = struct.Struct("<I")
 
 
@@ -231,7 +231,9 @@ class _Region:
             self._place(batch.spans[0][0], batch.packed, None)
             return 0
         for (content, span), done in zip(batch.spans, job.result(), strict=True):
-            if span.last and not grown and done.digest in self._stored:
+            if not done.words and not grown:
+                packed = Packed(b"", (), b"", done.end_digest)  # all of it goes into a fragment
+            elif span.last and not grown and done.digest in self._stored:
                 pieces = self._stored[done.digest][1]
                 packed = Packed(done.words, pieces, done.digest, done.end_digest)
             else:

@@ -90,6 +90,14 @@ def _put(root: Node, entry: Entry) -> None:
 
 def _parent(root: Node, parts: Sequence[str], path: str) -> Node:
     """The directory that `parts` lead to, made where it is missing; symlinks on the way are followed inside it."""
+    at = root
+    for part in parts:  # nearly always there, and no symlink
+        node = at.children.get(part)
+        if node is None or node.entry.kind is not Kind.DIRECTORY:
+            break
+        at = node
+    else:
+        return at
     way, left, links = [("", root)], list(reversed(parts)), 0
     while left:
         part = left.pop()

@@ -12,8 +12,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
-from contextlib import ExitStack
+import threading
+from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
@@ -26,6 +26,8 @@ KIND = "blocks"
 VERSION = 1
 #: Contents that nothing asked for are kept in an index up to so many times the others, and this many.
 SPARE, SPARE_ROWS = 2, 1000
+#: Bytes after which the disk is set to work, so that little is left to wait for at the end.
+SYNC = 16 << 20
 
 
 class BlockCache:
@@ -43,7 +45,8 @@ class BlockCache:
         self._name = f"{image.removeprefix('sha256:')[:32]}-{os.urandom(8).hex()}"
         self._path = str(derived.path(KIND, self._name))
         self._out: BinaryIO | None = None
-        self._at = 0
+        self._at = self._synced = 0
+        self._sync: threading.Thread | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -51,6 +54,8 @@ class BlockCache:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._sync is not None:
+            self._sync.join()
         self._stack.__exit__(kind, error, trace)
         if kind is None:
             for group in self._groups.values():
@@ -58,7 +63,7 @@ class BlockCache:
 
     def identity(self, source: Source) -> tuple[str, str]:
         group, key = identity(source)
-        return os.path.basename(group), key  # noqa: PTH119  these files are named after their content
+        return group.rpartition("/")[2], key  # these files are named after their content
 
     def get(self, group: str, key: str) -> Packed | None:
         return self._group(group).get(key)
@@ -68,6 +73,11 @@ class BlockCache:
             self._out = self._stack.enter_context(self._derived.put(KIND, self._name))
         self._out.write(data)
         self._at += len(data)
+        if self._at - self._synced >= SYNC and (self._sync is None or not self._sync.is_alive()):
+            self._synced = self._at
+            self._out.flush()
+            self._sync = threading.Thread(target=_to_disk, args=(self._out.fileno(),))
+            self._sync.start()
         return Piece(len(data), self._path, self._at - len(data))
 
     def note(self, group: str, key: str, packed: Packed) -> None:
@@ -79,6 +89,11 @@ class BlockCache:
             key = f"{self._how}-{hashlib.sha256(name.encode(errors='surrogateescape')).hexdigest()[:32]}.json"
             found = self._groups[name] = _Group(self._derived, key)
         return found
+
+
+def _to_disk(fd: int) -> None:
+    with suppress(OSError):  # it comes again at the end, where it counts
+        os.fdatasync(fd)
 
 
 class _Group:
@@ -104,8 +119,9 @@ class _Group:
         if row is None:
             return None
         try:
-            pieces = tuple(Piece(size, path, offset) for path, offset, size in self._runs(row))
-            packed = Packed(bytes.fromhex(row[0]), pieces, bytes.fromhex(row[1]), bytes.fromhex(row[2]))
+            words, blocks, end, runs = row
+            pieces = tuple(self._piece(*run) for run in runs) if runs else ()
+            packed = Packed(bytes.fromhex(words), pieces, bytes.fromhex(blocks), bytes.fromhex(end))
         except (LookupError, ValueError, TypeError):
             del self._rows[key]
             self._changed = True
@@ -129,12 +145,11 @@ class _Group:
         with self._derived.put(KIND, self._key) as out:
             out.write(json.dumps(document, separators=(",", ":")).encode())
 
-    def _runs(self, row: list[Any]) -> Iterator[tuple[str, int, int]]:
-        for name, offset, size in row[3]:
-            if name not in self._paths:
-                found = self._derived.get(KIND, name)
-                self._paths[name] = str(found) if found is not None else None
-            path = self._paths[name]
-            if path is None:
-                raise LookupError(name)
-            yield path, int(offset), int(size)
+    def _piece(self, name: str, offset: int, size: int) -> Piece:
+        if name not in self._paths:
+            found = self._derived.get(KIND, name)
+            self._paths[name] = str(found) if found is not None else None
+        path = self._paths[name]
+        if path is None:
+            raise LookupError(name)
+        return Piece(int(size), path, int(offset))

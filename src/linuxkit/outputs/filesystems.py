@@ -9,6 +9,7 @@ What is under boot/ is not in them, only the empty directory.
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -36,7 +37,13 @@ def filesystem(build: Build, fstype: str) -> list[Piece]:
     make = FILESYSTEMS.get(fstype)
     if make is None:
         raise InputError(f"there is no file system '{fstype}'", hint=f"there are {', '.join(FILESYSTEMS)}")
-    return make(build)
+    collects = gc.isenabled()
+    gc.disable()  # looking for cycles among a hundred thousand entries, which have none, takes a third of the time
+    try:
+        return make(build)
+    finally:
+        if collects:
+            gc.enable()
 
 
 def make_kernel_squashfs(build: Build, base: str) -> list[OutputFile]:
