@@ -137,6 +137,7 @@ def build(
     provenance: Provenance | None = None,
     lock: Lock | None = None,
     signer: Signer | None = None,
+    qcow2: str = "",
 ) -> Artifact:
     """Build a configuration.
 
@@ -151,6 +152,7 @@ def build(
         provenance: where to write what the build was made from.
         lock: what every image has to be.
         signer: of EFI programs, from outputs.signing.
+        qcow2: how qcow2 files are compressed: zlib or zstd; empty for not at all.
 
     Raises:
         LinuxkitError: of any kind. What was in the place of the outputs before is still there then.
@@ -183,7 +185,7 @@ def build(
     )  # fmt: skip
     encoder = Encoder(content, threads=threads, log=lambda part: sources.log(f"encoding {part}"))
     erofs = codec if compress else Codec.NONE
-    files = make(Build(planned, content, encoder, codec, level, size, signer, erofs), target)
+    files = make(Build(planned, content, encoder, codec, level, size, signer, erofs, qcow2), target)
     beside = _provenance(provenance, planned, files, target.output) if provenance is not None else []
     written = write_files(files, target.directory, target.output, beside)
     counts = encoder.counts

@@ -32,6 +32,14 @@ Formats:
   tar-kernel-initrd  kernel, initrd.img and cmdline in one tar
   uki                NAME.efi: all in one program for UEFI firmware
   raw-efi            NAME-efi.img: a disk for UEFI firmware
+  qcow2-bios         NAME.qcow2: a disk for BIOS and UEFI, for QEMU and OpenStack
+  qcow2-efi          NAME-efi.qcow2: the same for UEFI only
+  aws                NAME.raw: a disk for BIOS and UEFI, for Amazon
+  gcp                NAME.img.tar.gz: for Google
+  vhd, dynamic-vhd   NAME.vhd: for Azure; for Hyper-V
+  vhdx               NAME.vhdx: for Hyper-V
+  vmdk, ova          NAME.vmdk: for VMware; NAME.ova: with a machine around it
+  oci                NAME.oci.tar: a container image of the root filesystem
 """
 
 
@@ -73,6 +81,8 @@ Formats:
 @click.option("--input-tar", default="", metavar="FILE", help="Accepted; what didn't change is reused without it.")
 @click.option("--docker", is_flag=True, help="Accepted; there is no Docker engine involved.")
 @click.option("--size", default="", metavar="N[M|G]", help="Of a disk, in GB.  [default: what its content needs]")
+@click.option("--qcow2-compress", type=click.Choice(["zlib", "zstd"]),
+              help="Compress qcow2 files; zstd needs QEMU 5.1.  [default: not at all]")
 @click.option("--sign-key", type=click.Path(path_type=Path), metavar="FILE",
               help="Sign the EFI program for Secure Boot, with this RSA key (PEM) ...")
 @click.option("--sign-cert", type=click.Path(path_type=Path), metavar="FILE", help="... and this certificate (PEM).")
@@ -83,7 +93,7 @@ def build(
     sbom_output: str, sbom_format: str, sbom_current_time: bool, provenance_file: str, provenance_output: str,
     builder_id: str, whiteouts: str, show_plan: bool, dry_run: bool, pull: bool, offline: bool, debian_mirror: str,
     input_tar: str, docker: bool, size: str, lock_file: Path | None, no_lock: bool,
-    bundle_file: Path | None, sign_key: Path | None, sign_cert: Path | None,
+    bundle_file: Path | None, sign_key: Path | None, sign_cert: Path | None, qcow2_compress: str | None,
 ) -> None:  # fmt: skip
     """Build a bootable image from YAML files, which are merged from left to right."""
     started = time.monotonic()
@@ -101,7 +111,7 @@ def build(
         "level": level, "chosen": bool(compress),
         "kernel": decompress_kernel, "sbom": sbom, "home": os.environ.get("HOME"),
         "whiteouts": whiteouts, "sbom_format": sbom_format,
-        "size": disk_size,
+        "size": disk_size, "qcow2": qcow2_compress,
     }  # fmt: skip
     plain = not (dry_run or show_plan or pull or sbom_current_time or input_tar or docker or (output and directory)
                  or bundle_file or sign_key or provenance_file or provenance_output
@@ -175,7 +185,7 @@ def build(
         config, name=default_name, sources=sources, directory=directory, output=output, formats=formats,
         options=options, compress=compress, level=level, threads=max(1, min(4, os.cpu_count() or 1)),
         provenance=provenance, size=disk_size,
-        signer=_signer(sign_key, sign_cert), lock=lock,
+        signer=_signer(sign_key, sign_cert), lock=lock, qcow2=qcow2_compress or "",
     )  # fmt: skip
     if shortcut is not None:
         shortcut.keep(artifact.record)

@@ -67,6 +67,7 @@ def disk(
     seed: str,
     code: bytes = b"",
     size: int = 0,
+    unit: int = 1,
     sector: int = 512,
     hybrid: Sequence[mbr.Slot] = (),
 ) -> list[Piece]:
@@ -76,6 +77,7 @@ def disk(
         seed: what GUIDs and the MBR's signature are derived from.
         code: boot code for the MBR, at most 440 bytes.
         size: of the disk in bytes; 0 is as small as its content, in whole MiB.
+        unit: its size is a multiple of that, and is made larger where it isn't.
         sector: the disk's sector size in bytes, 512 or 4096.
         hybrid: partitions that the MBR shows, too, in its sectors: before the one that protects the rest.
 
@@ -89,7 +91,8 @@ def disk(
     places = mbr.starts(contents)
     tail = ENTRIES * ENTRY + sector  # the second table
     end = max([mbr.ALIGNMENT, *(at + size_of(c) for at, c in zip(places, contents, strict=True))])
-    whole = mbr.sized(-(-(end + tail) // mbr.ALIGNMENT) * mbr.ALIGNMENT, size)
+    needed = -(-(end + tail) // mbr.ALIGNMENT) * mbr.ALIGNMENT
+    whole = mbr.sized(-(-needed // unit) * unit, -(-size // unit) * unit)
     last = whole // sector - 1
     table = b"".join(
         _entry(p, p.guid or partition_guid(seed, n), at // sector, (at + size_of(c)) // sector - 1)

@@ -10,10 +10,12 @@ A hole is left out as far as it covers whole blocks. Nothing is read: what a fil
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from linuxkit.encode.pieces import Piece, hole, read
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 Made = TypeVar("Made")
 #: Blocks that are compressed together by a thread have this many bytes in all.
@@ -65,6 +67,8 @@ def compressed(
 
     In order, whatever the number of threads, with a few MiB under way at a time.
     """
+    from concurrent.futures import ThreadPoolExecutor
+
     zeros = bytes(block)
 
     def batch(first: int, data: bytes) -> list[tuple[int, Made | None]]:

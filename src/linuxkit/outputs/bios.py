@@ -51,17 +51,17 @@ def disk(build: Build) -> list[Piece]:
     return mbr.disk([part], seed=build.seed, code=build.loader(SYSLINUX, MBR), size=build.size)
 
 
-def hybrid_disk(build: Build) -> list[Piece]:
+def hybrid_disk(build: Build, *, unit: int = 1) -> list[Piece]:
     """A disk that BIOS and UEFI boot: a GPT and an EFI system partition with the EFI program and with syslinux.
 
-    Where there is no BIOS, it is what UEFI alone needs.
+    Where there is no BIOS, it is what UEFI alone needs. Its size is a multiple of `unit` bytes.
     """
     if build.plan.architecture != ARCHITECTURE:
-        return efi.disk(build)
+        return efi.disk(build, unit=unit)
     files = {efi.program_path(build): efi.uki(build), **boot_files(build)}
     volume = system_volume(build, files, label="ESP", bits=32)
     part = gpt.Partition(volume.pieces, gpt.ESP, "EFI System", gpt.LEGACY_BOOT)
-    return gpt.disk([part], seed=build.seed, code=build.loader(SYSLINUX, GPT_MBR), size=build.size)
+    return gpt.disk([part], seed=build.seed, code=build.loader(SYSLINUX, GPT_MBR), size=build.size, unit=unit)
 
 
 def check_architecture(build: Build) -> None:

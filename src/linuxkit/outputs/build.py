@@ -28,7 +28,8 @@ class Build:
     """One build. `codec` and `level` are for initrds and squashfs; a level of None is the codec's default.
     `erofs` is the codec of an EROFS: none, as with mkfs.erofs, unless one was asked for.
 
-    `size` is that of a disk in bytes, as asked for: 0 is as small as its content. `signer` signs EFI programs.
+    `size` is that of a disk in bytes, as asked for: 0 is as small as its content. `signer` signs EFI programs. `qcow2`
+    is how qcow2 files are compressed: zlib, zstd, or empty for not at all.
     """
 
     plan: BuildPlan
@@ -39,6 +40,7 @@ class Build:
     size: int = 0
     signer: Signer | None = None
     erofs: Codec = Codec.NONE
+    qcow2: str = ""
 
     def segments(self, *, boot: bool) -> list[Segment]:
         """The root filesystem in parts; with the kernel under boot/ or without."""

@@ -39,11 +39,11 @@ def make_raw_efi(build: Build, base: str) -> list[OutputFile]:
     return [OutputFile(f"{base}-efi.img", "raw-efi", tuple(disk(build)))]
 
 
-def disk(build: Build) -> list[Piece]:
-    """A disk with a GPT and the EFI system partition that holds the UKI."""
+def disk(build: Build, *, unit: int = 1) -> list[Piece]:
+    """A disk with a GPT and the EFI system partition that holds the UKI; its size is a multiple of `unit` bytes."""
     esp = system_partition(build, {program_path(build): uki(build)})
     part = gpt.Partition(esp.pieces, gpt.ESP, "EFI System", gpt.LEGACY_BOOT)
-    return gpt.disk([part], seed=build.seed, size=build.size)
+    return gpt.disk([part], seed=build.seed, size=build.size, unit=unit)
 
 
 def system_partition(build: Build, files: Mapping[str, Sequence[Piece]], *, hidden: int = FIRST_SECTOR) -> fat.Volume:

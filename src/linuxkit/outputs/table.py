@@ -11,6 +11,18 @@ from linuxkit.errors import InputError
 from linuxkit.outputs.archive import make_docker, make_tar
 from linuxkit.outputs.bios import SYSLINUX, make_raw, make_raw_bios
 from linuxkit.outputs.build import Build
+from linuxkit.outputs.container import make_oci
+from linuxkit.outputs.disks import (
+    make_aws,
+    make_dynamic_vhd,
+    make_gcp,
+    make_ova,
+    make_qcow2_bios,
+    make_qcow2_efi,
+    make_vhd,
+    make_vhdx,
+    make_vmdk,
+)
 from linuxkit.outputs.efi import EFI_BOOT, make_raw_efi, make_uki
 from linuxkit.outputs.filesystems import make_kernel_erofs, make_kernel_iso, make_kernel_squashfs
 from linuxkit.outputs.initrd import make_kernel_initrd, make_tar_kernel_initrd
@@ -37,11 +49,17 @@ class Format:
     endings: tuple[str, ...] = ()
 
 
+#: What a disk that BIOS and UEFI boot is made with.
+_BOTH = (EFI_BOOT, SYSLINUX)
 FORMATS = {
     f.name: f
     for f in (
+        Format("aws", "NAME.raw: a disk for Amazon's cloud", make_aws, loaders=_BOTH, endings=(".raw",)),
         Format("docker", "the root filesystem with a Dockerfile, for docker build -", make_docker, stream=True,
                endings=(".docker",)),
+        Format("dynamic-vhd", "NAME.vhd: a disk that grows, for Hyper-V", make_dynamic_vhd, loaders=_BOTH,
+               endings=(".vhd",)),
+        Format("gcp", "NAME.img.tar.gz: a disk for Google's cloud", make_gcp, loaders=_BOTH, endings=(".img.tar.gz",)),
         Format("kernel+erofs", "NAME-kernel, NAME-cmdline and NAME-erofs.img", make_kernel_erofs,
                endings=("-kernel", "-cmdline", "-erofs.img")),
         Format("kernel+initrd", "NAME-kernel, NAME-initrd.img and NAME-cmdline", make_kernel_initrd,
@@ -50,7 +68,14 @@ FORMATS = {
                endings=("-kernel", "-cmdline", ".iso")),
         Format("kernel+squashfs", "NAME-kernel, NAME-cmdline and NAME-squashfs.img", make_kernel_squashfs,
                endings=("-kernel", "-cmdline", "-squashfs.img")),
-        Format("raw", "NAME.img: a disk for BIOS and UEFI", make_raw, loaders=(EFI_BOOT, SYSLINUX), endings=(".img",)),
+        Format("oci", "NAME.oci.tar: a container image of the root filesystem", make_oci, endings=(".oci.tar",)),
+        Format("ova", "NAME.ova: a machine with its disk, for VMware and VirtualBox", make_ova, loaders=_BOTH,
+               endings=(".ova",)),
+        Format("qcow2-bios", "NAME.qcow2: a disk for QEMU and OpenStack", make_qcow2_bios, loaders=_BOTH,
+               endings=(".qcow2",)),
+        Format("qcow2-efi", "NAME-efi.qcow2: the same for UEFI firmware only", make_qcow2_efi, loaders=(EFI_BOOT,),
+               endings=("-efi.qcow2",)),
+        Format("raw", "NAME.img: a disk for BIOS and UEFI", make_raw, loaders=_BOTH, endings=(".img",)),
         Format("raw-bios", "NAME-bios.img: a disk for a BIOS", make_raw_bios, loaders=(SYSLINUX,),
                endings=("-bios.img",)),
         Format("raw-efi", "NAME-efi.img: a disk for UEFI firmware", make_raw_efi, loaders=(EFI_BOOT,),
@@ -60,12 +85,14 @@ FORMATS = {
                endings=("-initrd.tar",)),
         Format("uki", "NAME.efi: kernel, initrd and command line in one EFI program", make_uki, loaders=(EFI_BOOT,),
                endings=(".efi",)),
+        Format("vhd", "NAME.vhd: a disk for Azure", make_vhd, loaders=_BOTH, endings=(".vhd",)),
+        Format("vhdx", "NAME.vhdx: a disk for Hyper-V", make_vhdx, loaders=_BOTH, endings=(".vhdx",)),
+        Format("vmdk", "NAME.vmdk: a disk for VMware", make_vmdk, loaders=_BOTH, endings=(".vmdk",)),
     )
 }
 #: Formats of LinuxKit that are not made here (yet).
 MISSING = frozenset((
-    "aws", "dynamic-vhd", "gcp", "iso-bios", "iso-efi", "iso-efi-initrd",
-    "qcow2-bios", "qcow2-efi", "rpi3", "vhd", "vmdk",
+    "iso-bios", "iso-efi", "iso-efi-initrd", "rpi3",
 ))  # fmt: skip
 
 
