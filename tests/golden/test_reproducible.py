@@ -1,7 +1,8 @@
-"""The same bytes whatever the circumstances: place, time zone, umask, hash seed, locale, number of threads, order."""
+"""The same bytes of every format whatever the circumstances: place, time, zone, umask, hash seed, locale, threads."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from pathlib import Path
@@ -9,58 +10,101 @@ from pathlib import Path
 import pytest
 
 from linuxkit import Sources, build, load
-from linuxkit.oci.store import Store
-from support.builds import YAML, files_in, linuxkit, make_cache
-from support.efi import add_efi
+from linuxkit.outputs.table import FORMATS
+from support.builds import YAML, linuxkit
+from support.formats import cache_for_all, groups
 
 pytestmark = pytest.mark.golden
+Digests = dict[str, str]
+
+#: A sitecustomize: the time is what $FAKE_TIME says, wherever Python asks for it. With $CANARY the fixed date that
+#: goes into images is the time as well.
+CLOCK = """
+import datetime, os, time
+
+now = float(os.environ["FAKE_TIME"])
+real = datetime.datetime
+
+
+class Fake(real):
+    @classmethod
+    def now(cls, tz=None):
+        return real.fromtimestamp(now, tz)
+
+    @classmethod
+    def utcnow(cls):
+        return real.utcfromtimestamp(now)
+
+    today = now
+
+
+datetime.datetime = Fake
+for name in ("gmtime", "localtime", "ctime"):
+    setattr(time, name, lambda seconds=None, f=getattr(time, name): f(now if seconds is None else seconds))
+time.time, time.time_ns = lambda: now, lambda: int(now * 1e9)
+if "CANARY" in os.environ:
+    import linuxkit.entry
+
+    linuxkit.entry.FIXED_MTIME = int(time.time())
+"""
+
+
+def made_in(folder: Path, cache: Path, name: str = "x", **environment: str) -> Digests:
+    """Build every format in a folder with a copy of a cache; the files' digests by group and name."""
+    own = folder / "cache"
+    shutil.copytree(cache, own, ignore=shutil.ignore_patterns("derived"))
+    clock = folder / "clock"
+    clock.mkdir()
+    (clock / "sitecustomize.py").write_text(CLOCK)
+    if "FAKE_TIME" in environment:
+        environment["PYTHONPATH"] = f"{clock}:{os.environ.get('PYTHONPATH', '')}"
+    found = {}
+    for n, formats in enumerate(groups()):
+        work = folder / str(n)
+        work.mkdir()
+        (work / f"{name}.yml").write_text(YAML)
+        linuxkit("build", "--arch", "amd64", "--format", formats, f"{name}.yml", cwd=work, cache=own, **environment)
+        found |= digests(work, n)
+    return found
+
+
+def digests(folder: Path, group: int) -> Digests:
+    return {
+        f"{group}/{p.name}": hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.iterdir() if p.suffix != ".yml"
+    }
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, bytes]]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Digests]:
     """A cache, and what a plain build writes."""
     root = tmp_path_factory.mktemp("made")
-    cache = make_cache(root)
-    add_efi(Store(cache))
-    work = root / "work"
-    work.mkdir()
-    (work / "x.yml").write_text(YAML)
-    for args in (["--format", "kernel+initrd,tar-kernel-initrd,uki,raw-efi"], ["--format", "tar"],
-                 ["--format", "docker"], ["--format", "kernel+squashfs,kernel+iso,kernel+erofs"]):  # fmt: skip
-        linuxkit("build", *args, "x.yml", cwd=work, cache=cache)
-    shutil.rmtree(cache / "derived")
-    found = files_in(work)
-    assert len(found) == 12
+    cache = cache_for_all(root)
+    (root / "work").mkdir()
+    found = made_in(root / "work", cache)
+    assert len(found) >= len(FORMATS) and sum(len(g.split(",")) for g in groups()) == len(FORMATS)
     return cache, found
 
 
 CIRCUMSTANCES = {
-    "again": {},
     "time zone": {"TZ": "Asia/Kathmandu"},
     "hash seed": {"PYTHONHASHSEED": "7"},
-    "locale": {"LC_ALL": "C", "LANG": "C"},
-    "utf-8 mode off": {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"},
-    "source date": {"SOURCE_DATE_EPOCH": "1"},
+    "locale": {"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    "time": {"FAKE_TIME": "2000000000", "SOURCE_DATE_EPOCH": "1"},
 }
 
 
 @pytest.mark.parametrize("circumstance", CIRCUMSTANCES)
 def test_circumstances_do_not_matter(made, tmp_path: Path, circumstance: str) -> None:
     cache, want = made
-    own = tmp_path / "some other place" / "cache"
-    shutil.copytree(cache, own, ignore=shutil.ignore_patterns("derived"))
-    work = tmp_path / "elsewhere"
+    work = tmp_path / "some other place"
     work.mkdir()
-    (work / "x.yml").write_text(YAML)
     before = os.umask(0o077)
     try:
-        for args in (["--format", "raw-efi,tar-kernel-initrd,kernel+initrd"], ["--format", "docker"],
-                     ["--format", "tar"], ["--format", "uki"], ["--format", "kernel+iso"],
-                     ["--format", "kernel+squashfs"], ["--format", "kernel+erofs"]):  # fmt: skip
-            linuxkit("build", *args, "x.yml", cwd=work, cache=own, **CIRCUMSTANCES[circumstance])
+        found = made_in(work, cache, **CIRCUMSTANCES[circumstance])
     finally:
         os.umask(before)
-    assert files_in(work) == want
+    assert {n: d for n, d in found.items() if want.get(n) != d} == {}
+    assert found.keys() == want.keys()
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
@@ -69,28 +113,41 @@ def test_threads_do_not_matter(made, tmp_path: Path, threads: int) -> None:
     own = tmp_path / "cache"
     shutil.copytree(cache, own, ignore=shutil.ignore_patterns("derived"))
     (tmp_path / "x.yml").write_text(YAML)
-    out = tmp_path / "out"
-    out.mkdir()
-    build(load(tmp_path / "x.yml"), name="x", directory=out, sources=Sources(own), threads=threads,
-          formats=["kernel+initrd,uki,raw-efi,kernel+squashfs,kernel+erofs"])  # fmt: skip
-    for name, data in files_in(out).items():
-        assert data == want[name], name
+    found = {}
+    for n, formats in enumerate(groups()):
+        out = tmp_path / str(n)
+        out.mkdir()
+        build(load(tmp_path / "x.yml"), name="x", directory=out, sources=Sources(own), threads=threads,
+              formats=[formats])  # fmt: skip
+        found |= digests(out, n)
+    assert {n: d for n, d in found.items() if want.get(n) != d} == {}
 
 
-def test_the_comparison_notices_a_clock(made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The canary: with the time of day in a generated file's date these tests have to fail."""
-    import time
-
-    from linuxkit.rootfs import assemble
-
+def test_the_order_of_formats_does_not_matter(made, tmp_path: Path) -> None:
+    """Each is built when others have filled the cache with what they share."""
     cache, want = made
     own = tmp_path / "cache"
     shutil.copytree(cache, own, ignore=shutil.ignore_patterns("derived"))
-    monkeypatch.setattr(assemble, "FIXED_MTIME", int(time.time()))
     (tmp_path / "x.yml").write_text(YAML)
-    out = tmp_path / "out"
-    out.mkdir()
-    build(load(tmp_path / "x.yml"), name="x", directory=out, sources=Sources(own),
-          formats=["kernel+initrd,raw-efi,kernel+squashfs,kernel+iso,kernel+erofs"])  # fmt: skip
-    for name in ("x-initrd.img", "x-efi.img", "x-squashfs.img", "x.iso", "x-erofs.img"):
-        assert files_in(out)[name] != want[name]
+    for n, formats in reversed(list(enumerate(groups()))):
+        for name in reversed(formats.split(",")):
+            out = tmp_path / name
+            out.mkdir()
+            build(load(tmp_path / "x.yml"), name="x", directory=out, sources=Sources(own), formats=[name])
+            for path, digest in digests(out, n).items():
+                assert want[path] == digest, path
+
+
+def test_the_comparison_notices_a_clock(made, tmp_path: Path) -> None:
+    """The canary: when the time of day is the date in images, every format has a file that differs."""
+    cache, want = made
+    found = []
+    for seconds in ("1900000000", "1900000001"):
+        work = tmp_path / seconds
+        work.mkdir()
+        found.append(made_in(work, cache, FAKE_TIME=seconds, CANARY="1"))
+    first, second = found
+    changed = {n for n in want if len({first[n], second[n], want[n]}) == 3}
+    for n, formats in enumerate(groups()):
+        for name in formats.split(","):
+            assert any(f"{n}/x{ending}" in changed for ending in FORMATS[name].endings), name

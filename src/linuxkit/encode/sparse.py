@@ -92,12 +92,14 @@ def _batches(found: Sequence[Run], block: int) -> Iterator[tuple[int, bytes]]:
     """The content of runs, some blocks at a time."""
     size = max(1, BATCH // block) * block
     for run in found:
-        pending, first = bytearray(), run.first
+        first, parts, length = run.first, list[bytes](), 0
         for data in read(run.pieces, size):
-            pending += data
-            while len(pending) >= size:
-                yield first, bytes(pending[:size])
-                del pending[:size]
+            parts.append(data)
+            length += len(data)
+            if length >= size:
+                whole = b"".join(parts)  # the data itself when it is alone
+                yield first, whole[:size]
+                parts, length = [whole[size:]] if length > size else [], length - size
                 first += size // block
-        if pending:
-            yield first, bytes(pending)
+        if parts:
+            yield first, b"".join(parts)
