@@ -2,7 +2,7 @@
 
 Specification: Linux, fs/erofs/erofs_fs.h ("z_erofs"); with full indexes, clusters of several blocks and fragments.
 
-    cluster  128 KiB of a file compressed into whole blocks of 4096 bytes: zeros first, so that it ends with the last one;
+    cluster  128 KiB of a file compressed into whole blocks of 4096 bytes: zeros first, so that it ends with the last;
              stored as it is where that wouldn't save a block
     end      what is behind the last 128 KiB of a file, in the packed inode, a file of its own: clusters of many ends
     index    header (8) | 0 (8) | for each 4096 bytes of the file 8 bytes: kind u16, 0 u16, then
@@ -165,9 +165,11 @@ def _packer(codec: Codec, level: int) -> Pack:
     """Compresses into whole blocks. What can't be told from the zeros before it is as good as not compressed."""
     if codec is Codec.GZIP:
 
-        def pack(data: bytes | memoryview) -> bytes:
+        def deflated(data: bytes | memoryview) -> bytes:
             deflate = zlib.compressobj(level, zlib.DEFLATED, -15)
             return deflate.compress(data) + deflate.flush()
+
+        pack: Pack = deflated
     else:
         pack = packer(codec, level, CLUSTER)
 
