@@ -138,6 +138,8 @@ def build(
     lock: Lock | None = None,
     signer: Signer | None = None,
     qcow2: str = "",
+    preflight: bool = True,
+    memory: int = 0,
 ) -> Artifact:
     """Build a configuration.
 
@@ -153,6 +155,8 @@ def build(
         lock: what every image has to be.
         signer: of EFI programs, from outputs.signing.
         qcow2: how qcow2 files are compressed: zlib or zstd; empty for not at all.
+        preflight: refuse what can't boot.
+        memory: of the machine that it is for, in bytes, where it is known.
 
     Raises:
         LinuxkitError: of any kind. What was in the place of the outputs before is still there then.
@@ -185,7 +189,12 @@ def build(
     )  # fmt: skip
     encoder = Encoder(content, threads=threads, log=lambda part: sources.log(f"encoding {part}"))
     erofs = codec if compress else Codec.NONE
-    files = make(Build(planned, content, encoder, codec, level, size, signer, erofs, qcow2), target)
+    made = Build(planned, content, encoder, codec, level, size, signer, erofs, qcow2)
+    if preflight:
+        from linuxkit.checking import judge
+
+        judge(made, target.formats, memory, sources.log)
+    files = make(made, target)
     beside = _provenance(provenance, planned, files, target.output) if provenance is not None else []
     written = write_files(files, target.directory, target.output, beside)
     counts = encoder.counts

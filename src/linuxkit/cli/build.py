@@ -83,6 +83,9 @@ Formats:
 @click.option("--size", default="", metavar="N[M|G]", help="Of a disk, in GB.  [default: what its content needs]")
 @click.option("--qcow2-compress", type=click.Choice(["zlib", "zstd"]),
               help="Compress qcow2 files; zstd needs QEMU 5.1.  [default: not at all]")
+@click.option("--mem", default="", metavar="N[M|G]",
+              help="Memory of the machine that it is for, in MB: what doesn't fit is refused.")
+@click.option("--no-preflight", is_flag=True, help="Build what can't boot, too.")
 @click.option("--sign-key", type=click.Path(path_type=Path), metavar="FILE",
               help="Sign the EFI program for Secure Boot, with this RSA key (PEM) ...")
 @click.option("--sign-cert", type=click.Path(path_type=Path), metavar="FILE", help="... and this certificate (PEM).")
@@ -94,6 +97,7 @@ def build(
     builder_id: str, whiteouts: str, show_plan: bool, dry_run: bool, pull: bool, offline: bool, debian_mirror: str,
     input_tar: str, docker: bool, size: str, lock_file: Path | None, no_lock: bool,
     bundle_file: Path | None, sign_key: Path | None, sign_cert: Path | None, qcow2_compress: str | None,
+    mem: str, no_preflight: bool,
 ) -> None:  # fmt: skip
     """Build a bootable image from YAML files, which are merged from left to right."""
     started = time.monotonic()
@@ -111,7 +115,7 @@ def build(
         "level": level, "chosen": bool(compress),
         "kernel": decompress_kernel, "sbom": sbom, "home": os.environ.get("HOME"),
         "whiteouts": whiteouts, "sbom_format": sbom_format,
-        "size": disk_size, "qcow2": qcow2_compress,
+        "size": disk_size, "qcow2": qcow2_compress, "mem": mem, "preflight": not no_preflight,
     }  # fmt: skip
     plain = not (dry_run or show_plan or pull or sbom_current_time or input_tar or docker or (output and directory)
                  or bundle_file or sign_key or provenance_file or provenance_output
@@ -186,6 +190,7 @@ def build(
         options=options, compress=compress, level=level, threads=max(1, min(4, os.cpu_count() or 1)),
         provenance=provenance, size=disk_size,
         signer=_signer(sign_key, sign_cert), lock=lock, qcow2=qcow2_compress or "",
+        preflight=not no_preflight, memory=memory_size(mem),
     )  # fmt: skip
     if shortcut is not None:
         shortcut.keep(artifact.record)
@@ -286,6 +291,17 @@ def _signer(key: Path | None, certificate: Path | None) -> Signer | None:
     from linuxkit.outputs.signing import load_signer
 
     return load_signer(key, certificate)
+
+
+def memory_size(text: str) -> int:
+    """--mem in bytes; 0 when it isn't given."""
+    from linuxkit.errors import InputError
+    from linuxkit.platforms.disks import parse_size
+
+    try:
+        return parse_size(text, "M") if text else 0
+    except ValueError:
+        raise InputError(f"--mem {text!r} is not a size", hint="give it in MB, or as 512M or 2G") from None
 
 
 def _disk_size(text: str) -> int:

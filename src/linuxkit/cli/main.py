@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "build": ("linuxkit.cli.build:build", "Build a bootable image from YAML files."),
     "bundle": ("linuxkit.cli.bundle:bundle", "Put everything that a build takes into one file."),
     "cache": ("linuxkit.cli.cache:cache", "List, import and export the images on this machine."),
+    "check": ("linuxkit.cli.check:check", "Say what keeps YAML files from booting."),
     "key": ("linuxkit.cli.sign:key", "Make keys that images are signed with."),
     "kit": ("linuxkit.cli.kit:kit", "List and build the packages of the kit."),
     "lock": ("linuxkit.cli.lock:lock", "Write down which images a build takes, by digest."),

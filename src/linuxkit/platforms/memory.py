@@ -201,6 +201,16 @@ class Memory:
     why: str
 
 
+def least_for(unpacked: int, packed: int, cmdline: str) -> int:
+    """The least memory, in bytes, of a machine that unpacks an initramfs of `packed` bytes to `unpacked`."""
+    return max(unpacked + packed + KERNEL, 2 * unpacked + KERNEL // 2 if _halved(cmdline) else 0)
+
+
+def _halved(cmdline: str) -> bool:
+    """Whether an initramfs may fill only half of the memory."""
+    return not any(word in ("rootfstype=ramfs", "rootflags=size=100%") for word in cmdline.split())
+
+
 def memory_for(initrd: Path | Packed | None, cmdline: str, wanted: int | None = None) -> Memory:
     """The memory of a machine.
 
@@ -216,8 +226,7 @@ def memory_for(initrd: Path | Packed | None, cmdline: str, wanted: int | None = 
     else:
         packed = initrd.stat().st_size if initrd is not None else 0
         unpacked = unpacked_size(initrd) if initrd is not None else 0
-    halved = not any(word in ("rootfstype=ramfs", "rootflags=size=100%") for word in cmdline.split())
-    least = max(unpacked + packed + KERNEL, 2 * unpacked + KERNEL // 2 if halved else 0)
+    halved, least = _halved(cmdline), least_for(unpacked, packed, cmdline)
     size = f"the image unpacks to {-(-unpacked // MIB)} MB" if unpacked else "the usual amount"
     if wanted is not None:
         if wanted * MIB < least:
