@@ -38,8 +38,8 @@ CONSOLES = {
     "hvc": (("amd64", "arm64", "riscv64"), "HVC_DRIVER"),
 }  # fmt: skip
 OPTIONS = (
-    "BLK_DEV_INITRD", "OVERLAY_FS", "PACKET", *INITRD_CODECS.values(), *SQUASHFS_CODECS.values(), *EROFS_CODECS.values(),
-    *ROOTS.values(), *(option for _, option in CONSOLES.values()), "VT_CONSOLE",
+    "BLK_DEV_INITRD", "OVERLAY_FS", "PACKET", *INITRD_CODECS.values(), *SQUASHFS_CODECS.values(),
+    *EROFS_CODECS.values(), *ROOTS.values(), *(option for _, option in CONSOLES.values()), "VT_CONSOLE",
 )  # fmt: skip
 #: e_machine of ELF programs that run nowhere but there; 32-bit ones of the same family may run.
 MACHINES = {62: "amd64", 183: "arm64", 243: "riscv64", 22: "s390x", 21: "ppc64le", 258: "loong64"}
