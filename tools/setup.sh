@@ -45,6 +45,7 @@ for what in "$@"; do
     test)
         want gcc gcc; want git git; want cpio cpio; want gpg gpg; want gpgv gpgv; want gpg-agent gpg-agent
         want zstd zstd; want lz4 lz4; want xz xz-utils; want skopeo skopeo; want umoci umoci
+        want buildah buildah
         want docker-registry docker-registry; want htpasswd apache2-utils; want openssl openssl; want curl curl
         want rpm rpm; want qemu-img qemu-utils; want unshare util-linux; want qemu-system-aarch64 qemu-system-arm
         want fsck.fat dosfstools; want mcopy mtools; want sfdisk fdisk; want sgdisk gdisk

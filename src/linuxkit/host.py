@@ -49,8 +49,12 @@ def run(
     stdin: bytes = b"",
     timeout: float | None = None,
     check: bool = True,
+    show: bool = False,
 ) -> Completed:
     """Run a program to its end and keep what it printed.
+
+    Args:
+        show: let it print to our standard error instead.
 
     Raises:
         HostError: it could not start, took longer than `timeout` seconds, or (with `check`) failed; the message
@@ -59,14 +63,15 @@ def run(
     name = Path(os.fspath(command[0])).name
     try:
         done = subprocess.run(
-            [os.fspath(c) for c in command], cwd=cwd, env=env, input=stdin, capture_output=True, timeout=timeout,
-            check=False,
+            [os.fspath(c) for c in command], cwd=cwd, env=env, input=stdin, timeout=timeout, check=False,
+            stdout=2 if show else subprocess.PIPE, stderr=None if show else subprocess.PIPE,
         )  # fmt: skip
     except subprocess.TimeoutExpired as e:
         raise HostError(f"{name} did not finish within {timeout:g} s") from e
     except OSError as e:
         raise HostError(f"{name} could not be started: {e.strerror or e}") from e
     if check and done.returncode != 0:
-        tail = done.stderr.decode(errors="replace").strip().splitlines()[-5:]
-        raise HostError(f"{name} failed with exit status {done.returncode}: " + ("\n  ".join(tail) or "no message"))
+        tail = (done.stderr or b"").decode(errors="replace").strip().splitlines()[-5:]
+        said = "\n  ".join(tail) or ("see above" if show else "no message")
+        raise HostError(f"{name} failed with exit status {done.returncode}: {said}")
     return done

@@ -13,6 +13,7 @@ from linuxkit.errors import NetworkError
 from linuxkit.oci.media import Image, Platform
 
 if TYPE_CHECKING:
+    from linuxkit.oci.auth import Credentials
     from linuxkit.oci.bundle import Bundle
     from linuxkit.oci.reference import Reference
     from linuxkit.oci.registry import RegistryClient
@@ -39,6 +40,7 @@ class Sources:
     log          takes a line about something that takes a while.
     progress     told about blobs on their way: (digest, bytes so far, bytes in all), from several threads.
     policy       which images have to be signed; None: none.
+    logins       of registries, in front of those of Docker's configuration.
     """
 
     cache: Path
@@ -52,6 +54,7 @@ class Sources:
     progress: Callable[[str, int, int], None] | None = None
     bundle: Path | None = None
     policy: Policy | None = None
+    logins: Mapping[str, Credentials] = field(default_factory=dict)
 
     @cached_property
     def store(self) -> Store:
@@ -100,7 +103,7 @@ class Sources:
         from linuxkit.oci.registry import connect
 
         return connect(self.store, self.transport, environment=self.environment, mirrors=self.mirrors, say=self.log,
-                       progress=self.progress)  # fmt: skip
+                       progress=self.progress, logins=self.logins)  # fmt: skip
 
     @cached_property
     def kit(self) -> Kit:

@@ -14,6 +14,7 @@ from urllib.parse import urlencode, urlsplit
 
 from linuxkit.errors import NetworkError
 
+_HUB = ("docker.io", "index.docker.io", "registry-1.docker.io")  # one registry
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9_-]*)(?:\s*,\s*|\s+|$)")
 _PARAMETER = re.compile(r'([A-Za-z0-9_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))\s*,?\s*')
 
@@ -53,6 +54,19 @@ class Anonymous:
 
     def find(self, registry: str) -> Credentials | None:
         return None
+
+
+class Given:
+    """A keychain of given logins; it asks another one for the rest."""
+
+    def __init__(self, logins: Mapping[str, Credentials], rest: Keychain) -> None:
+        self._logins, self._rest = logins, rest
+
+    def find(self, registry: str) -> Credentials | None:
+        """See Keychain."""
+        names = _HUB if registry in _HUB else (registry,)
+        own = next((self._logins[name] for name in names if name in self._logins), None)
+        return own or self._rest.find(registry)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ def export_image(store: Store, layers: LayerCache, image: Image, out: Sink, kind
     Raises:
         ImageError: a blob is missing or damaged.
     """
-    members = {"oci": _oci, "docker": _docker, "filesystem": _filesystem}[kind](store, layers, image, name)
+    members = {"oci": _oci, "docker": docker_members, "filesystem": _filesystem}[kind](store, layers, image, name)
     tar.write(members, out)
     out.write(tar.END)
 
@@ -58,7 +58,8 @@ def _oci(store: Store, layers: LayerCache, image: Image, name: str) -> Iterator[
         yield _blob(store, blob, f"blobs/sha256/{blob.digest[7:]}")
 
 
-def _docker(store: Store, layers: LayerCache, image: Image, name: str) -> Iterator[Entry]:
+def docker_members(store: Store, layers: LayerCache, image: Image, name: str) -> Iterator[Entry]:
+    """The members of an archive as `docker save` writes it, manifest.json last."""
     _, _, config = _manifest(store, image)
     names = []
     written = set()

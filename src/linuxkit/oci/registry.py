@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from linuxkit.errors import ImageError
 from linuxkit.oci import document as doc
-from linuxkit.oci.auth import Anonymous, Keychain
+from linuxkit.oci.auth import Anonymous, Credentials, Given, Keychain
 from linuxkit.oci.media import OCI_INDEX, Descriptor, Image, Platform
 from linuxkit.oci.pull import Progress, Puller
 from linuxkit.oci.push import Pusher
@@ -192,10 +192,12 @@ class RegistryClient:
 
 
 def connect(store: Store, transport: Transport, *, environment: Mapping[str, str], mirrors: Sequence[str] = (),
-            say: Say = lambda line: None, progress: Progress | None = None) -> RegistryClient:  # fmt: skip
+            say: Say = lambda line: None, progress: Progress | None = None,
+            logins: Mapping[str, Credentials] | None = None) -> RegistryClient:  # fmt: skip
     """A client with the logins of Docker's configuration.
 
     Args:
+        logins: further ones, by registry; they come first.
         environment: DOCKER_CONFIG or HOME says where that is; credential helpers get it.
         mirrors: `[REGISTRY=]URL`.
         say: takes a line about a credential helper that is not there.
@@ -208,7 +210,7 @@ def connect(store: Store, transport: Transport, *, environment: Mapping[str, str
     from linuxkit.oci.credentials import DockerConfig
 
     folder = environment.get("DOCKER_CONFIG") or f"{environment.get('HOME', '')}/.docker"
-    keychain = DockerConfig(Path(folder, "config.json"), environment, say)
+    keychain = Given(logins or {}, DockerConfig(Path(folder, "config.json"), environment, say))
     return RegistryClient(store, transport, keychain=keychain, mirrors=parse_mirrors(mirrors), progress=progress)
 
 

@@ -17,6 +17,7 @@ import io
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -256,20 +257,27 @@ class Store:
         blob = self.put_blob(manifest, OCI_MANIFEST)
         entry = doc.descriptor_document(Descriptor(blob.media_type, blob.digest, blob.size, platform))
 
+        def merge(listed: list[dict[str, Any]]) -> list[dict[str, Any]]:
+            others = [m for m in listed if m.get("platform") != entry["platform"]]
+            return sorted([*others, entry], key=lambda m: doc.encode(m.get("platform")))
+
+        return self.image(self.merge_name(name, merge), name, platform)
+
+    def merge_name(self, name: str, merge: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> Descriptor:
+        """Make `name` (expanded) point at an index of what `merge` makes of the manifests that it lists now."""
+        found: Descriptor | None = None
+
         def edit(listed: list[dict[str, Any]]) -> list[dict[str, Any]]:
+            nonlocal found
             old = next((d for d in listed if _name(d) == name), None)
-            others = [m for m in self._index_manifests(old) if m.get("platform") != entry["platform"]]
-            merged = sorted([*others, entry], key=lambda m: doc.encode(m.get("platform")))
-            index = self.put_blob(
-                doc.encode({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": merged}), OCI_INDEX
-            )
-            pointer = doc.descriptor_document(index) | {"annotations": {REF_NAME: name}}
+            document = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": merge(self._index_manifests(old))}
+            found = self.put_blob(doc.encode(document), OCI_INDEX)
+            pointer = doc.descriptor_document(found) | {"annotations": {REF_NAME: name}}
             return [d for d in listed if _name(d) != name] + [pointer]
 
         self._edit(edit)
-        found = self.find(name)
         assert found is not None
-        return self.image(found, name, platform)
+        return replace(found, annotations={REF_NAME: name})
 
     def _index_manifests(self, old: dict[str, Any] | None) -> list[dict[str, Any]]:
         """The manifests under a name that is an index here and whole; an odd or damaged one is made anew."""

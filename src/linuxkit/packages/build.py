@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from linuxkit.encode import tar
 from linuxkit.encode.compress import Codec, Compressor
 from linuxkit.entry import FIXED_MTIME, Entry, Extent, Kind, Source
 from linuxkit.errors import InputError
-from linuxkit.oci.media import OCI_LAYER_ZSTD, Descriptor, Image, Platform
+from linuxkit.oci.media import OCI_LAYER_ZSTD, Descriptor, Image, ImageConfig, Platform
 from linuxkit.oci.store import Store
 from linuxkit.packages import deb, kmod, slice, toolchain
 from linuxkit.packages.debian import ARCHITECTURES, Debian, Pins
@@ -70,39 +70,41 @@ class Builder:
         found = debian.closure((n.replace("{arch}", spelled) for n in names), recipe.debian.without)
         return sorted(found, key=lambda p: p.name)
 
-    def build(self, recipe: Recipe, reference: str, pins: Pins | None = None) -> Image:
+    def build(self, recipe: Recipe, reference: str, pins: Pins | None = None, *, base: Image | None = None,
+              sources: Path | None = None) -> Image:  # fmt: skip
         """Make the image of a recipe and put it into the store under `reference`.
 
         Args:
             pins: the Debian packages to take, instead of the newest ones that the recipe asks for.
+            base: what `recipe.base` names; its layers lie below, its configuration fills in what the recipe leaves out.
+            sources: the folder of C sources, when they are not the kit's.
 
         Raises:
             LinuxkitError: of any kind; the store has the whole image or nothing of it by that name.
         """
         if self._architecture not in recipe.arches:
-            raise InputError(f"kit://{recipe.name} is not made for {self._architecture}",
+            what = recipe.name if sources else f"kit://{recipe.name}"
+            raise InputError(f"{what} is not made for {self._architecture}",
                              hint=f"it is for {', '.join(recipe.arches)}")  # fmt: skip
         with tempfile.TemporaryDirectory(prefix="build-", dir=self._folder.name) as folder:
-            entries, labels = self._entries(recipe, Path(folder), pins)
+            entries, labels = self._entries(recipe, Path(folder), pins, sources or self._guest)
             layer, diff_id = self._layer(ordered(entries))
+        labels |= {**recipe.labels, **({CONFIG_LABEL: recipe.config} if recipe.config else {})}
+        below = base.config if base is not None else ImageConfig()
         config: dict[str, Any] = {
-            "config": _drop_empty({
-                "Entrypoint": list(recipe.entrypoint), "Cmd": list(recipe.cmd), "Env": list(recipe.env),
-                "WorkingDir": recipe.workdir,
-                "Labels": {**labels, **recipe.labels, **({CONFIG_LABEL: recipe.config} if recipe.config else {})},
-            }),
-            "rootfs": {"type": "layers", "diff_ids": [diff_id]},
+            "config": _drop_empty(_over(below, recipe) | {"Labels": _merged(below.labels, labels)}),
+            "rootfs": {"type": "layers", "diff_ids": [*below.diff_ids, diff_id]},
         }  # fmt: skip
-        return self._store.put_image(reference, Platform("linux", self._architecture), config, [layer])
+        layers = [*(base.layers if base is not None else ()), layer]
+        return self._store.put_image(reference, Platform("linux", self._architecture), config, layers)
 
     def _entries(
-        self, recipe: Recipe, folder: Path, pins: Pins | None
+        self, recipe: Recipe, folder: Path, pins: Pins | None, sources: Path
     ) -> tuple[dict[str, Entry], dict[str, str]]:
         out: dict[str, Entry] = {}
-        labels = {
-            "org.opencontainers.image.title": recipe.name,
-            "org.opencontainers.image.description": recipe.description,
-        }
+        labels = {"org.opencontainers.image.title": recipe.name}
+        if recipe.description:
+            labels["org.opencontainers.image.description"] = recipe.description
         packages = self.packages(recipe, pins)
         if packages:
             files = self._debian(recipe.debian.suite).fetch(packages)
@@ -112,7 +114,7 @@ class Builder:
             first = "" if self._compiler_cache.is_dir() else "; the first time this takes half a minute"
             self._say(f"compiling {recipe.name}/{program.path} for {self._architecture}{first}")
             path = folder / program.path.replace("/", "_")
-            toolchain.compile_program(self._architecture, self._guest, program.sources, program.flags, path,
+            toolchain.compile_program(self._architecture, sources, program.sources, program.flags, path,
                                       cache=self._compiler_cache)  # fmt: skip
             source = Extent(str(path), 0, path.stat().st_size)
             out[program.path] = Entry(program.path, Kind.FILE, program.mode, mtime=FIXED_MTIME, source=source)
@@ -200,6 +202,25 @@ def _joined(parts: dict[str, Entry], folder: Path) -> Source:
                     data = stream.read()
                 count += out.write(data if data.endswith(b"\n") else data + b"\n")
     return Extent(str(path), start, count)
+
+
+def _over(below: ImageConfig, recipe: Recipe) -> dict[str, Any]:
+    """What runs: a command goes with its entry point, so those of the base hold only together."""
+    own = bool(recipe.entrypoint or recipe.cmd)
+    named = {text.partition("=")[0] for text in recipe.env}
+    return {
+        "Entrypoint": list(recipe.entrypoint if own else below.entrypoint),
+        "Cmd": list(recipe.cmd if own else below.cmd),
+        "Env": [*(text for text in below.env if text.partition("=")[0] not in named), *recipe.env],
+        "WorkingDir": recipe.workdir or below.working_dir,
+    }
+
+
+def _merged(below: Mapping[str, str], labels: Mapping[str, str]) -> dict[str, str]:
+    """Labels of an image on a base: the lists of packages are joined."""
+    both = {name: " ".join(sorted({*below[name].split(), *labels[name].split()}))
+            for name in (PACKAGES, DIGESTS) if name in below and name in labels}  # fmt: skip
+    return {**below, **labels, **both}
 
 
 def _drop_empty(values: dict[str, Any]) -> dict[str, Any]:

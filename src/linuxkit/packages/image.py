@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from linuxkit.entry import FIXED_MTIME, Bytes, Entry, Kind
+from linuxkit.entry import FIXED_MTIME, Bytes, Entry, Extent, Kind, Source
 from linuxkit.packages.recipe import Recipe
 
 
@@ -17,7 +17,10 @@ def own(recipe: Recipe) -> dict[str, Entry]:
         elif file.directory:
             entry = Entry(file.path, Kind.DIRECTORY, file.mode, file.uid, file.gid, FIXED_MTIME)
         else:
-            source = Bytes(file.contents.encode())
+            source: Source = Bytes(file.contents.encode())
+            if file.source:
+                place = recipe.folder / file.source
+                source = Extent(str(place), 0, place.stat().st_size)
             entry = Entry(file.path, Kind.FILE, file.mode, file.uid, file.gid, FIXED_MTIME, source=source)
         out[file.path] = entry
     for target, paths in recipe.links.items():

@@ -12,9 +12,10 @@ from __future__ import annotations
 import difflib
 import fcntl
 import hashlib
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -231,6 +232,24 @@ class Kit:
 
         with Builder(self._store, platform.architecture, debian, self._guest, self._compiler_cache, self._say) as found:
             yield found, debian
+
+    @contextmanager
+    def workshop(self) -> Iterator[Callable[[str], Builder]]:
+        """What builds recipes that are not the kit's, by architecture; with the kit's archive and compiler.
+
+        One process at a time has it, and no kit package can be built meanwhile.
+        """
+        made: dict[str, Builder] = {}
+        guard = threading.Lock()
+        with self._locked(), ExitStack() as stack:
+
+            def builder(architecture: str) -> Builder:
+                with guard:
+                    if architecture not in made:
+                        made[architecture] = stack.enter_context(self._builder(Platform("linux", architecture)))[0]
+                    return made[architecture]
+
+            yield builder
 
     def _debian(self, suite: str, architecture: str) -> Debian:
         from linuxkit.packages import sources

@@ -38,6 +38,7 @@ class FromDebian:
 class RecipeFile:
     path: str
     contents: str = ""
+    source: str = ""  # a file of the recipe's folder
     symlink: str = ""
     directory: bool = False
     mode: int = 0o644
@@ -251,7 +252,8 @@ class _Reader:
         texts, paths = self.list_of(self.text), self.list_of(self.path)
         table: dict[str, Callable[[Any, str], Any]] = {
             "image": self.text, "description": self.text, "arches": texts, "base": self.text, "debian": self._debian,
-            "files": self.list_of(self._file), "links": self.map_of(self.text, paths),
+            "files": self.list_of(lambda item, where: self._file(item, where, folder)),
+            "links": self.map_of(self.text, paths),
             "users": self.list_of(self._account), "groups": self.list_of(self._account),
             "c": self.list_of(self._program), "kernel": self._kernel, "labels": self.map_of(self.text, self.text),
             "config": self._config, "entrypoint": texts, "cmd": texts, "env": texts, "workdir": self.text,
@@ -276,13 +278,19 @@ class _Reader:
             "data": globs, "move": self.map_of(self.path, self.path), "concat": self.map_of(self.path, self.path),
         }, "packages"))  # fmt: skip
 
-    def _file(self, node: Any, where: str) -> RecipeFile:
+    def _file(self, node: Any, where: str, folder: Path) -> RecipeFile:
+        def source(item: Any, at: str) -> str:
+            name = self.path(item, at)
+            if not (folder / name).is_file():
+                self.bad(item, at, f"the folder has no file {name!r}", _near(folder, name))
+            return name
+
         got = self.fields(node, where, {
-            "path": self.path, "contents": self.text, "symlink": self.text, "directory": self.flag, "mode": self.mode,
-            "uid": self.number, "gid": self.number,
+            "path": self.path, "contents": self.text, "source": source, "symlink": self.text, "directory": self.flag,
+            "mode": self.mode, "uid": self.number, "gid": self.number,
         }, "path")  # fmt: skip
-        if sum(key in got for key in ("contents", "symlink", "directory")) > 1:
-            self.bad(node, where, "only one of contents, symlink and directory can be given")
+        if sum(key in got for key in ("contents", "source", "symlink", "directory")) > 1:
+            self.bad(node, where, "only one of contents, source, symlink and directory can be given")
         if "mode" not in got and got.get("directory"):
             got["mode"] = 0o755
         return RecipeFile(**got)
@@ -314,3 +322,12 @@ class _Reader:
             self.bad(node, where, f"cannot be written as JSON: {e}")
         finally:
             loader.dispose()
+
+
+def _near(folder: Path, name: str) -> str:
+    """A hint: the file of the folder whose name is nearest."""
+    import difflib
+
+    names = [p.relative_to(folder).as_posix() for p in sorted(folder.rglob("*"))[:10_000] if p.is_file()]
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean {close[0]!r}?" if close else ""

@@ -46,7 +46,12 @@ class Naming:
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """A package's name. `hash` is "" outside git."""
+    """A package's name.
+
+    hash    "" outside git.
+    dirty   the work tree differs from the commit.
+    moving  the same name stands for other content as time goes by: `dev`, or `latest` outside git.
+    """
 
     org: str
     image: str
@@ -54,6 +59,7 @@ class Name:
     hash: str
     dirty: bool
     in_git: bool
+    moving: bool = False
 
     @property
     def text(self) -> str:
@@ -102,7 +108,8 @@ def name_of(package: Package, naming: Naming = Naming()) -> Name:
     if "{{" in tag:
         raise InputError(f"{package.file}: the tag '{template}' is a template that is not known",
                          hint="only {{.Hash}} can be filled in")  # fmt: skip
-    name = Name(naming.org or naming.user or package.org, package.image, tag, found, dirty, git.inside)
+    name = Name(naming.org or naming.user or package.org, package.image, tag, found, dirty, git.inside,
+                moving=not naming.hash and (bool(naming.user) or not git.inside))  # fmt: skip
     try:
         parse_reference(name.text)
     except InputError as e:

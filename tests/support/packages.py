@@ -1,0 +1,58 @@
+"""Git repositories with packages, for tests of `linuxkit pkg`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+_WHO = ("-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "init.defaultBranch=main")
+
+
+def git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", "-C", str(folder), *_WHO, *arguments], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+class Repository:
+    """A git repository, and `linuxkit pkg` run in it with a cache of its own."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.cache = root / "repo", root / "cache"
+        self.home = root / "home"
+        for folder in (self.root, self.home):
+            folder.mkdir()
+        git(self.root, "init", "-q")
+
+    def put(self, files: Mapping[str, str]) -> None:
+        """Files by path, committed."""
+        for path, text in files.items():
+            place = self.root / path
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_text(text)
+        git(self.root, "add", ".")
+        git(self.root, "commit", "-q", "-m", "next")
+
+    def pkg(self, *words: str, status: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
+        """`linuxkit pkg WORDS`; fails when the exit status is another one."""
+        own = {k: v for k, v in os.environ.items() if not k.startswith(("LINUXKIT_", "BUILDKIT_"))}
+        done = subprocess.run(
+            [sys.executable, "-m", "linuxkit", "--cache", str(self.cache), "pkg", *words], capture_output=True,
+            text=True, cwd=self.root, timeout=120, stdin=subprocess.DEVNULL,
+            env=own | {"HOME": str(self.home), "no_proxy": "127.0.0.1"} | environment,
+        )  # fmt: skip
+        assert done.returncode == status, done.stdout + done.stderr
+        return done
+
+    def tag(self, directory: str) -> str:
+        """The git tree id of a package."""
+        return git(self.root, "rev-parse", f"HEAD:{directory}")
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Repository:
+    return Repository(tmp_path)
