@@ -29,9 +29,10 @@ def embedded(text: bytes) -> bytes:
 
 
 def bzimage(payload: bytes = b"", *, version: int = 0x20F, cmdline: int = 2047, initrd_end: int = 1 << 31,
-            wide: bool = True) -> bytes:  # fmt: skip
+            wide: bool = True, efi: bool = True) -> bytes:  # fmt: skip
     """A kernel for a PC whose compressed part is `payload`."""
     head = bytearray(4096)
+    head[:2] = b"MZ" if efi else b"\0\0"
     head[0x1F1] = 3
     head[0x1FE:0x200] = b"\x55\xaa"
     head[0x202:0x206] = b"HdrS"
@@ -45,6 +46,7 @@ def bzimage(payload: bytes = b"", *, version: int = 0x20F, cmdline: int = 2047, 
 def arm64_image(payload: bytes = b"") -> bytes:
     """A kernel for arm64, not compressed."""
     head = bytearray(4096)
+    head[:2] = b"MZ"
     head[0x38:0x3C] = b"ARM\x64"
     return bytes(head) + payload
 

@@ -6,6 +6,7 @@ import gzip
 import lzma
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ from linuxkit.oci.unpack import zstd_module
 from linuxkit.outputs import kernelfile
 from linuxkit.outputs.build import Build
 from linuxkit.outputs.encoder import Encoder
-from linuxkit.outputs.preflight import Finding, refuse
+from linuxkit.outputs.preflight import Finding, _firmware, refuse
 from linuxkit.outputs.table import FORMATS, Format
 from linuxkit.plan.model import Options
 from linuxkit.rootfs.content import Content
@@ -318,6 +319,33 @@ def test_archives_are_not_judged(case: Case) -> None:
 def test_without_an_init_the_kernel_may_go_on_to_another_root(case: Case) -> None:
     case.init, case.cmdline = [member("x")], "console=ttyS0 root=/dev/sda1"
     assert not case.found()
+
+
+def test_firmware_that_is_not_there_and_kernels_that_it_cannot_start(case: Case) -> None:
+    build = case.build()
+    raw, both, uki = (FORMATS[name] for name in ("raw-bios", "raw", "uki"))
+
+    def about(kernel: bytes, architecture: str, *formats: Format) -> list[str]:
+        found = kernelfile.inspect([literal(kernel)])
+        assert found is not None
+        other = replace(build, plan=replace(build.plan, architecture=architecture))
+        return said(list(_firmware(other, found, formats)))
+
+    assert not about(bzimage(), "amd64", raw, both, uki)
+    assert not about(bzimage(efi=False), "amd64", raw, FORMATS["kernel+initrd"])
+    assert not about(arm64_image(), "arm64", both, uki)
+    assert about(bzimage(efi=False), "amd64", raw, both) == [
+        "kernel.image: the kernel is no EFI program, as raw needs it (take one with CONFIG_EFI_STUB, such as kit://kernel)"
+    ]
+    assert about(arm64_image(), "arm64", raw, uki) == [
+        "raw-bios: there is no BIOS boot for arm64 (take a format for UEFI, such as raw-efi)"
+    ]
+    assert about(zboot(b"", 0x5064), "riscv64", uki) == [
+        "uki: there is no UEFI boot for riscv64 (it is for amd64 and arm64)"
+    ]
+    assert about(gzip.compress(arm64_image()), "arm64", uki) == [
+        "kernel.image: the kernel is compressed with gzip, which uki can't start (build with --decompress-kernel)"
+    ]
 
 
 def test_an_initrd_beyond_the_loader(case: Case) -> None:

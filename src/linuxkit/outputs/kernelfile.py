@@ -42,11 +42,14 @@ class KernelFile:
     architecture  in Go's names; 386 for a kernel that starts only 32-bit programs.
     cmdline       longest command line in bytes.
     initrd_end    the address below which an initrd has to end on a PC without UEFI; 0 where there is no such rule.
+    efi           it is an EFI program.
+    gzip          it is compressed as a whole.
     """
 
     architecture: str
     cmdline: int
     initrd_end: int = 0
+    efi: bool = False
     gzip: bool = False
     payload: tuple[int, int] = (0, 0)
 
@@ -71,10 +74,10 @@ def _plain(head: bytes, size: int) -> KernelFile | None:
     if head[:2] == b"MZ" and head[4:8] == b"zimg":
         architecture = _pe_machine(head)
         payload = struct.unpack_from("<II", head, 8)
-        return KernelFile(architecture, CMDLINES[architecture], payload=payload) if architecture else None
+        return KernelFile(architecture, CMDLINES[architecture], efi=True, payload=payload) if architecture else None
     for magic, architecture in ((b"ARM\x64", "arm64"), (b"RSC\x05", "riscv64")):
         if head[0x38:0x3C] == magic:
-            return KernelFile(architecture, CMDLINES[architecture], payload=(0, size))
+            return KernelFile(architecture, CMDLINES[architecture], efi=head[:2] == b"MZ", payload=(0, size))
     return None
 
 
@@ -90,7 +93,7 @@ def _x86(head: bytes) -> KernelFile:
         payload = ((head[0x1F1] or 4) + 1) * 512 + offset, length
     if version >= 0x20C and not struct.unpack_from("<H", head, 0x236)[0] & 1:
         architecture = "386"
-    return KernelFile(architecture, cmdline, end, payload=payload)
+    return KernelFile(architecture, cmdline, end, efi=head[:2] == b"MZ", payload=payload)
 
 
 def _pe_machine(head: bytes) -> str:

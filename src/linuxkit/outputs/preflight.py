@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from linuxkit.encode.compress import Codec
 from linuxkit.encode.pieces import of_source, size_of
 from linuxkit.errors import InputError, Problem
+from linuxkit.outputs import bios, efi
 from linuxkit.outputs.build import Build
 from linuxkit.outputs.kernelfile import KernelFile, inspect
 from linuxkit.outputs.rootfacts import Facts, Program, facts
@@ -21,7 +22,6 @@ from linuxkit.outputs.table import Format
 ARCHIVES = frozenset(("tar", "docker", "oci"))
 #: Formats with the root filesystem on a device, and which one; disks have what --root says.
 ON_DEVICE = {"kernel+squashfs": "squashfs", "kernel+erofs": "erofs", "kernel+iso": "iso9660"}
-SYSLINUX = "syslinux"
 MIB = 1 << 20
 #: What the kernel takes of the memory below an initrd's end at least: where it is put, besides its own size.
 LOADED_AT = MIB
@@ -78,8 +78,9 @@ def preflight(build: Build, formats: Iterable[Format], memory: Memory | None = N
     words = build.boot.cmdline.decode("utf-8", "replace").split()
     known = facts(build, kernel, _paths(words), OPTIONS)
     found = [
-        *_kernel(build, kernel), *_consoles(build, known, words), *_filesystems(build, known, formats),
-        *_modules(build, known), *_init(build, known, formats, words), *_containers(build, known),
+        *_kernel(build, kernel), *_firmware(build, kernel, formats), *_consoles(build, known, words),
+        *_filesystems(build, known, formats), *_modules(build, known), *_init(build, known, formats, words),
+        *_containers(build, known),
     ]  # fmt: skip
     if not any(one.fatal for one in found):  # what has to be encoded first
         found += _sizes(build, kernel, formats, memory)
@@ -108,6 +109,23 @@ def _kernel(build: Build, kernel: KernelFile) -> Iterator[Finding]:
     size = len(build.boot.cmdline)
     if size > kernel.cmdline:
         yield _fault("kernel.cmdline", f"it has {size} bytes, and this kernel takes {kernel.cmdline}", "shorten it")
+
+
+def _firmware(build: Build, kernel: KernelFile, formats: Sequence[Format]) -> Iterator[Finding]:
+    """Formats for firmware that the machine hasn't got, and kernels that it can't start."""
+    machine = build.plan.architecture
+    for_bios = [format_.name for format_ in formats if format_.loaders == (bios.SYSLINUX,)]
+    for_efi = [format_.name for format_ in formats if efi.EFI_BOOT in format_.loaders]
+    if for_bios and machine != bios.ARCHITECTURE:
+        yield _fault(for_bios[0], f"there is no BIOS boot for {machine}", "take a format for UEFI, such as raw-efi")
+    if for_efi and machine not in efi.NAMES:
+        yield _fault(for_efi[0], f"there is no UEFI boot for {machine}", f"it is for {' and '.join(efi.NAMES)}")
+    elif for_efi and kernel.architecture == machine and not kernel.efi and not kernel.gzip:
+        yield _fault("kernel.image", f"the kernel is no EFI program, as {for_efi[0]} needs it",
+                     "take one with CONFIG_EFI_STUB, such as kit://kernel")  # fmt: skip
+    if kernel.gzip and (started := for_bios or for_efi):
+        yield _fault("kernel.image", f"the kernel is compressed with gzip, which {started[0]} can't start",
+                     "build with --decompress-kernel")  # fmt: skip
 
 
 def _consoles(build: Build, known: Facts, words: Sequence[str]) -> Iterator[Finding]:
@@ -272,7 +290,7 @@ def _containers(build: Build, known: Facts) -> Iterator[Finding]:
 def _sizes(build: Build, kernel: KernelFile, formats: Sequence[Format], memory: Memory | None) -> Iterator[Finding]:
     """An initrd that doesn't fit where it has to go."""
     in_memory = [format_ for format_ in formats if not _device_root(build, format_)]
-    on_bios = [format_.name for format_ in in_memory if SYSLINUX in format_.loaders]
+    on_bios = [format_.name for format_ in in_memory if bios.SYSLINUX in format_.loaders]
     if not (on_bios and kernel.initrd_end) and (memory is None or not in_memory):
         return
     boot = build.boot
