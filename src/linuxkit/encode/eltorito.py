@@ -51,8 +51,9 @@ def catalogue(images: Sequence[BootImage]) -> bytes:
 
 
 def _entry(image: BootImage) -> bytes:
-    """Bootable, no emulation."""
-    return struct.pack("<BBHBBHI20s", 0x88, 0, 0, 0, 0, min(image.load, 0xFFFF), image.sector, b"")
+    """Bootable, no emulation. What is too long for the number of sectors reaches to the CD's end, by UEFI 13.3.2.1."""
+    load = image.load if image.load <= 0xFFFF else 0
+    return struct.pack("<BBHBBHI20s", 0x88, 0, 0, 0, 0, load, image.sector, b"")
 
 
 def with_boot_info(program: bytes, sector: int) -> bytes:

@@ -94,20 +94,34 @@ def disk(
     needed = -(-(end + tail) // mbr.ALIGNMENT) * mbr.ALIGNMENT
     whole = mbr.sized(-(-needed // unit) * unit, -(-size // unit) * unit)
     last = whole // sector - 1
-    table = b"".join(
-        _entry(p, p.guid or partition_guid(seed, n), at // sector, (at + size_of(c)) // sector - 1)
-        for n, (p, at, c) in enumerate(zip(partitions, places, contents, strict=True), 1)
-    ).ljust(ENTRIES * ENTRY, b"\0")
-    front = 2 + len(table) // sector
-    back = last - len(table) // sector
-    usable = (front, back - 1)
+    placed = [
+        (p, at // sector, (at + size_of(c)) // sector - 1)
+        for p, at, c in zip(partitions, places, contents, strict=True)
+    ]
+    tables_, foot = tables(placed, whole, seed=seed, sector=sector)
     protective = mbr.Slot(1, last, mbr.GPT)
     if hybrid:
         protective = mbr.Slot(1, min(slot.first for slot in hybrid) - 1, mbr.GPT)
     first = mbr.record([*hybrid, protective] if hybrid else [protective], mbr.signature(seed) if hybrid else 0, code)
-    head = first.ljust(sector, b"\0") + _header(1, last, usable, seed, 2, table).ljust(sector, b"\0") + table
-    foot = table + _header(last, 1, usable, seed, back, table).ljust(sector, b"\0")
+    head = first.ljust(sector, b"\0") + tables_
     return [literal(head), *mbr.placed(contents, places, len(head), whole - len(foot)), literal(foot)]
+
+
+def tables(
+    placed: Sequence[tuple[Partition, int, int]], size: int, *, seed: str, sector: int = 512
+) -> tuple[bytes, bytes]:
+    """Both tables of a disk of `size` bytes: what follows the MBR, and what ends the disk.
+
+    Args:
+        placed: partitions with their first and last sectors. Their content isn't looked at.
+    """
+    table = b"".join(
+        _entry(part, part.guid or partition_guid(seed, n), first, last) for n, (part, first, last) in enumerate(placed, 1)
+    ).ljust(ENTRIES * ENTRY, b"\0")
+    last, length = size // sector - 1, len(table) // sector
+    usable = (2 + length, last - length - 1)
+    head = _header(1, last, usable, seed, 2, table).ljust(sector, b"\0") + table
+    return head, table + _header(last, 1, usable, seed, last - length, table).ljust(sector, b"\0")
 
 
 def _entry(partition: Partition, guid: str, first: int, last: int) -> bytes:

@@ -26,6 +26,7 @@ from linuxkit.outputs.disks import (
 from linuxkit.outputs.efi import EFI_BOOT, make_raw_efi, make_uki
 from linuxkit.outputs.filesystems import make_kernel_erofs, make_kernel_iso, make_kernel_squashfs
 from linuxkit.outputs.initrd import make_kernel_initrd, make_tar_kernel_initrd
+from linuxkit.outputs.iso import make_iso, make_iso_efi_initrd
 from linuxkit.outputs.pieces import OutputFile
 
 DEFAULT, DEFAULT_STREAM = "kernel+initrd", "tar"
@@ -60,6 +61,10 @@ FORMATS = {
         Format("dynamic-vhd", "NAME.vhd: a disk that grows, for Hyper-V", make_dynamic_vhd, loaders=_BOTH,
                endings=(".vhd",)),
         Format("gcp", "NAME.img.tar.gz: a disk for Google's cloud", make_gcp, loaders=_BOTH, endings=(".img.tar.gz",)),
+        Format("iso", "NAME.iso: a CD or USB stick for BIOS and UEFI", make_iso, loaders=_BOTH,
+               endings=(".iso",)),
+        Format("iso-efi-initrd", "NAME-efi-initrd.iso: a CD or USB stick for UEFI", make_iso_efi_initrd,
+               loaders=(EFI_BOOT,), endings=("-efi-initrd.iso",)),
         Format("kernel+erofs", "NAME-kernel, NAME-cmdline and NAME-erofs.img", make_kernel_erofs,
                endings=("-kernel", "-cmdline", "-erofs.img")),
         Format("kernel+initrd", "NAME-kernel, NAME-initrd.img and NAME-cmdline", make_kernel_initrd,
@@ -92,7 +97,7 @@ FORMATS = {
 }
 #: Formats of LinuxKit that are not made here (yet).
 MISSING = frozenset((
-    "iso-bios", "iso-efi", "iso-efi-initrd", "rpi3",
+    "iso-bios", "iso-efi", "rpi3",
 ))  # fmt: skip
 
 

@@ -1,0 +1,60 @@
+"""CDs, booted by both kinds of firmware as CDs and as USB sticks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from linuxkit.errors import MachineError
+from linuxkit.machine.machine import Machine
+from linuxkit.machine.report import State
+from linuxkit.platforms.bootimage import Media
+from support.system import CRUN, Build
+from support.vm import boot
+
+pytestmark = pytest.mark.boot
+SYSTEM = CRUN.replace("  cmdline", "  tar: kernel-min.tar\n  cmdline") + """\
+onboot:
+  - name: marker
+    image: kit://busybox
+    command: ["/bin/sh", "-c", "echo started-by-$(test -d /sys/firmware/efi && echo uefi || echo bios)"]
+    binds: ["/sys:/sys:ro"]
+services:
+  - name: service
+    image: kit://busybox
+    command: ["/bin/sleep", "1000"]
+"""
+
+
+def judge(machine: Machine, firmware: str) -> None:
+    """That the system booted to its service, started by that firmware."""
+    assert machine.wait_booted(140).ok
+    assert {s.name: s.state for s in machine.report.steps}["service/service"] is State.RUNNING
+    machine.wait_console(f"started-by-{firmware}", 20)
+
+
+@pytest.mark.parametrize(("media", "firmware"), [(Media.CD, "bios"), (Media.CD, "uefi"), (Media.USB, "bios")])
+def test_one_cd_for_both(build: Build, media: Media, firmware: str) -> None:
+    cd = build(SYSTEM, "--format", "iso") + ".iso"
+    with boot(cd, seconds=150, media=media, uefi=firmware == "uefi") as machine:
+        judge(machine, firmware)
+
+
+def test_a_cd_for_uefi_boots_from_a_disk(build: Build) -> None:
+    cd = build(SYSTEM, "--format", "iso-efi-initrd") + "-efi-initrd.iso"
+    with boot(cd, seconds=150, media=Media.DISK) as machine:
+        assert machine.prepared.spec.firmware is not None  # type: ignore[attr-defined]
+        judge(machine, "uefi")
+        assert machine.power_off(30).off
+
+
+def test_a_stick_that_does_not_know_its_loader_does_not_boot(build: Build) -> None:
+    """What the marker is worth: the same image, with another number of a sector in the boot code."""
+    cd = Path(build(SYSTEM, "--format", "iso") + ".iso")
+    with cd.open("r+b") as stream:
+        stream.seek(432)
+        stream.write(bytes([64]) + bytes(7))
+    with boot(str(cd), seconds=30, media=Media.USB, uefi=False) as machine, pytest.raises(MachineError):
+        machine.wait_booted(8)
+    assert "Linux version" not in machine.console
