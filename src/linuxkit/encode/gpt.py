@@ -116,7 +116,8 @@ def tables(
         placed: partitions with their first and last sectors. Their content isn't looked at.
     """
     table = b"".join(
-        _entry(part, part.guid or partition_guid(seed, n), first, last) for n, (part, first, last) in enumerate(placed, 1)
+        _entry(part, part.guid or partition_guid(seed, n), first, last)
+        for n, (part, first, last) in enumerate(placed, 1)
     ).ljust(ENTRIES * ENTRY, b"\0")
     last, length = size // sector - 1, len(table) // sector
     usable = (2 + length, last - length - 1)
