@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -214,6 +215,17 @@ def test_a_change_in_one_archive_moves_nothing_of_another(tmp_path: Path) -> Non
     changed += [Entry("new", Kind.FILE, source=s) for s in archive(tmp_path / "three", [b"new" * 99])]
     assert made(changed, shelf=shelf) == made(changed)
     assert shelf.added - first < 400
+
+
+def test_a_large_file_is_never_whole_in_memory(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(noise(96 << 20))
+    entries = [Entry("a", Kind.FILE, source=Extent(str(tmp_path / "a"), 0, 96 << 20))]
+    tracemalloc.start()
+    try:
+        squashfs.image(tree(entries), squashfs.Options(Codec.LZ4), shelf=Kept(tmp_path / "blocks"))
+        assert tracemalloc.get_traced_memory()[1] < 40 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_fragment_of_known_contents_is_read_again(tmp_path: Path) -> None:

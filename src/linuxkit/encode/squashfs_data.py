@@ -167,6 +167,14 @@ class _Batch(NamedTuple):
     packed: Packed | None = None
 
 
+class _Stored(NamedTuple):
+    """A span on the shelf; `piece` is None for zeros."""
+
+    words: bytes
+    digest: bytes
+    piece: Piece | None
+
+
 class _Region:
     """Puts everything in its place, in order, while the threads of the pool compress what is next."""
 
@@ -184,7 +192,7 @@ class _Region:
 
     def data(self, contents: Sequence[_Content]) -> Data:
         running: deque[tuple[_Batch, Future[list[Done]] | None]] = deque()
-        grown: list[tuple[Done, Piece | None]] = []  # spans of one content
+        grown: list[_Stored] = []  # of one content
         ahead = 0
         for batch in self._batches(contents):
             job = self._pool.submit(self._blocks.compress, [s for _, s in batch.spans]) if batch.size else None
@@ -224,7 +232,7 @@ class _Region:
         if spans:
             yield _Batch(spans, size)
 
-    def _take(self, batch: _Batch, job: Future[list[Done]] | None, grown: list[tuple[Done, Piece | None]]) -> int:
+    def _take(self, batch: _Batch, job: Future[list[Done]] | None, grown: list[_Stored]) -> int:
         """Store what a thread has done. Returns its bytes."""
         if job is None:
             assert batch.packed is not None
@@ -237,15 +245,13 @@ class _Region:
                 pieces = self._stored[done.digest][1]
                 packed = Packed(done.words, pieces, done.digest, done.end_digest)
             else:
-                grown.append((done, self._shelf.add(done.data) if done.data else None))
+                grown.append(_Stored(done.words, done.digest, self._shelf.add(done.data) if done.data else None))
                 if not span.last:
                     continue
-                digests = [one.digest for one, _ in grown if one.digest]
+                digests = [one.digest for one in grown if one.digest]
                 whole = digests[0] if len(digests) == 1 else hashlib.sha256(b"".join(digests)).digest()
-                packed = Packed(
-                    b"".join(one.words for one, _ in grown), tuple(_merged(p for _, p in grown if p is not None)),
-                    whole if digests else b"", done.end_digest,
-                )  # fmt: skip
+                pieces = tuple(_merged(one.piece for one in grown if one.piece is not None))
+                packed = Packed(b"".join(one.words for one in grown), pieces, whole, done.end_digest)
                 grown.clear()
             if content.group:
                 self._shelf.note(content.group, content.key, packed)
