@@ -221,3 +221,13 @@ def test_a_name_that_the_format_cannot_hold(work: Work) -> None:
     assert "300 bytes" in done.stderr
     assert sorted(files_in(work.folder)) == ["web.yml"]
     assert not [p for p in work.kept("blocks") if p.name.startswith(".tmp-")]
+
+
+@pytest.mark.parametrize("name", ["kernel+squashfs", "kernel+iso"])
+def test_an_owner_of_more_than_32_bits(work: Work, name: str) -> None:
+    make_image(Store(work.cache), "docker.io/t/tool:1", tar_of(member("f", uid=1 << 33)))
+    (work.folder / "web.yml").write_text(YAML)
+    done = linuxkit("build", "--format", name, "web.yml", cwd=work.folder, cache=work.cache, check=False)
+    assert done.returncode == 1
+    assert "t/tool:1" in done.stderr
+    assert "rootfs/f belongs to user 8589934592" in done.stderr

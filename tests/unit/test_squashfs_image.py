@@ -143,6 +143,12 @@ def test_too_many_owners() -> None:
         made(entries)
 
 
+@pytest.mark.parametrize("owner", [{"uid": 1 << 32}, {"gid": 1 << 40}, {"gid": -1}])
+def test_an_owner_that_cannot_be_held(owner: dict[str, int]) -> None:
+    with pytest.raises(InputError, match="etc/f: the owner or group"):
+        made([file("etc/f", **owner)])
+
+
 def test_times_outside_of_the_format() -> None:
     clamped = made([file("a", mtime=0), file("b", mtime=2**32 - 1)])
     assert made([file("a", mtime=-5), file("b", mtime=1 << 40)]) == clamped

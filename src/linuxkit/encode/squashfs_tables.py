@@ -120,6 +120,8 @@ class Tables:
         return struct.pack(f"<{len(found)}Q", *(found[number] for number in sorted(found)))
 
     def _id(self, number: int, path: str) -> int:
+        if not 0 <= number <= NONE:
+            raise InputError(f"{path}: the owner or group {number} is more than Linux knows", hint=f"at most {NONE}")
         index = self._ids.setdefault(number, len(self._ids))
         if index >= MAX_IDS:
             raise InputError(f"{path}: squashfs holds {MAX_IDS} different owners and groups, and this is one more",

@@ -13,6 +13,7 @@ from linuxkit.rootfs.segment import Segment
 
 #: Files of the build host up to this many bytes are read where they stand.
 SMALL = 1 << 20
+MAX_OWNER = 0xFFFFFFFF
 
 
 def root_key(segments: Iterable[Segment]) -> str:
@@ -43,6 +44,8 @@ def _entries(segments: Sequence[Segment], content: Content) -> Iterator[Entry]:
     for segment in segments:
         try:
             for entry in segment.entries():
+                if not (0 <= entry.uid <= MAX_OWNER and 0 <= entry.gid <= MAX_OWNER):
+                    raise ImageError(f"{entry.path} belongs to user {entry.uid}, group {entry.gid}: more than 32 bits")
                 if not entry.path.startswith("boot/"):
                     yield _kept(entry, content)
         except ImageError as e:
