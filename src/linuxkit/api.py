@@ -57,7 +57,7 @@ class Artifact:
 
 def load(*files: str | Path, sources: Sources | None = None, stdin: Callable[[int], bytes] | None = None,
          seen: Callable[[str, bytes], None] = lambda source, content: None,
-         packages: dict[str, str] | None = None) -> Config:  # fmt: skip
+         packages: dict[str, str] | None = None, name: Callable[[Path], str] | None = None) -> Config:  # fmt: skip
     """Read and merge YAML: files, http(s) addresses, and with `stdin` also `-`.
 
     Args:
@@ -65,6 +65,7 @@ def load(*files: str | Path, sources: Sources | None = None, stdin: Callable[[in
         stdin: reads standard input to its end, but no more than the number of bytes it is given.
         seen: told of every source and its content.
         packages: filled with what each @pkg: directory stands for.
+        name: the image's name of such a directory, where it isn't the usual one.
 
     Raises:
         InputError: `problems` has every fault of every file.
@@ -80,10 +81,10 @@ def load(*files: str | Path, sources: Sources | None = None, stdin: Callable[[in
     def package(directory: Path) -> str:
         from linuxkit.pkg.naming import package_name
 
-        name = package_name(directory)
+        found = (name or package_name)(directory)
         if packages is not None:
-            packages[str(directory)] = name
-        return name
+            packages[str(directory)] = found
+        return found
 
     return load_documents([str(f) for f in files], Readers(stdin, fetch, package, check_reference, seen))
 

@@ -37,12 +37,12 @@ class Repository:
         git(self.root, "add", ".")
         git(self.root, "commit", "-q", "-m", "next")
 
-    def pkg(self, *words: str, status: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
+    def pkg(self, *words: str, status: int = 0, seconds: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
         """`linuxkit pkg WORDS`; fails when the exit status is another one."""
         own = {k: v for k, v in os.environ.items() if not k.startswith(("LINUXKIT_", "BUILDKIT_"))}
         done = subprocess.run(
             [sys.executable, "-m", "linuxkit", "--cache", str(self.cache), "pkg", *words], capture_output=True,
-            text=True, cwd=self.root, timeout=120, stdin=subprocess.DEVNULL,
+            text=True, cwd=self.root, timeout=seconds, stdin=subprocess.DEVNULL,
             env=own | {"HOME": str(self.home), "no_proxy": "127.0.0.1"} | environment,
         )  # fmt: skip
         assert done.returncode == status, done.stdout + done.stderr

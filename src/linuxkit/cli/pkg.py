@@ -174,3 +174,4 @@ def show_tag(directories: tuple[Path, ...], canonical: bool, flags: Common) -> N
 
 from linuxkit.cli import pkg_build as pkg_build  # noqa: E402  # adds its commands
 from linuxkit.cli import pkg_registry as pkg_registry  # noqa: E402
+from linuxkit.cli import pkg_test as pkg_test  # noqa: E402

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from linuxkit.api import Sources
     from linuxkit.cli.main import Settings
     from linuxkit.pkg.engines.make import EngineOptions, Engines
+    from linuxkit.pkg.model import Package
+    from linuxkit.pkg.naming import Naming
     from linuxkit.pkg.request import Done, Job, Request
 
 FILE = click.Path(path_type=Path)
@@ -102,35 +104,41 @@ def _build(settings: Settings, directories: tuple[Path, ...], push: bool, flags:
     from dataclasses import replace
 
     from linuxkit.errors import InputError
-    from linuxkit.pkg.jobs import make_jobs
 
     if own_cache is not None:
         settings = replace(settings, cache=own_cache)
-    request = _request(push, rest)
-    request.check()
     naming = flags.naming()
     if naming.commit != "HEAD":
         raise InputError("--hash-commit: only the files of HEAD can be built", hint="check that commit out, or leave "
                          "--hash-commit out")  # fmt: skip
-    packages = [replace(p, dockerfile=rest["dockerfile"] or p.dockerfile) for p in flags.packages(directories)]
-    jobs = make_jobs(packages, naming, request)
-    if request.nobuild and not push:
+    if rest["nobuild"] and not push:
         say(settings)("--nobuild has no effect without --push")
     with ExitStack() as stack:
         sources = open_sources(settings, flags, stack, debian_mirror)
-        engines = _engines(settings, sources, _engine_options(settings, rest))
-        if dry_run:
-            _dry_run(jobs, engines)
-            return
-        for done in _run(sources, engines, jobs, request):
+        for done in build_packages(settings, sources, flags.packages(directories), naming, push, rest, dry_run):
             if done.job.asked:
                 click.echo(f"{done.job.name.full}@{done.digest}" if done.digest else done.job.name.full)
 
 
-def _run(sources: Sources, engines: Engines, jobs: list[Job], request: Request) -> list[Done]:
+def build_packages(settings: Settings, sources: Sources, packages: Sequence[Package], naming: Naming, push: bool,
+                   rest: Mapping[str, Any], dry_run: bool = False) -> list[Done]:  # fmt: skip
+    """Build packages as the flags say; with `dry_run`, only print what an engine would be told."""
+    from dataclasses import replace
+
     import linuxkit
     from linuxkit.pkg.build import Builds
+    from linuxkit.pkg.engines.make import Engines
+    from linuxkit.pkg.jobs import make_jobs
 
+    request = _request(push, rest)
+    request.check()
+    options = _engine_options(settings, rest)
+    chosen = [replace(package, dockerfile=rest["dockerfile"] or package.dockerfile) for package in packages]
+    jobs = make_jobs(chosen, naming, request)
+    engines = Engines(sources.store, sources.resolver, options, os.environ, sources.log)
+    if dry_run:
+        _dry_run(jobs, engines)
+        return []
     builds = Builds(sources.store, sources.kit, sources.resolver, lambda: sources.registry, engines,
                     version=linuxkit.__version__, say=sources.log)  # fmt: skip
     return builds.run(jobs, request)
@@ -204,12 +212,6 @@ def builder_settings(rest: Mapping[str, Any]) -> Any:
     if config is not None and not config.is_file():
         raise InputError(f"--builder-config {config}: there is no such file")
     return Builder(rest["builder_name"], rest["builder_image"], config, rest.get("builder_restart", False))
-
-
-def _engines(settings: Settings, sources: Sources, options: EngineOptions) -> Engines:
-    from linuxkit.pkg.engines.make import Engines
-
-    return Engines(sources.store, sources.resolver, options, os.environ, sources.log)
 
 
 def _arches(flag: str, text: str) -> tuple[str, ...]:
