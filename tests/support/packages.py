@@ -37,7 +37,9 @@ class Repository:
         git(self.root, "add", ".")
         git(self.root, "commit", "-q", "-m", "next")
 
-    def pkg(self, *words: str, status: int = 0, seconds: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
+    def pkg(
+        self, *words: str, status: int = 0, seconds: float = 120, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
         """`linuxkit pkg WORDS`; fails when the exit status is another one."""
         own = {k: v for k, v in os.environ.items() if not k.startswith(("LINUXKIT_", "BUILDKIT_"))}
         done = subprocess.run(
