@@ -7,3 +7,4 @@ int init_main(int argc, char **argv);
 int power_main(int argc, char **argv);
 int modprobe_main(int argc, char **argv);
 int service_main(int argc, char **argv);
+int bootstage_main(int argc, char **argv); /* of the other program, src/boot/ */

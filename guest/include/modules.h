@@ -38,3 +38,14 @@ int modules_load(struct modules *index, const char *name, const char *parameters
 
 /* Does the pattern of an alias match it? The shell's * ? [...], with - equal to _. */
 bool alias_matches(const char *pattern, const char *alias);
+
+/* Modules for the devices that are there, and for those that come later: a pass looks at what is new. */
+struct coldplug {
+    struct modules index;
+    char **seen; /* aliases that were looked up */
+    size_t seen_count;
+};
+
+int coldplug_open(struct coldplug *plug); /* -1: a kernel without modules; passes then do nothing */
+void coldplug_pass(struct coldplug *plug);
+void coldplug_close(struct coldplug *plug);

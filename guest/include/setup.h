@@ -9,6 +9,8 @@ void mount_early(void);         /* /proc /run /tmp /var /dev /sys and what belon
 void mount_cgroups(void);       /* v2, or v1 by linuxkit.unified_cgroup_hierarchy=0 */
 void share_mounts(void);        /* rshared from / down */
 void make_var(void);
+void mount_kept(const char *folder, unsigned long flags, const char *data); /* a tmpfs with what the folder had */
+int copy_tree(int from, int to, bool move, int depth); /* between open folders. 0, or -1 and errno: some of it */
 void make_device_links(void);
 void link_ports(void);          /* /dev/virtio-ports/NAME */
 unsigned coldplug(void);        /* loads modules for what is there; returns how many */

@@ -23,7 +23,6 @@ static const struct early {
 } early[] = {
     {"tmpfs", "/run", "tmpfs", SAFE | MS_RELATIME, "size=10%,mode=755", false},
     {"tmpfs", "/tmp", "tmpfs", SAFE | MS_RELATIME, "size=10%,mode=1777", false},
-    {"tmpfs", "/var", "tmpfs", SAFE | MS_RELATIME, "size=50%,mode=755", false},
     {"dev", "/dev", "devtmpfs", MS_NOSUID | MS_NOEXEC | MS_RELATIME, "size=10m,nr_inodes=248418,mode=755", false},
     {"mqueue", "/dev/mqueue", "mqueue", SAFE, NULL, true},
     {"shm", "/dev/shm", "tmpfs", SAFE, "mode=1777", false},
@@ -75,6 +74,7 @@ static void make_points(void)
 void mount_early(void)
 {
     make_points();
+    mount_kept("/var", SAFE | MS_RELATIME, "size=50%,mode=755"); /* while what is below it can still be moved */
     if (mount("proc", "/proc", "proc", SAFE | MS_RELATIME, NULL) < 0)
         say("mount /proc: %s", strerror(errno));
     root_protect();

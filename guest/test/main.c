@@ -1,13 +1,16 @@
 /* Drives the guest's parts from tests/guest: test-guest WORD ARGUMENT..., results on standard output. */
 #define _GNU_SOURCE
+#include "../include/bootstage.h"
 #include "../include/event.h"
 #include "../include/modules.h"
 #include "../include/service.h"
+#include "../include/setup.h"
 #include "../include/shutdown.h"
 #include "../include/spawn.h"
 #include "../include/util.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -133,6 +136,78 @@ static int test_task(char **args)
     return 0;
 }
 
+/* root CMDLINE: what the boot stage reads in it. */
+static int test_root(char **args)
+{
+    struct root_options found;
+    char reason[REASON_MAX];
+    int result = root_options_read(&found, args[0], reason);
+    if (result < 0) {
+        printf("%s\n", reason);
+    } else {
+        printf("root=%s types=%s flags=%s init=%s %s delay=%g wait=%g\n", found.root, found.types ? found.types : "-",
+               found.flags ? found.flags : "-", found.init ? found.init : "-", found.writable ? "rw" : "ro", found.delay,
+               found.wait);
+        if (found.verified) {
+            struct device device = {.major = 254, .minor = 1};
+            scoped_free char *table = verity_table(&device, &found.verity);
+            printf("%s\n", table);
+        }
+    }
+    root_options_free(&found);
+    return result < 0 ? 1 : 0;
+}
+
+/* super FILE: what filesystem it says it is. */
+static int test_super(char **args)
+{
+    struct superblock found;
+    scoped_fd fd = open(args[0], O_RDONLY);
+    if (!superblock_read(&found, fd))
+        return 1;
+    printf("%s [%s] [%s]\n", found.type, found.label, found.uuid);
+    return 0;
+}
+
+/* parts FILE SECTOR: the MBR's signature, then a GPT's partitions. */
+static int test_parts(char **args)
+{
+    scoped_fd fd = open(args[0], O_RDONLY);
+    struct partition *found;
+    size_t count = partitions_read(&found, fd, (unsigned)atoi(args[1]), (uint64_t)lseek(fd, 0, SEEK_END));
+    printf("%08x\n", mbr_signature(fd));
+    for (size_t i = 0; i < count; i++)
+        printf("%u %llu %s [%s]\n", found[i].number, (unsigned long long)found[i].first, found[i].uuid, found[i].label);
+    free(found);
+    return 0;
+}
+
+/* find SYS DEV SPEC: the device; without one, all that there are. */
+static int test_find(char **args)
+{
+    const struct places places = {args[0], args[1]};
+    struct device found;
+    if (!spec_known(args[2]))
+        return 2;
+    if (device_find(&found, &places, args[2])) {
+        printf("%s %u:%u %llu\n", found.path, found.major, found.minor, (unsigned long long)found.size);
+        return 0;
+    }
+    size_t count;
+    char **lines = devices_describe(&places, &count);
+    for (size_t i = 0; i < count; i++)
+        printf("%s\n", lines[i]);
+    free_names(lines, count);
+    return 1;
+}
+
+/* copy FROM TO move|keep */
+static int test_copy(char **args)
+{
+    scoped_fd from = open(args[0], O_RDONLY | O_DIRECTORY), to = open(args[1], O_RDONLY | O_DIRECTORY);
+    return copy_tree(from, to, !strcmp(args[2], "move"), 0) < 0 ? 1 : 0;
+}
+
 int main(int argc, char **argv)
 {
     const char *word = argc > 1 ? argv[1] : "";
@@ -169,6 +244,16 @@ int main(int argc, char **argv)
         printf("%d\n", containerd_end_status(args[0], atoi(args[1])));
         return 0;
     }
+    if (!strcmp(word, "root") && count == 1)
+        return test_root(args);
+    if (!strcmp(word, "super") && count == 1)
+        return test_super(args);
+    if (!strcmp(word, "parts") && count == 2)
+        return test_parts(args);
+    if (!strcmp(word, "find") && count == 3)
+        return test_find(args);
+    if (!strcmp(word, "copy") && count == 3)
+        return test_copy(args);
     if (!strcmp(word, "ending"))
         return anyone_ending() ? 0 : 1;
     fprintf(stderr, "test-guest: bad arguments\n");

@@ -141,6 +141,8 @@ def build(
     qcow2: str = "",
     preflight: bool = True,
     memory: int = 0,
+    root: str = "",
+    verity: bool = False,
 ) -> Artifact:
     """Build a configuration.
 
@@ -158,12 +160,14 @@ def build(
         qcow2: how qcow2 files are compressed: zlib or zstd; empty for not at all.
         preflight: refuse what can't boot.
         memory: of the machine that it is for, in bytes, where it is known.
+        root: of disks: initrd, or the filesystem of a root partition.
+        verity: roots on a device have a hash tree, and the kernel's command line its root hash.
 
     Raises:
         LinuxkitError: of any kind. What was in the place of the outputs before is still there then.
     """
     from linuxkit.encode.compress import Codec, level_of
-    from linuxkit.outputs.table import choose, loaders, signer_of
+    from linuxkit.outputs.table import choose, disk_root, loaders, signer_of
 
     target = choose(formats, output, directory, "" if output else name, name)
     try:
@@ -181,7 +185,9 @@ def build(
     from linuxkit.outputs.table import make
     from linuxkit.rootfs.content import Content
 
-    options = replace(options or Options(), loaders=loaders(target.formats), signer=signer_of(target.formats, signer))
+    partition = disk_root(target.formats, root, verity)
+    needed = loaders(target.formats, rooted=bool(partition))
+    options = replace(options or Options(), loaders=needed, signer=signer_of(target.formats, signer))
     planned = plan(config, sources, options, lock)
     if provenance is not None:
         planned = provenance.embed(planned)
@@ -190,7 +196,7 @@ def build(
     )  # fmt: skip
     encoder = Encoder(content, threads=threads, log=lambda part: sources.log(f"encoding {part}"))
     erofs = codec if compress else Codec.NONE
-    made = Build(planned, content, encoder, codec, level, size, signer, erofs, qcow2)
+    made = Build(planned, content, encoder, codec, level, size, signer, erofs, qcow2, partition, verity)
     if preflight:
         from linuxkit.checking import judge
 

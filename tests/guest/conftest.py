@@ -31,7 +31,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Run:
             "ASAN_OPTIONS": "detect_leaks=1:exitcode=99",
             "UBSAN_OPTIONS": "halt_on_error=1:exitcode=99",
         }
-        done = subprocess.run([out / "test-guest", *args], capture_output=True, text=True, env=env)
+        done = subprocess.run([out / "test-guest", *args], capture_output=True, text=True, env=env, errors="replace")
         assert "Sanitizer" not in done.stderr and "runtime error" not in done.stderr, done.stderr
         assert status is None or done.returncode == status, (done.returncode, done.stdout, done.stderr)
         return done

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from linuxkit.oci.store import Store
+from linuxkit.packages.kit import Kit
 from support.images import directory, hardlink, make_image, member, symlink, tar_of
 
 YAML = """\
@@ -51,6 +52,8 @@ def make_cache(root: Path) -> Path:
         symlink("bin/link", "app"), member("caps", b"c", pax_headers={"SCHILY.xattr.user.x": "y"}),
     ))  # fmt: skip
     make_image(store, "docker.io/t/tool:1", tar_of(directory("bin"), member("bin/tool", b"tool", mode=0o4755)))
+    stage = tar_of(member("init", b"stage" * 50, mode=0o755), directory("sysroot"))
+    make_image(store, Kit(store, store.root / "kit").reference("bootstage"), stage)
     return store.root
 
 

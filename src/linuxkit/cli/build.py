@@ -86,6 +86,9 @@ Formats:
 @click.option("--mem", default="", metavar="N[M|G]",
               help="Memory of the machine that it is for, in MB: what doesn't fit is refused.")
 @click.option("--no-preflight", is_flag=True, help="Build what can't boot, too.")
+@click.option("--root", "disk_root", default="", metavar="KIND",
+              help="Of disks: initrd, or squashfs and the like: a partition that is read as needed.  [default: initrd]")
+@click.option("--verity", is_flag=True, help="Have the kernel check every block that is read of a root on a device.")
 @click.option("--sign-key", type=click.Path(path_type=Path), metavar="FILE",
               help="Sign the EFI program for Secure Boot, with this RSA key (PEM) ...")
 @click.option("--sign-cert", type=click.Path(path_type=Path), metavar="FILE", help="... and this certificate (PEM).")
@@ -97,7 +100,7 @@ def build(
     builder_id: str, whiteouts: str, show_plan: bool, dry_run: bool, pull: bool, offline: bool, debian_mirror: str,
     input_tar: str, docker: bool, size: str, lock_file: Path | None, no_lock: bool,
     bundle_file: Path | None, sign_key: Path | None, sign_cert: Path | None, qcow2_compress: str | None,
-    mem: str, no_preflight: bool,
+    mem: str, no_preflight: bool, disk_root: str, verity: bool,
 ) -> None:  # fmt: skip
     """Build a bootable image from YAML files, which are merged from left to right."""
     started = time.monotonic()
@@ -116,6 +119,7 @@ def build(
         "kernel": decompress_kernel, "sbom": sbom, "home": os.environ.get("HOME"),
         "whiteouts": whiteouts, "sbom_format": sbom_format,
         "size": disk_size, "qcow2": qcow2_compress, "mem": mem, "preflight": not no_preflight,
+        "root": disk_root, "verity": verity,
     }  # fmt: skip
     plain = not (dry_run or show_plan or pull or sbom_current_time or input_tar or docker or (output and directory)
                  or bundle_file or sign_key or provenance_file or provenance_output
@@ -176,10 +180,11 @@ def build(
     if show_plan:
         import json
 
-        from linuxkit.outputs.table import choose, loaders
+        from linuxkit.outputs import table
 
-        wanted = choose(formats, output, None, "", default_name).formats
-        planned = api.plan(config, sources, replace(options, loaders=loaders(wanted)), lock)
+        wanted = table.choose(formats, output, None, "", default_name).formats
+        needed = table.loaders(wanted, rooted=bool(table.disk_root(wanted, disk_root, verity)))
+        planned = api.plan(config, sources, replace(options, loaders=needed), lock)
         planned = provenance.embed(planned) if provenance else planned
         click.echo(json.dumps(planned.to_json() | {"digest": planned.digest}, indent=2))
         return
@@ -190,7 +195,7 @@ def build(
         options=options, compress=compress, level=level, threads=max(1, min(4, os.cpu_count() or 1)),
         provenance=provenance, size=disk_size,
         signer=_signer(sign_key, sign_cert), lock=lock, qcow2=qcow2_compress or "",
-        preflight=not no_preflight, memory=memory_size(mem),
+        preflight=not no_preflight, memory=memory_size(mem), root=disk_root, verity=verity,
     )  # fmt: skip
     if shortcut is not None:
         shortcut.keep(artifact.record)

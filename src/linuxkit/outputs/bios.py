@@ -2,6 +2,7 @@
 
     NAME-bios.img  MBR (mbr.bin) │ FAT, active: ldlinux.sys ldlinux.c32 syslinux.cfg kernel initrd.img
     NAME.img       MBR (gptmbr.bin) + GPT │ EFI system partition, FAT32: the same, and EFI/BOOT/BOOTX64.EFI
+    with --root    the root filesystem in a second partition; the initrd only finds it
 
 syslinux is installed by `encode/syslinux`. It never asks anything: there is one thing to boot, and no way to stop it.
 """
@@ -14,7 +15,9 @@ from linuxkit.encode import fat, gpt, mbr, syslinux
 from linuxkit.encode.pieces import Piece, cut, literal, of_source, read
 from linuxkit.errors import ImageError, InputError
 from linuxkit.outputs import efi
+from linuxkit.outputs.bootstage import Start
 from linuxkit.outputs.build import Build
+from linuxkit.outputs.diskroot import for_disk
 from linuxkit.outputs.initrd import whole
 from linuxkit.outputs.pieces import OutputFile
 
@@ -40,28 +43,36 @@ def make_raw(build: Build, base: str) -> list[OutputFile]:
 
 
 def disk(build: Build) -> list[Piece]:
-    """A disk with an MBR and one active FAT partition with syslinux, kernel and initrd.
+    """A disk with an MBR and an active FAT partition with syslinux, kernel and initrd; and a root partition, if wanted.
 
     Raises:
         ImageError, InputError: there is nothing that a BIOS could boot.
     """
     check_architecture(build)
-    volume = system_volume(build, boot_files(build), label="LINUXKIT")
-    part = mbr.Partition(volume.pieces, _FAT_TYPES[volume.bits], active=True)
-    return mbr.disk([part], seed=build.seed, code=build.loader(SYSLINUX, MBR), size=build.size)
+    start = for_disk(build, f"PARTUUID={mbr.signature(build.seed):08x}-02")
+    volume = system_volume(build, boot_files(build, start), label="LINUXKIT")
+    parts = [mbr.Partition(volume.pieces, _FAT_TYPES[volume.bits], active=True)]
+    parts += [mbr.Partition(start.root, mbr.LINUX)] if start.root else []
+    return mbr.disk(parts, seed=build.seed, code=build.loader(SYSLINUX, MBR), size=build.size)
 
 
 def hybrid_disk(build: Build, *, unit: int = 1) -> list[Piece]:
     """A disk that BIOS and UEFI boot: a GPT and an EFI system partition with the EFI program and with syslinux.
 
-    Where there is no BIOS, it is what UEFI alone needs. Its size is a multiple of `unit` bytes.
+    Where there is no BIOS, it is what UEFI alone needs. A root partition is the second.
+
+    Args:
+        unit: its size is a multiple of that many bytes.
     """
     if build.plan.architecture != ARCHITECTURE:
         return efi.disk(build, unit=unit)
-    files = {efi.program_path(build): efi.uki(build), **boot_files(build)}
+    start = for_disk(build, efi.root_spec(build))
+    program = efi.uki(build, cmdline=start.cmdline, initrd=start.initrd)
+    files = {efi.program_path(build): program, **boot_files(build, start)}
     volume = system_volume(build, files, label="ESP", bits=32)
     part = gpt.Partition(volume.pieces, gpt.ESP, "EFI System", gpt.LEGACY_BOOT)
-    return gpt.disk([part], seed=build.seed, code=build.loader(SYSLINUX, GPT_MBR), size=build.size, unit=unit)
+    parts = [part, *efi.root_partition(build, start)]
+    return gpt.disk(parts, seed=build.seed, code=build.loader(SYSLINUX, GPT_MBR), size=build.size, unit=unit)
 
 
 def check_architecture(build: Build) -> None:
@@ -75,13 +86,12 @@ def check_architecture(build: Build) -> None:
                          hint="take a format for UEFI, such as raw-efi")  # fmt: skip
 
 
-def boot_files(build: Build) -> dict[str, Sequence[Piece]]:
-    """What syslinux boots, by path: kernel, initrd and its configuration."""
-    return {
-        "kernel": checked_kernel(build),
-        "initrd.img": whole(build),
-        "syslinux.cfg": [literal(configuration(build.boot.cmdline, "/kernel", "/initrd.img"))],
-    }
+def boot_files(build: Build, start: Start) -> dict[str, Sequence[Piece]]:
+    """What syslinux boots, by path: kernel, initrd where there is one, and its configuration."""
+    initrd = whole(build, start.initrd)
+    text = configuration(start.cmdline, "/kernel", "/initrd.img" if initrd else "")
+    files = {"kernel": checked_kernel(build), "initrd.img": initrd, "syslinux.cfg": [literal(text)]}
+    return {path: pieces for path, pieces in files.items() if pieces}
 
 
 def configuration(cmdline: bytes, kernel: str, initrd: str = "") -> bytes:

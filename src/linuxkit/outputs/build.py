@@ -30,6 +30,8 @@ class Build:
 
     `size` is that of a disk in bytes, as asked for: 0 is as small as its content. `signer` signs EFI programs. `qcow2`
     is how qcow2 files are compressed: zlib, zstd, or empty for not at all.
+    `disk_root` is the filesystem of a disk's root partition; empty: the root is in an initrd. With `verity`, every
+    root on a device has a hash tree.
     """
 
     plan: BuildPlan
@@ -41,6 +43,8 @@ class Build:
     signer: Signer | None = None
     erofs: Codec = Codec.NONE
     qcow2: str = ""
+    disk_root: str = ""
+    verity: bool = False
 
     def segments(self, *, boot: bool) -> list[Segment]:
         """The root filesystem in parts; with the kernel under boot/ or without."""

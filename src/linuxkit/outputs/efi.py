@@ -2,6 +2,7 @@
 
     NAME.efi       systemd's stub with .osrel .cmdline .uname .ucode .initrd .linux: one program, the whole system
     NAME-efi.img   GPT: one EFI system partition (FAT32), in it that program as EFI/BOOT/BOOTX64.EFI
+                   with --root: a second partition, the root filesystem; the program's initrd only finds it
 
 There is no boot manager between firmware and kernel: a machine has one image, and nothing to choose from.
 """
@@ -16,7 +17,9 @@ from linuxkit.encode import fat, gpt, pe
 from linuxkit.encode.authenticode import signed
 from linuxkit.encode.pieces import Piece, cut, literal, of_source, read, size_of
 from linuxkit.errors import ImageError, InputError
+from linuxkit.outputs.bootstage import Start
 from linuxkit.outputs.build import Build
+from linuxkit.outputs.diskroot import for_disk
 from linuxkit.outputs.pieces import OutputFile
 
 #: The kit package with the loaders, and where they are in it.
@@ -24,6 +27,8 @@ EFI_BOOT = "efi-boot"
 FOLDER = "usr/lib/systemd/boot/efi"
 #: By architecture: what files of it are called, the program that firmware looks for on a disk.
 NAMES = {"amd64": ("x64", "EFI/BOOT/BOOTX64.EFI"), "arm64": ("aa64", "EFI/BOOT/BOOTAA64.EFI")}
+#: Attribute of a partition that is only read (Discoverable Partitions Specification).
+READ_ONLY = 1 << 60
 #: Where the first partition of a disk starts.
 FIRST_SECTOR = 2048
 MAX_CMDLINE = 4096
@@ -40,10 +45,26 @@ def make_raw_efi(build: Build, base: str) -> list[OutputFile]:
 
 
 def disk(build: Build, *, unit: int = 1) -> list[Piece]:
-    """A disk with a GPT and the EFI system partition that holds the UKI; its size is a multiple of `unit` bytes."""
-    esp = system_partition(build, {program_path(build): uki(build)})
-    part = gpt.Partition(esp.pieces, gpt.ESP, "EFI System", gpt.LEGACY_BOOT)
-    return gpt.disk([part], seed=build.seed, size=build.size, unit=unit)
+    """A disk with a GPT, the EFI system partition with the UKI, and a root partition where one is wanted.
+
+    Args:
+        unit: its size is a multiple of that many bytes.
+    """
+    start = for_disk(build, root_spec(build))
+    program = uki(build, cmdline=start.cmdline, initrd=start.initrd)
+    esp = system_partition(build, {program_path(build): program})
+    parts = [gpt.Partition(esp.pieces, gpt.ESP, "EFI System", gpt.LEGACY_BOOT), *root_partition(build, start)]
+    return gpt.disk(parts, seed=build.seed, size=build.size, unit=unit)
+
+
+def root_spec(build: Build) -> str:
+    """What stands behind root= for the root partition of a disk with a GPT: the second."""
+    return f"PARTUUID={gpt.partition_guid(build.seed, 2)}"
+
+
+def root_partition(build: Build, start: Start) -> list[gpt.Partition]:
+    """The root partition, with the hash tree of its filesystem in it; none for a root in the initrd."""
+    return [gpt.Partition(start.root, gpt.ROOT[build.plan.architecture], "root", READ_ONLY)] if start.root else []
 
 
 def system_partition(build: Build, files: Mapping[str, Sequence[Piece]], *, hidden: int = FIRST_SECTOR) -> fat.Volume:

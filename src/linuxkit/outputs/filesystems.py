@@ -3,6 +3,7 @@
     NAME-kernel, NAME-cmdline, NAME-squashfs.img      a squashfs, for a device of its own
     NAME-kernel, NAME-cmdline, NAME-erofs.img         an EROFS, the same
     NAME-kernel, NAME-cmdline, NAME.iso               an ISO 9660 volume, not bootable by itself
+    NAME-initrd.img                                   the boot initrd, beside either where the kernel needs one
 
 What is under boot/ is not in them, only the empty directory.
 """
@@ -19,7 +20,9 @@ from linuxkit.encode.pieces import Piece, hole, literal, of_source, size_of
 from linuxkit.entry import digest_of
 from linuxkit.errors import InputError
 from linuxkit.oci.derived import Derived
+from linuxkit.outputs.bootstage import on_device
 from linuxkit.outputs.build import Build
+from linuxkit.outputs.initrd import whole as whole_initrd
 from linuxkit.outputs.pieces import OutputFile
 from linuxkit.outputs.recall import whole
 
@@ -48,17 +51,17 @@ def filesystem(build: Build, fstype: str) -> list[Piece]:
 
 def make_kernel_squashfs(build: Build, base: str) -> list[OutputFile]:
     """BASE-kernel, BASE-cmdline, BASE-squashfs.img."""
-    return _beside_kernel(build, base, "kernel+squashfs", "-squashfs.img", filesystem(build, "squashfs"))
+    return _beside_kernel(build, base, "kernel+squashfs", "-squashfs.img", "squashfs", "/dev/vda")
 
 
 def make_kernel_erofs(build: Build, base: str) -> list[OutputFile]:
     """BASE-kernel, BASE-cmdline, BASE-erofs.img."""
-    return _beside_kernel(build, base, "kernel+erofs", "-erofs.img", filesystem(build, "erofs"))
+    return _beside_kernel(build, base, "kernel+erofs", "-erofs.img", "erofs", "/dev/vda")
 
 
 def make_kernel_iso(build: Build, base: str) -> list[OutputFile]:
     """BASE-kernel, BASE-cmdline, BASE.iso."""
-    return _beside_kernel(build, base, "kernel+iso", ".iso", filesystem(build, "iso9660"))
+    return _beside_kernel(build, base, "kernel+iso", ".iso", "iso9660", f"LABEL={LABEL}")
 
 
 def once(build: Build, key: str, make: Callable[[], Sequence[Piece]]) -> list[Piece]:
@@ -125,9 +128,12 @@ def _key(build: Build, *parts: object) -> str:
     return digest_of([build.root_key.encode(), *(str(part).encode() for part in parts)])
 
 
-def _beside_kernel(build: Build, base: str, name: str, ending: str, image: Sequence[Piece]) -> list[OutputFile]:
-    boot = build.boot
-    files = (("-kernel", of_source(boot.kernel)), ("-cmdline", [literal(boot.cmdline)]), (ending, image))
+def _beside_kernel(build: Build, base: str, name: str, ending: str, fstype: str, spec: str) -> list[OutputFile]:
+    boot, start = build.boot, on_device(build, fstype, spec, filesystem(build, fstype))
+    files = (
+        ("-kernel", of_source(boot.kernel)), ("-initrd.img", whole_initrd(build, start.initrd)),
+        ("-cmdline", [literal(start.cmdline)]), (ending, start.root),
+    )  # fmt: skip
     return [OutputFile(base + end, name, tuple(pieces)) for end, pieces in files if size_of(pieces)]
 
 

@@ -28,11 +28,15 @@ def make_kernel_initrd(build: Build, base: str) -> list[OutputFile]:
     ]
 
 
-def whole(build: Build) -> list[Piece]:
-    """The initrd as a loader takes it: with microcode in front, where there is any."""
+def whole(build: Build, archives: Sequence[Piece] | None = None) -> list[Piece]:
+    """The initrd as a loader takes it: with microcode in front, where there is any.
+
+    Args:
+        archives: others than those of the root filesystem.
+    """
     ucode = build.boot.ucode
     front = [] if ucode is None else [*of_source(ucode), literal(bytes(-ucode.size % 4))]
-    return [*front, *build.initrd]
+    return [*front, *(build.initrd if archives is None else archives)]
 
 
 def make_tar_kernel_initrd(build: Build, base: str) -> list[OutputFile]:

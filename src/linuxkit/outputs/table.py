@@ -10,6 +10,7 @@ from linuxkit.encode.authenticode import Signer
 from linuxkit.errors import InputError
 from linuxkit.outputs.archive import make_docker, make_tar
 from linuxkit.outputs.bios import SYSLINUX, make_raw, make_raw_bios
+from linuxkit.outputs.bootstage import BOOTSTAGE
 from linuxkit.outputs.build import Build
 from linuxkit.outputs.container import make_oci
 from linuxkit.outputs.disks import (
@@ -24,12 +25,16 @@ from linuxkit.outputs.disks import (
     make_vmdk,
 )
 from linuxkit.outputs.efi import EFI_BOOT, make_raw_efi, make_uki
-from linuxkit.outputs.filesystems import make_kernel_erofs, make_kernel_iso, make_kernel_squashfs
+from linuxkit.outputs.filesystems import FILESYSTEMS, make_kernel_erofs, make_kernel_iso, make_kernel_squashfs
 from linuxkit.outputs.initrd import make_kernel_initrd, make_tar_kernel_initrd
 from linuxkit.outputs.iso import make_iso, make_iso_efi_initrd
 from linuxkit.outputs.pieces import OutputFile
 
 DEFAULT, DEFAULT_STREAM = "kernel+initrd", "tar"
+#: Values of --root; what --verity alone means.
+IN_INITRD = "initrd"
+DISK_ROOTS = tuple(name for name in FILESYSTEMS if name != "iso9660")
+DEFAULT_VERIFIED = "squashfs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,8 @@ class Format:
     stream  it is one file, which can go to standard output.
     make    (build, what names start with) → its files.
     loaders kit packages with the boot loaders that go into it.
+    root    where its root filesystem is: "device", on one of its own; "disk", in an initrd or, with --root, in a
+            partition; else neither is the case.
     endings what its files' names end in after NAME, the one to push first.
     """
 
@@ -48,6 +55,7 @@ class Format:
     stream: bool = False
     loaders: tuple[str, ...] = ()
     endings: tuple[str, ...] = ()
+    root: str = ""
 
 
 #: What a disk that BIOS and UEFI boot is made with.
@@ -55,44 +63,45 @@ _BOTH = (EFI_BOOT, SYSLINUX)
 FORMATS = {
     f.name: f
     for f in (
-        Format("aws", "NAME.raw: a disk for Amazon's cloud", make_aws, loaders=_BOTH, endings=(".raw",)),
+        Format("aws", "NAME.raw: a disk for Amazon's cloud", make_aws, loaders=_BOTH, endings=(".raw",), root="disk"),
         Format("docker", "the root filesystem with a Dockerfile, for docker build -", make_docker, stream=True,
                endings=(".docker",)),
         Format("dynamic-vhd", "NAME.vhd: a disk that grows, for Hyper-V", make_dynamic_vhd, loaders=_BOTH,
-               endings=(".vhd",)),
-        Format("gcp", "NAME.img.tar.gz: a disk for Google's cloud", make_gcp, loaders=_BOTH, endings=(".img.tar.gz",)),
+               endings=(".vhd",), root="disk"),
+        Format("gcp", "NAME.img.tar.gz: a disk for Google's cloud", make_gcp, loaders=_BOTH,
+               endings=(".img.tar.gz",), root="disk"),
         Format("iso", "NAME.iso: a CD or USB stick for BIOS and UEFI", make_iso, loaders=_BOTH,
                endings=(".iso",)),
         Format("iso-efi-initrd", "NAME-efi-initrd.iso: a CD or USB stick for UEFI", make_iso_efi_initrd,
                loaders=(EFI_BOOT,), endings=("-efi-initrd.iso",)),
         Format("kernel+erofs", "NAME-kernel, NAME-cmdline and NAME-erofs.img", make_kernel_erofs,
-               endings=("-kernel", "-cmdline", "-erofs.img")),
+               endings=("-kernel", "-cmdline", "-initrd.img", "-erofs.img"), root="device"),
         Format("kernel+initrd", "NAME-kernel, NAME-initrd.img and NAME-cmdline", make_kernel_initrd,
                endings=("-kernel", "-initrd.img", "-cmdline")),
         Format("kernel+iso", "NAME-kernel, NAME-cmdline and NAME.iso: the root filesystem on a CD", make_kernel_iso,
-               endings=("-kernel", "-cmdline", ".iso")),
+               endings=("-kernel", "-cmdline", "-initrd.img", ".iso"), root="device"),
         Format("kernel+squashfs", "NAME-kernel, NAME-cmdline and NAME-squashfs.img", make_kernel_squashfs,
-               endings=("-kernel", "-cmdline", "-squashfs.img")),
+               endings=("-kernel", "-cmdline", "-initrd.img", "-squashfs.img"), root="device"),
         Format("oci", "NAME.oci.tar: a container image of the root filesystem", make_oci, endings=(".oci.tar",)),
         Format("ova", "NAME.ova: a machine with its disk, for VMware and VirtualBox", make_ova, loaders=_BOTH,
-               endings=(".ova",)),
+               endings=(".ova",), root="disk"),
         Format("qcow2-bios", "NAME.qcow2: a disk for QEMU and OpenStack", make_qcow2_bios, loaders=_BOTH,
-               endings=(".qcow2",)),
+               endings=(".qcow2",), root="disk"),
         Format("qcow2-efi", "NAME-efi.qcow2: the same for UEFI firmware only", make_qcow2_efi, loaders=(EFI_BOOT,),
-               endings=("-efi.qcow2",)),
-        Format("raw", "NAME.img: a disk for BIOS and UEFI", make_raw, loaders=_BOTH, endings=(".img",)),
+               endings=("-efi.qcow2",), root="disk"),
+        Format("raw", "NAME.img: a disk for BIOS and UEFI", make_raw, loaders=_BOTH, endings=(".img",), root="disk"),
         Format("raw-bios", "NAME-bios.img: a disk for a BIOS", make_raw_bios, loaders=(SYSLINUX,),
-               endings=("-bios.img",)),
+               endings=("-bios.img",), root="disk"),
         Format("raw-efi", "NAME-efi.img: a disk for UEFI firmware", make_raw_efi, loaders=(EFI_BOOT,),
-               endings=("-efi.img",)),
+               endings=("-efi.img",), root="disk"),
         Format("tar", "the root filesystem, one archive", make_tar, stream=True, endings=(".tar",)),
         Format("tar-kernel-initrd", "kernel, initrd.img and cmdline in one tar", make_tar_kernel_initrd,
                endings=("-initrd.tar",)),
         Format("uki", "NAME.efi: kernel, initrd and command line in one EFI program", make_uki, loaders=(EFI_BOOT,),
                endings=(".efi",)),
-        Format("vhd", "NAME.vhd: a disk for Azure", make_vhd, loaders=_BOTH, endings=(".vhd",)),
-        Format("vhdx", "NAME.vhdx: a disk for Hyper-V", make_vhdx, loaders=_BOTH, endings=(".vhdx",)),
-        Format("vmdk", "NAME.vmdk: a disk for VMware", make_vmdk, loaders=_BOTH, endings=(".vmdk",)),
+        Format("vhd", "NAME.vhd: a disk for Azure", make_vhd, loaders=_BOTH, endings=(".vhd",), root="disk"),
+        Format("vhdx", "NAME.vhdx: a disk for Hyper-V", make_vhdx, loaders=_BOTH, endings=(".vhdx",), root="disk"),
+        Format("vmdk", "NAME.vmdk: a disk for VMware", make_vmdk, loaders=_BOTH, endings=(".vmdk",), root="disk"),
     )
 }
 #: Formats of LinuxKit that are not made here (yet).
@@ -161,9 +170,38 @@ def make(build: Build, target: Target) -> list[OutputFile]:
     return list(made.values())
 
 
-def loaders(formats: Iterable[Format]) -> tuple[str, ...]:
-    """The kit packages with the boot loaders of some formats."""
-    return tuple(sorted({name for format_ in formats for name in format_.loaders}))
+def loaders(formats: Iterable[Format], *, rooted: bool = True) -> tuple[str, ...]:
+    """The kit packages with the boot loaders of some formats.
+
+    Args:
+        rooted: the root of a disk may be in a partition.
+    """
+    found = set()
+    for format_ in formats:
+        found |= {*format_.loaders}
+        if format_.root == "device" or (rooted and format_.root == "disk"):
+            found.add(BOOTSTAGE)
+    return tuple(sorted(found))
+
+
+def disk_root(formats: Iterable[Format], root: str, verity: bool) -> str:
+    """The filesystem of a disk's root partition, from --root and --verity; empty: its root is in an initrd.
+
+    Raises:
+        InputError: nothing of that is in any of the formats.
+    """
+    kinds = {format_.root for format_ in formats}
+    if root not in ("", IN_INITRD, *DISK_ROOTS):
+        hint = f"there are {IN_INITRD}, {', '.join(DISK_ROOTS)}"
+        raise InputError(f"--root {root}: there is no such root", hint=hint)
+    if root and "disk" not in kinds:
+        raise InputError(f"--root {root}: in these formats there is no choice", hint="it is for disks, such as raw-efi")
+    if verity and (not kinds & {"device", "disk"} or (root == IN_INITRD and "device" not in kinds)):
+        raise InputError("--verity: in these formats the root filesystem is in memory",
+                         hint="it is for kernel+squashfs and the like, and for disks with --root squashfs")  # fmt: skip
+    if root == IN_INITRD or "disk" not in kinds:
+        return ""
+    return root or (DEFAULT_VERIFIED if verity else "")
 
 
 def signer_of(formats: Iterable[Format], signer: Signer | None) -> str:

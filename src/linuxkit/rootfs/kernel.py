@@ -77,6 +77,18 @@ def module_entries(plan: KernelPlan, content: Content) -> Iterator[Entry]:
     yield from sorted(links, key=lambda e: e.path)
 
 
+def members_of(plan: KernelPlan, tar: str, content: Content) -> list[Entry] | None:
+    """The members of any tar in the kernel's image; None when it has no such file.
+
+    Raises:
+        ImageError: it is damaged, or leads out of the root.
+    """
+    tree = {entry.path: entry for entry in content.tree(plan.image)}
+    if tar not in tree:
+        return None
+    return list(_tar_entries(_member(tree, tar, "kernel tar", plan.image), replace(plan, tar=tar)))
+
+
 def _member(tree: dict[str, Entry], name: str, what: str, image: Image) -> Entry:
     entry = tree.get(name)
     if entry is not None and entry.kind is Kind.HARDLINK:

@@ -1,0 +1,109 @@
+"""Systems whose root is on a device, found by the boot stage; verified ones, and what was changed in them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from linuxkit.errors import MachineError
+from linuxkit.machine.report import State
+from support.system import CRUN, Build
+from support.vm import boot
+
+pytestmark = pytest.mark.boot
+SYSTEM = CRUN + """\
+onboot:
+  - name: look
+    image: kit://busybox
+    command:
+      - /bin/sh
+      - -c
+      - |
+        grep -m1 ' / ' /machine/proc/1/mounts
+        cat /machine/var/lib/kept/file && echo more >>/machine/var/lib/kept/file && echo var-can-be-written
+        touch /own && echo container-can-be-written
+        touch /machine/etc/x 2>/dev/null || echo root-is-read-only
+        awk '/MemTotal/{t=$2} /MemAvailable/{a=$2} END{print "memory-used", int((t-a)/1024)}' /proc/meminfo
+    binds: ["/:/machine:rbind"]
+services:
+  - name: service
+    image: kit://busybox
+    command: ["/bin/sh", "-c", "sleep 1000"]
+files:
+  - path: var/lib/kept/file
+    contents: "kept-in-var\\n"
+"""
+
+
+def judge(prefix: str, root: str, memory: int = 256) -> str:
+    """Boot it; that it came up with its root where it should be. Returns what the console said."""
+    with boot(prefix, seconds=100, memory=memory) as machine:
+        assert machine.wait_booted(90).ok
+        step = machine.report.step("root")
+        assert step is not None and step.state is State.DONE
+        service = machine.report.step("service/service")
+        assert service is not None and service.state is State.RUNNING
+        for said in ("kept-in-var", "var-can-be-written", "container-can-be-written", "root-is-read-only", root):
+            machine.wait_console(said, 5)
+        assert machine.power_off(30).off
+        return str(machine.console)
+
+
+def refusal(prefix: str, what: str, seconds: int = 60) -> str:
+    """Boot it; that it said `what`, and started nothing. Returns the console."""
+    with boot(prefix, seconds=seconds, memory=256) as machine:
+        machine.wait_console(what, seconds - 5)
+        with pytest.raises(MachineError):
+            machine.wait_booted(10)
+        assert machine.report.booted is None
+    assert "kept-in-var" not in machine.console
+    return str(machine.console)
+
+
+def flip(image: Path, at: int) -> None:
+    """Change one bit."""
+    with image.open("r+b") as stream:
+        stream.seek(at)
+        (byte,) = stream.read(1)
+        stream.seek(at)
+        stream.write(bytes([byte ^ 1]))
+
+
+def test_a_squashfs_of_more_than_the_memory_boots(build: Build, tmp_path: Path) -> None:
+    noise = tmp_path / "noise"
+    with noise.open("wb") as stream:  # cannot be compressed, and is never read
+        import random
+
+        numbers = random.Random(1)
+        for _ in range(300):
+            stream.write(numbers.randbytes(1 << 20))
+    prefix = build(SYSTEM + f"  - {{path: opt/noise, source: {noise}}}\n", "--format", "kernel+squashfs")
+    assert Path(f"{prefix}-squashfs.img").stat().st_size > 300 << 20
+    console = judge(prefix, "/dev/vda / squashfs ro", memory=256)
+    used = int(console.split("memory-used ")[1].split()[0])
+    assert used < 100
+
+
+def test_a_cd_boots_wherever_it_is(build: Build) -> None:
+    judge(build(SYSTEM, "--format", "kernel+iso"), "/dev/sr0 / iso9660 ro")
+
+
+
+
+def test_a_verified_disk_boots_and_a_changed_one_does_not(build: Build) -> None:
+    disk = Path(build(SYSTEM, "--format", "raw-efi", "--root", "squashfs", "--verity") + "-efi.img")
+    judge(str(disk), "/dev/dm-0 / squashfs ro")
+    data = disk.read_bytes()
+    first, last = (int.from_bytes(data[1024 + 128 + at : 1024 + 128 + at + 8], "little") for at in (32, 40))
+    start = first * 512
+    used = int.from_bytes(data[start + 40 : start + 48], "little")  # bytes of the squashfs
+    word = data[data.index(b"linuxkit.verity=") :].split()[0].split(b"\0")[0].decode()
+    tree = start + int(word.split(":")[2]) * 4096
+    assert data[start : start + 4] == b"hsqs" and start + used <= tree < last * 512
+
+    flip(disk, start + 5)  # the time it was made at, which nobody would notice
+    refusal(str(disk), "no root: .* its data or its hash tree was changed")
+    flip(disk, start + 5)
+    flip(disk, tree + 17)  # the root of the tree
+    refusal(str(disk), "no root: .* its data or its hash tree was changed")
