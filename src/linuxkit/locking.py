@@ -117,7 +117,7 @@ def renew(lock: Lock, config: Config, sources: Sources, *, platforms: Sequence[P
     from linuxkit.outputs.table import FORMATS
     from linuxkit.outputs.table import loaders as all_loaders
 
-    kept = [name for name in all_loaders(FORMATS.values()) if name in lock.kit]
+    kept = [name for name in all_loaders(FORMATS.values(), rooted=True) if name in lock.kit]
     maker = _Maker(sources, lock, {_named(name) for name in only}, build=build)
     made = maker.lock(config, list(both), sorted({*loaders, *kept}), digests(documents))
     return Lock(made.images, made.kit, made.documents, lock.where)

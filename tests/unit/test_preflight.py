@@ -25,6 +25,7 @@ from linuxkit.outputs.build import Build
 from linuxkit.outputs.encoder import Encoder
 from linuxkit.outputs.preflight import Finding, _firmware, refuse
 from linuxkit.outputs.table import FORMATS, Format
+from linuxkit.packages.kit import Kit
 from linuxkit.plan.model import Options
 from linuxkit.rootfs.content import Content
 from support.builds import linuxkit
@@ -74,6 +75,8 @@ class Case:
             make_image(store, "docker.io/t/kernel:1", tar_of(*kernel, member("kernel.tar", tar)), platform=platform)
             make_image(store, "docker.io/t/init:1", tar_of(*self.init), platform=platform)
             make_image(store, "docker.io/t/app:1", tar_of(*self.app), platform=platform)
+            stage = Kit(store, store.root / "kit").reference("bootstage")
+            make_image(store, stage, tar_of(member("init", AMD, mode=0o755)), platform=platform)
         return api.Sources(self.folder / "cache", offline=True)
 
     def config(self, sources: api.Sources) -> api.Config:

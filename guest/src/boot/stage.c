@@ -123,7 +123,7 @@ static int mount_root(const struct device *device, const struct root_options *op
 /* Replaces this program. Only returns when there is no init to be started. */
 static int start_init(const char *wanted, char **argv)
 {
-    static const char *const usual[] = {"/sbin/init", "/init", "/bin/init"};
+    static const char *const usual[] = {"/sbin/init", "/init", "/etc/init", "/bin/init"};
     const char *const *tries = wanted ? &wanted : usual;
     char reason[REASON_MAX];
     for (size_t i = 0; i < (wanted ? 1 : COUNT(usual)); i++) {
@@ -134,7 +134,7 @@ static int start_init(const char *wanted, char **argv)
             return give_up(reason, NULL, 0);
         }
     }
-    return give_up("the root has none of /sbin/init, /init, /bin/init", NULL, 0);
+    return give_up("the root has none of /sbin/init, /init, /etc/init, /bin/init", NULL, 0);
 }
 
 int bootstage_main(int argc, char **argv)

@@ -185,7 +185,8 @@ def loaders_of(formats: tuple[str, ...]) -> tuple[str, ...]:
     from linuxkit.outputs.table import choose, loaders
 
     names = [name for text in formats for name in text.split(",") if name.strip()]
-    return loaders([found for name in names for found in choose([name], "", None, "x", "x").formats])
+    return loaders([found for name in names for found in choose([name], "", None, "x", "x").formats],
+                   rooted=True)  # fmt: skip
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -170,7 +170,7 @@ def make(build: Build, target: Target) -> list[OutputFile]:
     return list(made.values())
 
 
-def loaders(formats: Iterable[Format], *, rooted: bool = True) -> tuple[str, ...]:
+def loaders(formats: Iterable[Format], *, rooted: bool = False) -> tuple[str, ...]:
     """The kit packages with the boot loaders of some formats.
 
     Args:
