@@ -19,7 +19,7 @@ demo: $(STAMP)-run
 test: $(STAMP)-dev
 	@tools/setup.sh qemu test
 	$(MAKE) --no-print-directory lint
-	$(BIN)/python -m pytest -p no:cacheprovider
+	$(BIN)/python -m pytest -p no:cacheprovider -n 2 --dist loadfile
 
 check: $(STAMP)-dev lint unit
 

@@ -74,5 +74,8 @@ def test_two_hundred_kills_damage_nothing(killed) -> None:
 
 
 def test_the_harness_notices_blobs_that_are_written_in_place(killed) -> None:
-    found = killed(60, "in-place")
+    for kills in (60, 120, 240):  # the moments are random
+        found = killed(kills, "in-place")
+        if found["damage"]:
+            break
     assert any("instead of" in line or "its bytes have the digest" in line for line in found["damage"]), found

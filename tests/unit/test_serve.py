@@ -13,6 +13,7 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -306,6 +307,10 @@ def test_a_client_without_tls_is_a_line_in_the_log(start: Callable[..., Server],
         with contextlib.suppress(ConnectionResetError):
             while peer.recv(4096):
                 pass
+    for _ in range(200):  # the line is written by the server's thread
+        if lines:
+            break
+        time.sleep(0.05)
     assert "127.0.0.1 failed: " in lines[0]
 
 
