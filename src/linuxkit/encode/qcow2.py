@@ -17,7 +17,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Sequence
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from linuxkit.encode.pieces import Piece, literal, size_of
 from linuxkit.encode.sparse import compressed, runs
@@ -191,6 +191,11 @@ def _count(counts: bytearray, at: int, size: int) -> None:
         struct.pack_into(">H", counts, 2 * n, struct.unpack_from(">H", counts, 2 * n)[0] + 1)
 
 
+def library(kind: str) -> str:
+    """The version of what compresses: another one may give other bytes."""
+    return str(_zstd().zstd_version) if kind == "zstd" else zlib.ZLIB_RUNTIME_VERSION
+
+
 def _compressor(kind: str) -> Callable[[bytes], bytes]:
     if kind == "zlib":
 
@@ -199,8 +204,13 @@ def _compressor(kind: str) -> Callable[[bytes], bytes]:
             return worker.compress(data) + worker.flush()
 
         return deflate
+    pack = _zstd().compress
+    return lambda data: pack(data, level=_ZSTD_LEVEL)
+
+
+def _zstd() -> Any:
     try:
-        from compression import zstd  # type: ignore[import-not-found,unused-ignore]
+        from compression import zstd  # type: ignore[import-not-found,unused-ignore]  # Python 3.14
     except ImportError:
         from backports import zstd
-    return lambda data: zstd.compress(data, level=_ZSTD_LEVEL)
+    return zstd

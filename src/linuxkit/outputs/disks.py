@@ -20,6 +20,8 @@ from linuxkit.outputs.kept import kept, sha256
 from linuxkit.outputs.pieces import OutputFile
 
 MIB = 1 << 20
+#: Another version of what compresses may give other bytes.
+_ZLIB = qcow2.library("zlib")
 
 
 def make_qcow2_bios(build: Build, base: str) -> list[OutputFile]:
@@ -41,7 +43,7 @@ def make_gcp(build: Build, base: str) -> list[OutputFile]:
     """BASE.img.tar.gz: a disk of whole GiB."""
     disk = bios.hybrid_disk(build, unit=gcp.GIB)
     packed = kept(
-        build, disk, ["gcp", str(gcp.VERSION)], lambda out: gcp.write(disk, out, threads=build.encoder.threads)
+        build, disk, ["gcp", str(gcp.VERSION), _ZLIB], lambda out: gcp.write(disk, out, threads=build.encoder.threads)
     )
     return [OutputFile(f"{base}.img.tar.gz", "gcp", (packed,))]
 
@@ -83,14 +85,14 @@ def _qcow2(build: Build, disk: list[Piece]) -> list[Piece]:
     if not kind:
         return qcow2.image(disk)
     return [kept(
-        build, disk, ["qcow2", str(qcow2.VERSION), kind],
+        build, disk, ["qcow2", str(qcow2.VERSION), kind, qcow2.library(kind)],
         lambda out: qcow2.compress(disk, out, kind=kind, threads=build.encoder.threads),
     )]  # fmt: skip
 
 
 def _vmdk(build: Build, disk: list[Piece], name: str) -> list[Piece]:
     body = kept(
-        build, disk, ["vmdk", str(vmdk.VERSION)], lambda out: vmdk.body(disk, out, threads=build.encoder.threads)
+        build, disk, ["vmdk", str(vmdk.VERSION), _ZLIB], lambda out: vmdk.body(disk, out, threads=build.encoder.threads)
     )
     return [literal(vmdk.head(vmdk.virtual_size(disk), name=name, seed=build.seed)), body]
 
