@@ -43,16 +43,16 @@ def make_tar_kernel_initrd(build: Build, base: str) -> list[OutputFile]:
     """BASE-initrd.tar with the members kernel, initrd.img, cmdline and ucode.cpio; those that are empty left out."""
     boot = build.boot
     pieces = [
-        *_member("kernel", of_source(boot.kernel)),
-        *_member("initrd.img", build.initrd),
-        *_member("cmdline", [literal(boot.cmdline)]),
-        *_member("ucode.cpio", of_source(boot.ucode)),
+        *member("kernel", of_source(boot.kernel)),
+        *member("initrd.img", build.initrd),
+        *member("cmdline", [literal(boot.cmdline)]),
+        *member("ucode.cpio", of_source(boot.ucode)),
         literal(tar.END),
     ]
     return [OutputFile(f"{base}-initrd.tar", "tar-kernel-initrd", tuple(pieces))]
 
 
-def _member(name: str, pieces: Sequence[Piece]) -> Iterator[Piece]:
+def member(name: str, pieces: Sequence[Piece]) -> Iterator[Piece]:
     """A member of a tar whose content is made of pieces."""
     size = size_of(pieces)
     if size:

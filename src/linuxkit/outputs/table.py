@@ -29,6 +29,7 @@ from linuxkit.outputs.filesystems import FILESYSTEMS, make_kernel_erofs, make_ke
 from linuxkit.outputs.initrd import make_kernel_initrd, make_tar_kernel_initrd
 from linuxkit.outputs.iso import make_iso, make_iso_efi_initrd
 from linuxkit.outputs.pieces import OutputFile
+from linuxkit.outputs.rpi import FIRMWARE, make_rpi, make_rpi3
 
 DEFAULT, DEFAULT_STREAM = "kernel+initrd", "tar"
 #: Values of --root; what --verity alone means.
@@ -94,6 +95,9 @@ FORMATS = {
                endings=("-bios.img",), root="disk"),
         Format("raw-efi", "NAME-efi.img: a disk for UEFI firmware", make_raw_efi, loaders=(EFI_BOOT,),
                endings=("-efi.img",), root="disk"),
+        Format("rpi", "NAME-rpi.img: a card for the Raspberry Pi", make_rpi, loaders=(FIRMWARE,),
+               endings=("-rpi.img",)),
+        Format("rpi3", "NAME.tar: the files of that card", make_rpi3, loaders=(FIRMWARE,), endings=(".tar",)),
         Format("tar", "the root filesystem, one archive", make_tar, stream=True, endings=(".tar",)),
         Format("tar-kernel-initrd", "kernel, initrd.img and cmdline in one tar", make_tar_kernel_initrd,
                endings=("-initrd.tar",)),
@@ -106,7 +110,7 @@ FORMATS = {
 }
 #: Formats of LinuxKit that are not made here (yet).
 MISSING = frozenset((
-    "iso-bios", "iso-efi", "rpi3",
+    "iso-bios", "iso-efi",
 ))  # fmt: skip
 
 

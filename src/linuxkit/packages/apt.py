@@ -21,15 +21,19 @@ class Apt:
     Args:
         folder: where its lists and configuration are kept; one per suite and architecture.
         keys: files of public keys, ASCII-armoured, that the release files are signed with.
+        component: the one of the archive that is looked into.
 
     Raises:
         HostError: there is no apt-get.
     """
 
-    def __init__(self, folder: Path, mirror: Mirror, suite: str, architecture: str, keys: Sequence[Path]) -> None:
+    def __init__(
+        self, folder: Path, mirror: Mirror, suite: str, architecture: str, keys: Sequence[Path],
+        component: str = "main",
+    ) -> None:  # fmt: skip
         self._tool = host.find_tool("apt-get", why="to fetch packages")
         self._folder, self._mirror, self._suite, self._architecture = folder.absolute(), mirror, suite, architecture
-        self._keys = keys
+        self._keys, self._component = keys, component
 
     def _command(self, *words: str) -> list[str | Path]:
         folder = self._folder
@@ -60,7 +64,8 @@ class Apt:
             (self._folder / name).mkdir(parents=True, exist_ok=True)
         ring = self._folder / "archive.asc"
         ring.write_bytes(b"\n".join(path.read_bytes() for path in self._keys))
-        lines = [f"deb [signed-by={ring}] {url} {suite} main\n" for url, suite in self._mirror.suites(self._suite)]
+        lines = [f"deb [signed-by={ring}] {url} {suite} {self._component}\n"
+                 for url, suite in self._mirror.suites(self._suite)]  # fmt: skip
         (self._folder / "sources.list").write_text("".join(lines))
 
     def update(self) -> None:

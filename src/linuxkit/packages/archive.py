@@ -1,7 +1,7 @@
 """The transport on machines without apt: lists and packages over HTTP, read the way the archive is laid out.
 
     MIRROR/dists/SUITE/InRelease
-    MIRROR/dists/SUITE/main/binary-ARCH/Packages.xz        or by-hash/SHA256/… beside it
+    MIRROR/dists/SUITE/COMPONENT/binary-ARCH/Packages.xz        or by-hash/SHA256/… beside it
     MIRROR/pool/…/NAME_VERSION_ARCH.deb
 
 The release file is verified before anything that it lists is fetched, and what it lists is bounded by the sizes in it.
@@ -36,12 +36,14 @@ class Archive:
         folder: where its lists are kept; one per suite and architecture.
         fetch: how a URL is read.
         keys, now: as for Debian, which checks again.
+        component: the one of the archive that is looked into.
     """
 
     def __init__(self, folder: Path, mirror: Mirror, suite: str, architecture: str, fetch: Fetch, *,
-                 keys: Sequence[release.Key] | None = None,
+                 keys: Sequence[release.Key] | None = None, component: str = "main",
                  now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:  # fmt: skip
         self._folder, self._fetch, self._architecture = folder, fetch, architecture
+        self._component = component
         self._suites = mirror.suites(suite)
         self._keys = list(keys) if keys is not None else release.trusted_keys()
         self._now = now
@@ -61,7 +63,7 @@ class Archive:
         signed = release.parse(
             release.verify(data, self._keys, where), codename=suite, now=self._now(), where=where
         )
-        folder = f"main/binary-{self._architecture}"
+        folder = f"{self._component}/binary-{self._architecture}"
         plain, packed = f"{folder}/Packages", f"{folder}/Packages.xz"
         if plain not in signed.files or packed not in signed.files:
             raise ImageError(f"{where}: the archive has no packages for {self._architecture}")

@@ -154,7 +154,7 @@ class Builder:
         taken = {p.name: p for p in packages if p.name in used}  # the others' absence would change nothing
         labels[PACKAGES] = " ".join(f"{p.name}={p.version}" for p in taken.values())
         labels[DIGESTS] = " ".join(f"{p.name}={p.sha256}" for p in taken.values())
-        labels[SUITE] = wanted.suite
+        labels[SUITE] = wanted.suite.partition("/")[0]
         named = [spelled(n) for n in (*wanted.packages, *wanted.libraries)]
         first = [n for n in (*named, *(n for n in taken if n.startswith("linux-image-")), *taken) if n in taken]
         labels["org.opencontainers.image.version"] = taken[first[0]].version if first else ""

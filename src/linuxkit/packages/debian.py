@@ -67,17 +67,19 @@ class Debian:
         root: the cache folder for all of Debian.
         transport: how to reach the archive.
         architecture: in Debian's spelling.
+        component: the one of the archive that the transport looks into.
         keys: whom to trust.
         now: the clock, for freshness and Valid-Until.
         say: told what is going on, a line at a time.
     """
 
     def __init__(
-        self, root: Path, transport: Transport, *, architecture: str, keys: Sequence[release.Key] | None = None,
-        now: Callable[[], datetime] = lambda: datetime.now(UTC), say: Callable[[str], None] = lambda _: None,
+        self, root: Path, transport: Transport, *, architecture: str, component: str = "main",
+        keys: Sequence[release.Key] | None = None, now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:  # fmt: skip
         self._debs = root / "debs"
-        self._transport, self.architecture = transport, architecture
+        self._transport, self.architecture, self._component = transport, architecture, component
         self._keys = list(keys) if keys is not None else release.trusted_keys()
         self._now, self._say = now, say
         self._lock = threading.RLock()
@@ -117,7 +119,7 @@ class Debian:
         where = f"{one.suite}/InRelease"
         text = release.verify(one.release.read_bytes(), self._keys, where)
         signed = release.parse(text, codename=one.suite, now=self._now(), where=where)
-        name = f"main/binary-{self.architecture}/Packages"
+        name = f"{self._component}/binary-{self.architecture}/Packages"
         if name not in signed.files:
             raise ImageError(f"{where}: the archive has no packages for {self.architecture}")
         if one.packages is None and signed.files[name][1] == 0:

@@ -260,12 +260,14 @@ class Kit:
         root = self._cache / "debian"
         # lists of one mirror are not those of another
         tag = hashlib.sha256(f"{mirror.main} {mirror.security}".encode()).hexdigest()[:8]
-        folder = root / f"{suite}-{architecture}-{tag}"
-        transport = self._transport(folder, mirror, suite, architecture)
+        suite, _, component = suite.partition("/")
+        component = component or "main"
+        folder = root / f"{suite}-{architecture}-{tag}{'' if component == 'main' else f'-{component}'}"
+        transport = self._transport(folder, mirror, suite, architecture, component)
         trusted = trusted_keys(self._keys)
-        return Debian(root, transport, architecture=architecture, keys=trusted, say=self._say)
+        return Debian(root, transport, architecture=architecture, component=component, keys=trusted, say=self._say)
 
-    def _transport(self, folder: Path, mirror: object, suite: str, architecture: str) -> Transport:
+    def _transport(self, folder: Path, mirror: object, suite: str, architecture: str, component: str) -> Transport:
         import shutil
 
         from linuxkit.packages.apt import Apt
@@ -275,8 +277,9 @@ class Kit:
 
         assert isinstance(mirror, Mirror)
         if self._fetch is None or (self._apt and shutil.which("apt-get")):
-            return Apt(folder, mirror, suite, architecture, sorted(self._keys.glob("*.asc")))
-        return Archive(folder, mirror, suite, architecture, self._fetch, keys=trusted_keys(self._keys))
+            return Apt(folder, mirror, suite, architecture, sorted(self._keys.glob("*.asc")), component)
+        trusted = trusted_keys(self._keys)
+        return Archive(folder, mirror, suite, architecture, self._fetch, keys=trusted, component=component)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

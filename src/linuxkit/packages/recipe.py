@@ -24,7 +24,7 @@ KEYS = frozenset({
 
 @dataclass(frozen=True, slots=True)
 class FromDebian:
-    suite: str = SUITE
+    suite: str = SUITE  # or SUITE/COMPONENT: what there is in another component of the archive than main
     packages: tuple[str, ...] = ()  # the packages that `keep` looks into
     libraries: tuple[str, ...] = ()  # further ones that the ELF closure may draw from
     without: tuple[str, ...] = ()  # dependencies not to follow

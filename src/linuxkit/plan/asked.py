@@ -13,7 +13,7 @@ KIT = "kit://"
 #: Schemes of images in files on this machine; oci.archive reads them.
 ARCHIVES = ("oci", "oci-archive", "docker-archive")
 #: Boot loaders that are not for every architecture: a format that takes one does without it on others, or is refused.
-LOADER_ARCHITECTURES = {"bootstage": ("amd64", "arm64"), "syslinux": ("amd64",)}
+LOADER_ARCHITECTURES = {"bootstage": ("amd64", "arm64"), "rpi-boot": ("arm64",), "syslinux": ("amd64",)}
 
 
 @dataclass(frozen=True, slots=True)
