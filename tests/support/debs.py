@@ -198,6 +198,7 @@ class FakeArchive:
 
     root: Path
     signer: Signer
+    component: str = "main"
     until: str = ""  # Valid-Until
     by_hash: bool = True
     packages: dict[str, list[tuple[dict[str, str], bytes]]] = field(default_factory=dict)  # suite → (fields, file)
@@ -222,7 +223,7 @@ class FakeArchive:
                 "".join(f"{k}: {v}\n" for k, v in stanza.items()) for stanza, _ in self.packages.get(suite, [])
             ).encode()
             dists = self.root / base / "dists" / suite
-            lists = dists / f"main/binary-{arch}"
+            lists = dists / f"{self.component}/binary-{arch}"
             lists.mkdir(parents=True, exist_ok=True)
             squeezed = lzma.compress(text)
             (lists / "Packages.xz").write_bytes(squeezed)
@@ -233,13 +234,13 @@ class FakeArchive:
 
     def release(self, suite: str, arch: str, text: bytes, squeezed: bytes) -> bytes:
         rows = "".join(
-            f" {hashlib.sha256(data).hexdigest()} {len(data)} main/binary-{arch}/{name}\n"
+            f" {hashlib.sha256(data).hexdigest()} {len(data)} {self.component}/binary-{arch}/{name}\n"
             for name, data in (("Packages", text), ("Packages.xz", squeezed))
         )
         head = f"Origin: Test\nSuite: stable\nCodename: {suite}\nDate: Tue, 14 Nov 2023 22:13:20 UTC\n"
         head += f"Valid-Until: {self.until}\n" if self.until else ""
         head += "Acquire-By-Hash: yes\n" if self.by_hash else ""
-        return f"{head}Components: main\nArchitectures: {arch}\nSHA256:\n{rows}".encode()
+        return f"{head}Components: {self.component}\nArchitectures: {arch}\nSHA256:\n{rows}".encode()
 
 
 def program_deb(name: str, files: Mapping[str, bytes]) -> bytes:

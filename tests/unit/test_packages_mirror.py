@@ -56,6 +56,18 @@ def test_data_is_kept_without_what_it_would_need(tmp_path: Path, kit: Callable[.
     assert image.config.labels["org.linuxkit.debian.packages"] == "tool=1.0"
 
 
+def test_another_component_of_the_archive(tmp_path: Path, mirror: Mirror, kit: Callable[..., Kit]) -> None:
+    recipe = tmp_path / "kit/tool/build.yml"
+    recipe.write_text(RECIPE.replace("debian:", "debian:\n  suite: trixie/non-free-firmware").replace("keep", "data"))
+    with pytest.raises(ImageError, match="no packages for amd64"):
+        kit().resolve("tool", AMD64)
+    mirror.archive.component = "non-free-firmware"
+    mirror.archive.write()
+    config = kit().resolve("tool", AMD64).config
+    assert config.labels["org.linuxkit.debian.packages"] == "tool=1.0"
+    assert config.labels["org.linuxkit.debian.suite"] == "trixie"
+
+
 def test_two_stores_get_the_same_image(kit: Callable[..., Kit]) -> None:
     assert kit("a").resolve("tool", AMD64).digest == kit("b").resolve("tool", AMD64).digest
 
