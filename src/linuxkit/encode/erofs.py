@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from linuxkit.encode.compress import Codec, level_of
 from linuxkit.encode.erofs_data import Chunks, Run, Same, chunked, content
 from linuxkit.encode.erofs_format import (
     BLOCK,
@@ -40,13 +41,17 @@ from linuxkit.encode.erofs_format import (
 )
 from linuxkit.encode.erofs_place import Placed, Places, blocks_of
 from linuxkit.encode.erofs_xattr import Attributes
+from linuxkit.encode.erofs_zip import Zip
 from linuxkit.encode.pieces import Piece, cut, literal, padded, size_of
+from linuxkit.encode.squashfs_data import Memory, Shelf
 from linuxkit.encode.tree import Node, walk
-from linuxkit.entry import Kind, digest_of
+from linuxkit.entry import Entry, Kind, digest_of
 from linuxkit.errors import InputError
 
 #: Goes into cache keys: raise it when the bytes written for the same tree change.
 VERSION = 1
+#: Files up to this size are not compressed: they stand behind their inodes.
+_SMALL = 64
 
 
 @dataclass(eq=False)
@@ -78,22 +83,40 @@ class _Inode:
     def number(self) -> int:
         return self.at // SLOT
 
+    def compressed(self, index: int) -> None:
+        """Its data is in clusters that an index of so many bytes finds."""
+        self.layout, self.table_at, self.table = Layout.ZIP, -(-self.head // 8) * 8, index
 
-def volume(root: Node, *, seed: str, label: str = "") -> tuple[Piece, ...]:
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to compress. `level` of None is the codec's default."""
+
+    codec: Codec = Codec.NONE
+    level: int | None = None
+
+
+def volume(
+    root: Node, how: Options = Options(), *, seed: str, label: str = "", shelf: Shelf | None = None, threads: int = 2
+) -> tuple[Piece, ...]:
     """A volume with a tree in it: whole blocks.
 
     Args:
         seed: what its UUID is derived from.
         label: at most 16 bytes.
+        shelf: keeps what was compressed; without one it is kept in memory.
+        threads: that compress; the result doesn't depend on it.
 
     Raises:
-        InputError: a name, a target, an attribute or a number is more than the format holds.
+        InputError: a name, a target, an attribute or a number is more than the format holds; a codec that it doesn't
+            have, or a level that the codec doesn't.
+        HostError: the codec needs a Python package that is not installed.
         ImageError: a cached file became shorter.
         ValueError: the label is too long.
     """
     if len(label.encode()) > 16:
         raise ValueError(f"the label {label} has more than 16 bytes")
-    return _Writer(root).write(uuid_of(seed), label.encode())
+    return _Writer(root, how, shelf or Memory(), threads).write(uuid_of(seed), label.encode())
 
 
 def uuid_of(seed: str) -> bytes:
@@ -104,7 +127,7 @@ def uuid_of(seed: str) -> bytes:
 
 
 class _Writer:
-    def __init__(self, root: Node) -> None:
+    def __init__(self, root: Node, how: Options, shelf: Shelf, threads: int) -> None:
         nodes = list(dict.fromkeys(node for _, node in walk(root)))
         for node in nodes:
             checked(node.entry)
@@ -116,7 +139,18 @@ class _Writer:
         self._features = 0
         self._above = {child: node for node in nodes for child in node.children.values() if child.is_directory}
         self._above[root] = root
+        zipped = [] if how.codec is Codec.NONE else [n for n in nodes if n.entry.size > _SMALL and not _sparse(n)]
+        self._zipped = set(zipped)
+        self._zip: Zip | None = None
+        self._zip_first = 0
+        if zipped:
+            self._zip = Zip(zipped, how.codec, level_of(how.codec, how.level), shelf, threads)
+            self._features |= Feature.ZERO_PADDING | Feature.COMPRESSION | Feature.FRAGMENTS
         self._inodes = {node: self._inode(node) for node in nodes}
+        self._packed: _Inode | None = None
+        if self._zip is not None and self._zip.packed:
+            ends = Node(Entry("", Kind.FILE, 0o600, mtime=self._time), links=1, inode=len(nodes) + 1)
+            self._packed = self._inodes[ends] = self._packed_inode(ends, self._zip)
 
     def write(self, uuid: bytes, label: bytes) -> tuple[Piece, ...]:
         places = Places()
@@ -134,14 +168,20 @@ class _Writer:
                 run.first = blocks
                 blocks += run.blocks
                 data += _whole(run.pieces)
+        if self._zip is not None:
+            self._zip_first = blocks
+            blocks += self._zip.blocks
+            data += _whole(self._zip.pieces)
         if blocks >= NULL:
             raise InputError(f"{blocks * BLOCK >> 40} TiB are too much for EROFS", hint="its limit is 16 TiB")
         inodes = blocks_of([self._placed(item) for item in self._inodes.values()], places.end)
         head = superblock(
             root=BLOCK // SLOT, inodes=len(self._inodes), time=self._time, blocks=blocks, shared=shared, uuid=uuid,
-            label=label, features=self._features, algorithms=0,
+            label=label, features=self._features, algorithms=self._zip.algorithms if self._zip is not None else 0,
+            packed=self._packed.number if self._packed is not None else 0,
         )  # fmt: skip
-        first = with_checksum((bytes(SUPER_OFFSET) + head).ljust(BLOCK, b"\0"))
+        settings = self._zip.settings if self._zip is not None else b""
+        first = with_checksum((bytes(SUPER_OFFSET) + head + settings).ljust(BLOCK, b"\0"))
         return (literal(first), *inodes, *data)
 
     def _inode(self, node: Node) -> _Inode:
@@ -153,6 +193,8 @@ class _Writer:
             item.names = sorted([(b".", node), (b"..", self._above[node]), *listed], key=lambda named: named[0])
             item.cuts = directory_blocks([raw for raw, _ in item.names])
             item.size = (len(item.cuts) - 1) * BLOCK + item.cuts[-1][2]
+        elif node in self._zipped:
+            item.size = entry.size
         elif entry.kind is Kind.FILE:
             pieces = content(entry.source)
             item.size = size_of(pieces)
@@ -167,8 +209,17 @@ class _Writer:
         item.head = item.table_at = (32 if item.compact else 64) + len(item.xattrs)
         if node.is_directory:
             self._lay_directory(item)
+        elif self._zip is not None and node in self._zipped:
+            item.compressed(self._zip.index_size(node))
         elif item.size:
             self._lay(item, pieces)
+        return item
+
+    def _packed_inode(self, node: Node, data: Zip) -> _Inode:
+        """The file that holds the ends of others; in no directory."""
+        item = _Inode(node, b"", compact=data.packed < 1 << 32, size=data.packed)
+        item.head = 32 if item.compact else 64
+        item.compressed(data.packed_size())
         return item
 
     def _lay_directory(self, item: _Inode) -> None:
@@ -214,7 +265,12 @@ class _Writer:
     def _placed(self, item: _Inode) -> Placed:
         entry = item.node.entry
         where, table = 0, b""
-        if item.chunks is not None and item.run is not None:
+        if self._zip is not None and item.layout is Layout.ZIP:
+            if item is self._packed:
+                table, where = self._zip.packed_index(self._zip_first)
+            else:
+                table, where = self._zip.index(item.node, self._zip_first)
+        elif item.chunks is not None and item.run is not None:
             where, first = item.chunks.format, item.run.first
             starts = [NULL if start is None else first + start for start in item.chunks.starts]
             table = struct.pack(f"<{len(starts)}I", *starts)
@@ -228,6 +284,11 @@ class _Writer:
             mtime=entry.mtime,
         )  # fmt: skip
         return Placed(item.at, (data + item.xattrs).ljust(item.table_at, b"\0") + table, item.end)
+
+
+def _sparse(node: Node) -> bool:
+    """Whether a file has runs of zeros that are better left out than compressed."""
+    return node.entry.kind is Kind.FILE and chunked(content(node.entry.source), node.entry.size) is not None
 
 
 def _whole(pieces: Sequence[Piece]) -> list[Piece]:

@@ -43,6 +43,7 @@ class Feature(IntEnum):
     ZERO_PADDING = 0x1
     COMPRESSION = 0x2  # configurations of compressors, and clusters of several blocks
     CHUNKS = 0x4
+    FRAGMENTS = 0x20
 
 
 class Layout(IntEnum):
@@ -56,18 +57,18 @@ class Layout(IntEnum):
 
 def superblock(
     *, root: int, inodes: int, time: int, blocks: int, shared: int, uuid: bytes, label: bytes, features: int,
-    algorithms: int,
+    algorithms: int, packed: int,
 ) -> bytes:  # fmt: skip
     """The superblock, its checksum still to come.
 
     Args:
         root: number of the root's inode. shared: block of the shared attributes.
         time: that of compact inodes.
-        algorithms: bits of the compressors in use.
+        algorithms: bits of the compressors in use. packed: number of the inode with the ends of files, or 0.
     """
     return _SUPER.pack(
         _MAGIC, 0, _CHECKSUM | _MTIME, BLOCK.bit_length() - 1, 0, root, inodes, time, 0, blocks, 0, shared, uuid, label,
-        features, algorithms, 0, 0, 0, 0, 0, 0,
+        features, algorithms, 0, 0, 0, 0, 0, packed,
     )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from linuxkit.encode.compress import level_of
+from linuxkit.encode.compress import Codec, level_of
 from linuxkit.encode.pieces import Piece, hole, literal, of_source, size_of
 from linuxkit.entry import digest_of
 from linuxkit.errors import InputError
@@ -99,9 +99,23 @@ def _squashfs(build: Build) -> list[Piece]:
 
 def _erofs(build: Build) -> list[Piece]:
     from linuxkit.encode import erofs
+    from linuxkit.encode.erofs_zip import checked
+    from linuxkit.encode.squashfs_codec import library
+    from linuxkit.outputs.blockcache import BlockCache
 
-    key = _key(build, "erofs", erofs.VERSION, LABEL)
-    return once(build, key, lambda: erofs.volume(build.root, seed=build.root_key, label=LABEL))
+    if build.erofs is Codec.NONE:
+        key = _key(build, "erofs", erofs.VERSION, LABEL)
+        return once(build, key, lambda: erofs.volume(build.root, seed=build.root_key, label=LABEL))
+    how = erofs.Options(checked(build.erofs), level_of(build.erofs, build.level))
+    about = ("erofs", erofs.VERSION, how.codec, how.level, library(how.codec))
+    key = _key(build, *about, LABEL)
+
+    def make() -> Sequence[Piece]:
+        with BlockCache(build.content.derived, repr(about), key) as shelf:
+            return erofs.volume(build.root, how, seed=build.root_key, label=LABEL, shelf=shelf,
+                                threads=build.encoder.threads)  # fmt: skip
+
+    return once(build, key, make)
 
 
 def _iso9660(build: Build) -> list[Piece]:
