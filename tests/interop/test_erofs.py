@@ -24,8 +24,8 @@ from support.trees import CASES, differences, every_case, file, listing, on_disk
 pytestmark = pytest.mark.interop
 
 
-def image(path: Path, entries: Sequence[Entry], codec: Codec = Codec.NONE) -> Path:
-    pieces = erofs.volume(tree(entries), erofs.Options(codec), seed="seed", label="linuxkit")
+def image(path: Path, entries: Sequence[Entry], codec: Codec = Codec.NONE, level: int | None = None) -> Path:
+    pieces = erofs.volume(tree(entries), erofs.Options(codec, level), seed="seed", label="linuxkit")
     assert size_of(pieces) % 4096 == 0
     with open(path, "wb") as out:
         put(pieces, out)
@@ -43,8 +43,10 @@ def check(volume: Path, entries: Sequence[Entry]) -> None:
         assert not differences(listing(tree(entries)), on_disk(where))
 
 
-@pytest.mark.parametrize("codec", [Codec.ZSTD, Codec.GZIP, Codec.LZ4])
-def test_compressed(tmp_path: Path, codec: Codec) -> None:
+@pytest.mark.parametrize(
+    ("codec", "level"), [(Codec.ZSTD, None), (Codec.GZIP, None), (Codec.LZ4, None), (Codec.LZ4, 12)]
+)
+def test_compressed(tmp_path: Path, codec: Codec, level: int | None) -> None:
     """Judged by Linux alone: Debian's fsck.erofs knows neither zstd nor the ends of files packed together."""
     noise = random.Random(1).randbytes(1 << 20)
     text = b"".join(b"line %d of a text\n" % n for n in range(40_000))
@@ -54,7 +56,7 @@ def test_compressed(tmp_path: Path, codec: Codec) -> None:
         *(file(f"z/end{n}", text[: 131_072 + n * 1000]) for n in range(30)),
         *(file(f"z/small{n}", text[n : n + 65 + 97 * n]) for n in range(200)),
     ]  # fmt: skip
-    volume = image(tmp_path / "x", entries, codec)
+    volume = image(tmp_path / "x", entries, codec, level)
     assert volume.stat().st_size < image(tmp_path / "plain", entries).stat().st_size - 1_000_000
     with mounted(volume) as where:
         assert not differences(listing(tree(entries)), on_disk(where))

@@ -113,6 +113,32 @@ def test_erofs_holds_the_root_filesystem(work: Work) -> None:
     assert volume.read_bytes() == first
 
 
+def test_a_compressed_erofs(work: Work) -> None:
+    work.build("--o", "web.tar")
+    work.build("--format", "kernel+erofs", "--compress", "none")
+    plain = (work.folder / "web-erofs.img").read_bytes()
+    work.build("--format", "kernel+erofs", "--compress", "zstd")
+    packed = (work.folder / "web-erofs.img").read_bytes()
+    assert len(packed) < len(plain)
+    with mounted(work.folder / "web-erofs.img") as root:
+        check(work, seen(root), (work.folder / "web.tar").read_bytes())
+    for name in ("builds", "filesystems"):
+        shutil.rmtree(work.cache / "derived" / name)
+    work.build("--format", "kernel+erofs", "--compress", "zstd")
+    assert (work.folder / "web-erofs.img").read_bytes() == packed
+    work.build("--format", "kernel+erofs")
+    assert (work.folder / "web-erofs.img").read_bytes() == plain
+
+
+def test_an_erofs_with_xz(work: Work) -> None:
+    (work.folder / "web.yml").write_text(YAML)
+    command = ["build", "--format", "kernel+erofs", "--compress", "xz", "web.yml"]
+    done = linuxkit(*command, cwd=work.folder, cache=work.cache, check=False)
+    assert done.returncode == 2
+    assert "can't be compressed with xz" in done.stderr
+    assert "use zstd, gzip, lz4 or none" in done.stderr
+
+
 def test_iso_holds_the_root_filesystem(work: Work) -> None:
     work.build("--o", "web.tar")
     work.build("--format", "kernel+iso")

@@ -5,7 +5,7 @@ Specification: Linux, fs/erofs/erofs_fs.h and Documentation/filesystems/erofs.rs
     block 0  1024 bytes of zeros | superblock | settings of compressors            checksum over all from 1024 on
     block 1  inodes, at multiples of 32 bytes; an inode's number is its place divided by 32, the root's is 128
              inode | extended attributes | addresses of chunks or clusters | the end of the data, which fills no block
-    then     shared extended attributes | blocks of directories | blocks of files
+    then     shared extended attributes | blocks of directories | blocks of files | clusters (erofs_zip)
 
 Data that isn't compressed stays where it is: whole blocks are pieces of the sources, and so are the ends of files,
 which stand behind their inodes. Files with the same content have the same blocks. Large files with runs of zeros are
@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from linuxkit.encode.compress import Codec, level_of
-from linuxkit.encode.erofs_data import Chunks, Run, Same, chunked, content
+from linuxkit.encode.erofs_data import Chunks, Run, Same, chunked, content, mostly_zero
 from linuxkit.encode.erofs_format import (
     BLOCK,
     MAX_TARGET,
@@ -139,7 +139,7 @@ class _Writer:
         self._features = 0
         self._above = {child: node for node in nodes for child in node.children.values() if child.is_directory}
         self._above[root] = root
-        zipped = [] if how.codec is Codec.NONE else [n for n in nodes if n.entry.size > _SMALL and not _sparse(n)]
+        zipped = [] if how.codec is Codec.NONE else [node for node in nodes if _worth_it(node)]
         self._zipped = set(zipped)
         self._zip: Zip | None = None
         self._zip_first = 0
@@ -286,9 +286,9 @@ class _Writer:
         return Placed(item.at, (data + item.xattrs).ljust(item.table_at, b"\0") + table, item.end)
 
 
-def _sparse(node: Node) -> bool:
-    """Whether a file has runs of zeros that are better left out than compressed."""
-    return node.entry.kind is Kind.FILE and chunked(content(node.entry.source), node.entry.size) is not None
+def _worth_it(node: Node) -> bool:
+    """Whether to compress a node: a file that isn't tiny, and not one that is better kept in chunks."""
+    return node.entry.size > _SMALL and not mostly_zero(node.entry.source)
 
 
 def _whole(pieces: Sequence[Piece]) -> list[Piece]:

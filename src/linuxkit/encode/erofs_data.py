@@ -95,6 +95,13 @@ def content(source: Source | None) -> list[Piece]:
     return list(_streamed(source))
 
 
+def mostly_zero(source: Source | None) -> bool:
+    """Whether a file is large and most of it are zeros: then it takes less room in chunks than compressed."""
+    if source is None or source.size < _MIN_SIZE:
+        return False
+    return 2 * sum(piece.size for piece in content(source) if piece.is_hole) > source.size
+
+
 @dataclass(frozen=True)
 class Chunks:
     """A file in chunks.

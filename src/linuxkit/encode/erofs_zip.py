@@ -163,18 +163,18 @@ def _others(count: int, blocks: int) -> bytes:
 
 def _packer(codec: Codec, level: int) -> Pack:
     """Compresses into whole blocks. What can't be told from the zeros before it is as good as not compressed."""
-    if codec is Codec.GZIP:
-
-        def deflated(data: bytes | memoryview) -> bytes:
-            deflate = zlib.compressobj(level, zlib.DEFLATED, -15)
-            return deflate.compress(data) + deflate.flush()
-
-        pack: Pack = deflated
-    else:
-        pack = packer(codec, level, CLUSTER)
+    pack = _deflate(level) if codec is Codec.GZIP else packer(codec, level, CLUSTER)
 
     def whole(data: bytes | memoryview) -> bytes:
         made = pack(data)
         return bytes(-len(made) % BLOCK) + made if made[0] else bytes(CLUSTER)
 
     return whole
+
+
+def _deflate(level: int) -> Pack:
+    def pack(data: bytes | memoryview) -> bytes:
+        stream = zlib.compressobj(level, zlib.DEFLATED, -15)
+        return stream.compress(data) + stream.flush()
+
+    return pack
