@@ -41,6 +41,7 @@ class Sources:
     progress     told about blobs on their way: (digest, bytes so far, bytes in all), from several threads.
     policy       which images have to be signed; None: none.
     logins       of registries, in front of those of Docker's configuration.
+    alpine       the Alpine mirror of native recipes, and `alpine_keys` the folder of its keys; empty: this machine's.
     """
 
     cache: Path
@@ -55,6 +56,8 @@ class Sources:
     bundle: Path | None = None
     policy: Policy | None = None
     logins: Mapping[str, Credentials] = field(default_factory=dict)
+    alpine: str = ""
+    alpine_keys: Path | None = None
 
     @cached_property
     def store(self) -> Store:
@@ -112,7 +115,8 @@ class Sources:
 
         compiler = self.environment.get("ZIG_GLOBAL_CACHE_DIR")
         return Kit(self.store, self.cache / "kit", mirror=self.debian, fetch=self.fetch, offline=self.offline,
-                   compiler_cache=Path(compiler) if compiler else None, say=self.log)  # fmt: skip
+                   compiler_cache=Path(compiler) if compiler else None, say=self.log, alpine_mirror=self.alpine,
+                   alpine_keys=self.alpine_keys)  # fmt: skip
 
     @cached_property
     def resolver(self) -> Resolver:

@@ -14,11 +14,11 @@ import pytest
 from linuxkit.oci.archive import open_archive
 from linuxkit.oci.derived import Derived
 from linuxkit.oci.layer import LayerCache
-from linuxkit.oci.media import Image, Platform
+from linuxkit.oci.media import Image
 from linuxkit.oci.merge import merge_layers
 from linuxkit.oci.store import Store
 from support.images import AMD64
-from support.packages import Repository, git
+from support.packages import Repository, files, git, image
 from support.packages import repository as repository
 from support.peers import docker_registry, skopeo, tool
 from support.system import image_cache, linuxkit
@@ -51,23 +51,6 @@ def shell() -> str:
     return done.stdout.split()[-1].partition("@")[0]
 
 
-def contents(store: Store, image: Image) -> dict[str, bytes]:
-    layers = LayerCache(store, Derived(store.root / "derived"))
-    found = {}
-    for entry in merge_layers(layers.image_entries(image), where="test"):
-        if entry.source is not None:
-            with entry.source.open() as stream:
-                found[entry.path] = stream.read()
-    return found
-
-
-def built(repository: Repository, name: str, arch: str = "amd64") -> Image:
-    store = Store(repository.cache)
-    found = store.find(name)
-    assert found is not None, store.names()
-    return store.image(found, name, Platform("linux", arch))
-
-
 def test_files_copied_by_buildah_for_two_architectures(repository: Repository, registry: str, buildah: None) -> None:
     org = f"{registry}/copies"
     repository.put({
@@ -78,10 +61,10 @@ def test_files_copied_by_buildah_for_two_architectures(repository: Repository, r
     done = repository.pkg("build", "--push", "tool", *BUILDAH)
     name = done.stdout.partition("@")[0]
     for arch in ("amd64", "arm64"):
-        image = built(repository, name, arch)
-        assert contents(Store(repository.cache), image) == {"etc/in.txt": b"in\n", "etc/x.h": b"header\n"}
-        assert image.config.labels["org.mobyproject.config"] == '{"capabilities":["CAP_CHOWN"]}'
-        assert image.config.labels["org.opencontainers.image.revision"] == git(repository.root, "rev-parse", "HEAD")
+        made = image(repository, name, arch)
+        assert files(repository, made) == {"etc/in.txt": b"in\n", "etc/x.h": b"header\n"}
+        assert made.config.labels["org.mobyproject.config"] == '{"capabilities":["CAP_CHOWN"]}'
+        assert made.config.labels["org.opencontainers.image.revision"] == git(repository.root, "rev-parse", "HEAD")
         there = json.loads(skopeo("inspect", "--tls-verify=false", "--config", f"docker://{name}-{arch}"))
         assert (there["architecture"], there["os"]) == (arch, "linux")
     index = json.loads(skopeo("inspect", "--tls-verify=false", "--raw", f"docker://{name}"))
@@ -110,9 +93,9 @@ def test_steps_run_by_buildah_on_images_of_the_cache(
         "secret": "hush",
     })  # fmt: skip
     done = repository.pkg("build", "pkg/top", *BUILDAH, "--secret", "id=s,src=secret")
-    assert contents(store, built(repository, done.stdout.partition("@")[0])) == {"secret": b"hush", "v": b"five\n"}
+    assert files(repository, image(repository, done.stdout.partition("@")[0])) == {"secret": b"hush", "v": b"five\n"}
     assert done.stderr.index(f"built {org}/low") < done.stderr.index(f"building {org}/top")
-    low = built(repository, f"{org}/low:{repository.tag('pkg/low')}")
+    low = image(repository, f"{org}/low:{repository.tag('pkg/low')}")
     layers = LayerCache(store, Derived(store.root / "derived"))
     nodes = {e.path: e for e in merge_layers(layers.image_entries(low), where="test")}
     assert (nodes["v"].mode & 0o7777, nodes["link"].target) == (0o4755, "v")

@@ -10,6 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from linuxkit.oci.derived import Derived
+from linuxkit.oci.layer import LayerCache
+from linuxkit.oci.media import Image, Platform
+from linuxkit.oci.merge import merge_layers
+from linuxkit.oci.store import Store
+
 _WHO = ("-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "init.defaultBranch=main")
 
 
@@ -53,6 +59,25 @@ class Repository:
     def tag(self, directory: str) -> str:
         """The git tree id of a package."""
         return git(self.root, "rev-parse", f"HEAD:{directory}")
+
+
+def image(repository: Repository, name: str, arch: str = "amd64") -> Image:
+    """An image of the repository's cache."""
+    store = Store(repository.cache)
+    found = store.find(name)
+    assert found is not None, store.names()
+    return store.image(found, name, Platform("linux", arch))
+
+
+def files(repository: Repository, made: Image) -> dict[str, bytes]:
+    """The files of an image: path → content."""
+    layers = LayerCache(Store(repository.cache), Derived(repository.cache / "derived"))
+    found = {}
+    for entry in merge_layers(layers.image_entries(made), where="test"):
+        if entry.source is not None:
+            with entry.source.open() as stream:
+                found[entry.path] = stream.read()
+    return found
 
 
 @pytest.fixture

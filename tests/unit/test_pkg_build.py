@@ -8,35 +8,14 @@ from pathlib import Path
 import pytest
 
 from linuxkit.errors import InputError
-from linuxkit.oci.derived import Derived
-from linuxkit.oci.layer import LayerCache
-from linuxkit.oci.media import Image, Platform
-from linuxkit.oci.merge import merge_layers
 from linuxkit.oci.store import Store
 from linuxkit.pkg.order import in_order
-from support.packages import Repository, git
+from support.packages import Repository, files, git, image
 from support.packages import repository as repository
 from support.registry import Registry
 
 pytestmark = pytest.mark.unit
 TOOL = "image: tool\norg: {org}\nfiles:\n  - {{path: etc/tool, contents: {text}}}\nconfig: {{binds: ['/a:/b']}}\n"
-
-
-def image(repository: Repository, name: str, arch: str = "amd64") -> Image:
-    store = Store(repository.cache)
-    found = store.find(name)
-    assert found is not None, store.names()
-    return store.image(found, name, Platform("linux", arch))
-
-
-def files(repository: Repository, made: Image) -> dict[str, bytes]:
-    layers = LayerCache(Store(repository.cache), Derived(repository.cache / "derived"))
-    found = {}
-    for entry in merge_layers(layers.image_entries(made), where="test"):
-        if entry.source is not None:
-            with entry.source.open() as stream:
-                found[entry.path] = stream.read()
-    return found
 
 
 def test_a_native_package_is_built_for_each_architecture_and_only_once(repository: Repository) -> None:

@@ -43,7 +43,7 @@ def test_the_keys_of_every_package() -> None:
 
 
 @pytest.mark.parametrize(("title", "of"), [
-    ("debian", recipe.FromDebian), ("c", recipe.Program), ("files", recipe.RecipeFile),
+    ("debian", recipe.FromDebian), ("alpine", recipe.FromAlpine), ("c", recipe.Program), ("files", recipe.RecipeFile),
     ("users, groups", recipe.Account), ("kernel", recipe.KernelPart),
 ])  # fmt: skip
 def test_the_keys_of_a_part_of_a_recipe(title: str, of: type) -> None:

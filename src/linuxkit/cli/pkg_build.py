@@ -61,16 +61,24 @@ _FLAGS = (
                  help="An ssh agent for RUN --mount=type=ssh; repeatable."),
     click.option("--progress", default="auto", show_default=True, type=click.Choice(["auto", "plain", "tty"]),
                  help="How an engine shows what it does."),
-    click.option("--debian-mirror", default="", metavar="URL", envvar="LINUXKIT_DEBIAN_MIRROR", show_envvar=True,
-                 help="Debian mirror of native recipes, URL or URL,SECURITY-URL.  [default: apt's]"),
     click.option("--jobs", default=2, show_default=True, type=click.IntRange(1, 64), metavar="N",
                  help="Most builds at a time."),
     click.option("--dry-run", is_flag=True, help="Only print what an engine would be told."),
 )  # fmt: skip
 
 
+ARCHIVES = (
+    click.option("--debian-mirror", default="", metavar="URL", envvar="LINUXKIT_DEBIAN_MIRROR", show_envvar=True,
+                 help="Debian mirror of native recipes, URL or URL,SECURITY-URL.  [default: apt's]"),
+    click.option("--alpine-mirror", default="", metavar="URL", envvar="LINUXKIT_ALPINE_MIRROR", show_envvar=True,
+                 help="Alpine mirror of native recipes.  [default: apk's]"),
+    click.option("--alpine-keys", default=None, type=DIRECTORY, metavar="DIR", envvar="LINUXKIT_ALPINE_KEYS",
+                 show_envvar=True, help="Folder of the keys that Alpine's packages are signed by.  [default: apk's]"),
+)  # fmt: skip
+
+
 def _flags(command: Command) -> Command:
-    for option in reversed((*_FLAGS, *BUILDER)):
+    for option in reversed((*_FLAGS, *ARCHIVES, *BUILDER)):
         command = option(command)
     return command
 
@@ -99,8 +107,36 @@ def push(settings: Settings, /, directories: tuple[Path, ...], flags: Common, **
     _build(settings, directories, True, flags, **rest)
 
 
+@pkg.command("lock")
+@click.argument("directories", nargs=-1, required=True, type=DIRECTORY, metavar="DIR...")
+@common
+@click.pass_obj
+def lock(settings: Settings, /, directories: tuple[Path, ...], flags: Common, **rest: Any) -> None:
+    """Write down which packages of Debian or Alpine native recipes are made of: DIR/build.lock.
+
+    They are the newest; builds take exactly these until the lock is made anew or removed.
+    """
+    from linuxkit.pkg import lockfile
+
+    packages = flags.packages(directories)
+    with ExitStack() as stack:
+        sources = open_sources(settings, flags, stack, rest)
+        builder = stack.enter_context(sources.kit.workshop())
+        for package in packages:
+            recipe = package.recipe
+            if recipe is None or not lockfile.draws(recipe):
+                sources.log(f"{package.directory}: nothing to lock: it takes nothing from an archive")
+                continue
+            pieces = {arch: builder(arch).newest(recipe) for arch in package.arches}
+            click.echo(lockfile.write(package, pieces))
+
+
+for _option in reversed(ARCHIVES):
+    lock = _option(lock)
+
+
 def _build(settings: Settings, directories: tuple[Path, ...], push: bool, flags: Common, *, dry_run: bool,
-           own_cache: Path | None, debian_mirror: str, **rest: Any) -> None:  # fmt: skip
+           own_cache: Path | None, **rest: Any) -> None:  # fmt: skip
     from dataclasses import replace
 
     from linuxkit.errors import InputError
@@ -114,7 +150,7 @@ def _build(settings: Settings, directories: tuple[Path, ...], push: bool, flags:
     if rest["nobuild"] and not push:
         say(settings)("--nobuild has no effect without --push")
     with ExitStack() as stack:
-        sources = open_sources(settings, flags, stack, debian_mirror)
+        sources = open_sources(settings, flags, stack, rest)
         for done in build_packages(settings, sources, flags.packages(directories), naming, push, rest, dry_run):
             if done.job.asked:
                 click.echo(f"{done.job.name.full}@{done.digest}" if done.digest else done.job.name.full)
@@ -236,8 +272,12 @@ def say(settings: Settings) -> Callable[[str], None]:
     return line
 
 
-def open_sources(settings: Settings, flags: Common, stack: ExitStack, debian_mirror: str = "") -> Sources:
-    """The cache, the kit and registries; the latter with the logins of the command line."""
+def open_sources(settings: Settings, flags: Common, stack: ExitStack, rest: Mapping[str, Any] | None = None) -> Sources:
+    """The cache, the kit and registries; the latter with the logins of the command line.
+
+    Args:
+        rest: with the flags of ARCHIVES.
+    """
     from linuxkit import api
     from linuxkit.cli.progress import Progress
     from linuxkit.pkg.logins import parse_logins
@@ -245,6 +285,8 @@ def open_sources(settings: Settings, flags: Common, stack: ExitStack, debian_mir
 
     progress = stack.enter_context(Progress(sys.stderr, "moved", quiet=not settings.verbose))
     policy = load(settings.policy_file) if settings.policy_file else None
-    return api.Sources(settings.cache, settings.mirrors, settings.cert_files, debian=debian_mirror,
+    given = rest or {}
+    return api.Sources(settings.cache, settings.mirrors, settings.cert_files, debian=given.get("debian_mirror", ""),
                        environment=os.environ, log=progress.line, progress=progress, policy=policy,
-                       logins=parse_logins(flags.registry_creds))  # fmt: skip
+                       logins=parse_logins(flags.registry_creds), alpine=given.get("alpine_mirror", ""),
+                       alpine_keys=given.get("alpine_keys"))  # fmt: skip

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from linuxkit.cli.pkg import DIRECTORY, Command, Common, common, pkg
-from linuxkit.cli.pkg_build import BUILDER, build_packages, open_sources
+from linuxkit.cli.pkg_build import ARCHIVES, BUILDER, build_packages, open_sources
 
 if TYPE_CHECKING:
     from linuxkit.api import Sources
@@ -28,7 +28,7 @@ _QUIET: dict[str, Any] = {
 
 
 def _builder(command: Command) -> Command:
-    for option in reversed(BUILDER):
+    for option in reversed((*ARCHIVES, *BUILDER)):
         command = option(command)
     return command
 
@@ -48,13 +48,11 @@ def _builder(command: Command) -> Command:
 @click.option("--pull", is_flag=True, help="Fetch them when the registry has them.")
 @click.option("--jobs", default=2, show_default=True, type=click.IntRange(1, 64), metavar="N",
               help="Most builds at a time.")
-@click.option("--debian-mirror", default="", metavar="URL", envvar="LINUXKIT_DEBIAN_MIRROR", show_envvar=True,
-              help="Debian mirror of native recipes, URL or URL,SECURITY-URL.  [default: apt's]")
 @_builder
 @common
 @click.pass_context
 def test(context: click.Context, /, directories: tuple[Path, ...], arch: str, keep: Path | None, flags: Common,
-         debian_mirror: str, **rest: Any) -> None:  # fmt: skip
+         **rest: Any) -> None:  # fmt: skip
     """Boot packages in small machines and judge by the boot report.
 
     Each DIR/test/*.yml is a machine whose onboot step named "test" judges. Without any, DIR/test/test.sh runs in a
@@ -70,7 +68,7 @@ def test(context: click.Context, /, directories: tuple[Path, ...], arch: str, ke
     failed = 0
     with ExitStack() as stack:
         folder = keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="linuxkit-test-")))
-        sources = open_sources(settings, flags, stack, debian_mirror)
+        sources = open_sources(settings, flags, stack, rest)
         for done in build_packages(settings, sources, flags.packages(directories), flags.naming(), False, rest):
             if done.job.asked:
                 failed += _test(done.job, sources, folder, arch, rest)

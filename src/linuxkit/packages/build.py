@@ -15,15 +15,17 @@ from linuxkit.entry import FIXED_MTIME, Entry, Extent, Kind, Source
 from linuxkit.errors import InputError
 from linuxkit.oci.media import OCI_LAYER_ZSTD, Descriptor, Image, ImageConfig, Platform
 from linuxkit.oci.store import Store
-from linuxkit.packages import deb, kmod, slice, toolchain
-from linuxkit.packages.debian import ARCHITECTURES, Debian, Pins
+from linuxkit.packages import kmod, slice, toolchain
+from linuxkit.packages.debian import Debian
 from linuxkit.packages.image import ordered, own
-from linuxkit.packages.index import Package
-from linuxkit.packages.recipe import Recipe
+from linuxkit.packages.origin import Origin, Pins
+from linuxkit.packages.recipe import FromAlpine, Recipe
 
 CONFIG_LABEL = "org.mobyproject.config"
 #: Labels: what files were taken from, `NAME=VERSION …` and `NAME=SHA256 …` sorted by name, and Debian's release.
 PACKAGES, DIGESTS, SUITE = (f"org.linuxkit.debian.{name}" for name in ("packages", "digests", "suite"))
+#: The same for every archive.
+_LISTS = tuple(f"org.linuxkit.{kind}.{name}" for kind in ("debian", "alpine") for name in ("packages", "digests"))
 _LEVEL = 6  # of zstd: half a second for the largest package more than 3, and a tenth smaller
 
 
@@ -33,7 +35,7 @@ class Builder:
     Args:
         store: where images go.
         architecture: in Go's names.
-        debian: the archive, for that architecture.
+        debian, alpine: the archives, for that architecture.
         guest: the folder of C sources.
         compiler_cache: where the C compiler keeps its own.
         say: told what takes a while.
@@ -42,8 +44,9 @@ class Builder:
     """
 
     def __init__(self, store: Store, architecture: str, debian: Callable[[str], Debian], guest: Path,
-                 compiler_cache: Path, say: Callable[[str], None] = lambda _: None) -> None:  # fmt: skip
-        self._store, self._architecture, self._debian = store, architecture, debian
+                 compiler_cache: Path, say: Callable[[str], None] = lambda _: None,
+                 alpine: Callable[[FromAlpine], Origin] | None = None) -> None:  # fmt: skip
+        self._store, self._architecture, self._debian, self._alpine = store, architecture, debian, alpine
         self._guest, self._compiler_cache, self._say = guest, compiler_cache, say
         self._unpacked: dict[str, tuple[threading.Lock, dict[str, Entry]]] = {}
         self._lock = threading.Lock()
@@ -55,20 +58,37 @@ class Builder:
     def __exit__(self, *_: object) -> None:
         self._folder.cleanup()
 
-    def packages(self, recipe: Recipe, pins: Pins | None = None) -> list[Package]:
-        """The Debian packages that a recipe draws on, by name; with `pins`, exactly those."""
+    def origin(self, recipe: Recipe) -> Origin:
+        """The archive that a recipe draws on.
+
+        Raises:
+            InputError, HostError: it can't be had.
+        """
+        if recipe.alpine is None:
+            return self._debian(recipe.debian.suite)
+        if self._alpine is None:
+            raise InputError(f"{recipe.name}: Alpine's packages are not for the kit")
+        return self._alpine(recipe.alpine)
+
+    def newest(self, recipe: Recipe) -> list[Any]:
+        """`packages`, by lists that are fetched anew."""
+        self.origin(recipe).renew()
+        return self.packages(recipe)
+
+    def packages(self, recipe: Recipe, pins: Pins | None = None) -> list[Any]:
+        """The archive's packages that a recipe draws on, by name; with `pins`, exactly those."""
         if pins is not None:
-            return self._debian(recipe.debian.suite).pinned(pins, f"kit://{recipe.name}") if pins else []
-        names = [*recipe.debian.packages, *recipe.debian.libraries]
-        spelled = ARCHITECTURES[self._architecture][0]
-        debian = self._debian(recipe.debian.suite)
-        if recipe.kernel is not None:
-            meta = debian.closure([recipe.kernel.package.replace("{arch}", spelled)])[0]
-            names += [r.name for group in meta.depends for r in group if r.name.startswith("linux-image-")][:1]
-        if not names:
+            return list(self.origin(recipe).pinned(pins, recipe.name)) if pins else []
+        wanted = recipe.alpine or recipe.debian
+        names = [*wanted.packages, *wanted.libraries]
+        if not names and recipe.kernel is None:
             return []
-        found = debian.closure((n.replace("{arch}", spelled) for n in names), recipe.debian.without)
-        return sorted(found, key=lambda p: p.name)
+        origin = self.origin(recipe)
+        if recipe.kernel is not None:
+            meta = self._debian(recipe.debian.suite).closure([_spelled(recipe.kernel.package, origin)])[0]
+            names += [r.name for group in meta.depends for r in group if r.name.startswith("linux-image-")][:1]
+        found = origin.closure((_spelled(name, origin) for name in names), wanted.without)
+        return sorted(found, key=lambda p: str(p.name))
 
     def build(self, recipe: Recipe, reference: str, pins: Pins | None = None, *, base: Image | None = None,
               sources: Path | None = None) -> Image:  # fmt: skip
@@ -107,9 +127,10 @@ class Builder:
             labels["org.opencontainers.image.description"] = recipe.description
         packages = self.packages(recipe, pins)
         if packages:
-            files = self._debian(recipe.debian.suite).fetch(packages)
-            tree = slice.merge((p.name, self._nodes(p, files[p.name])) for p in packages)
-            self._from_debian(recipe, packages, tree, out, labels, folder)
+            origin = self.origin(recipe)
+            files = origin.fetch(packages)
+            tree = slice.merge((p.name, self._nodes(origin, p, files[p.name])) for p in packages)
+            self._from_archive(recipe, origin, packages, tree, out, labels, folder)
         for program in recipe.programs:
             first = "" if self._compiler_cache.is_dir() else "; the first time this takes half a minute"
             self._say(f"compiling {recipe.name}/{program.path} for {self._architecture}{first}")
@@ -121,16 +142,12 @@ class Builder:
         out.update(own(recipe))
         return out, labels
 
-    def _from_debian(self, recipe: Recipe, packages: list[Package], tree: slice.Tree, out: dict[str, Entry],
-                     labels: dict[str, str], folder: Path) -> None:  # fmt: skip
-        wanted = recipe.debian
-        triplet = ARCHITECTURES[self._architecture][1]
-        expand = {"{arch}": ARCHITECTURES[self._architecture][0], "{triplet}": triplet}
+    def _from_archive(self, recipe: Recipe, origin: Origin, packages: list[Any], tree: slice.Tree,
+                      out: dict[str, Entry], labels: dict[str, str], folder: Path) -> None:  # fmt: skip
+        wanted = recipe.alpine or recipe.debian
 
         def spelled(text: str) -> str:
-            for key, value in expand.items():
-                text = text.replace(key, value)
-            return text
+            return _spelled(text, origin)
 
         moves = {spelled(a): b for a, b in wanted.move.items()}
         kept = slice.keep(tree, [spelled(p) for p in wanted.keep], moves)
@@ -141,7 +158,9 @@ class Builder:
             parts = slice.keep(tree, [spelled(pattern)], {})
             used |= {tree.owner[p] for p in parts}
             out[path] = Entry(path, Kind.FILE, 0o644, mtime=FIXED_MTIME, source=_joined(parts, folder))
-        for path, (entry, package) in slice.closure(tree, kept, triplet, self._architecture).items():
+        for path, (entry, package) in slice.closure(
+            tree, kept, origin.spelled["{triplet}"], self._architecture, origin.inherent
+        ).items():
             out[path] = entry
             used.add(package)
         if recipe.kernel is not None:
@@ -150,22 +169,26 @@ class Builder:
             labels["org.linuxkit.kernel.version"] = version
             used |= {tree.owner[p] for p in tree.entries if p.startswith("boot/vmlinuz-")}
         out.update(kept | data)
-        out.update(slice.licences(tree, used))
         taken = {p.name: p for p in packages if p.name in used}  # the others' absence would change nothing
-        labels[PACKAGES] = " ".join(f"{p.name}={p.version}" for p in taken.values())
-        labels[DIGESTS] = " ".join(f"{p.name}={p.sha256}" for p in taken.values())
-        labels[SUITE] = wanted.suite.partition("/")[0]
+        out.update(origin.records(tree, taken.values()))
+        label = f"org.linuxkit.{origin.kind}"
+        labels[f"{label}.packages"] = " ".join(f"{p.name}={p.version}" for p in taken.values())
+        labels[f"{label}.digests"] = " ".join(f"{p.name}={p.digest}" for p in taken.values())
+        if recipe.alpine is not None:
+            labels[f"{label}.branch"] = recipe.alpine.branch
+        else:
+            labels[SUITE] = recipe.debian.suite.partition("/")[0]
         named = [spelled(n) for n in (*wanted.packages, *wanted.libraries)]
         first = [n for n in (*named, *(n for n in taken if n.startswith("linux-image-")), *taken) if n in taken]
         labels["org.opencontainers.image.version"] = taken[first[0]].version if first else ""
 
-    def _nodes(self, package: Package, file: Path) -> dict[str, Entry]:
+    def _nodes(self, origin: Origin, package: Any, file: Path) -> dict[str, Entry]:
         """A package's nodes, unpacked once however many recipes want them."""
         with self._lock:
-            lock, nodes = self._unpacked.setdefault(package.sha256, (threading.Lock(), {}))
+            lock, nodes = self._unpacked.setdefault(package.digest, (threading.Lock(), {}))
         with lock:
             if not nodes:
-                nodes.update(deb.unpack(file, Path(self._folder.name) / f"{package.sha256}.tar"))
+                nodes.update(origin.unpack(package, file, Path(self._folder.name) / f"{file.stem}.tar"))
         return nodes
 
     def _layer(self, entries: list[Entry]) -> tuple[Descriptor, str]:
@@ -187,6 +210,13 @@ class _Both:
     def write(self, data: bytes, /) -> int:
         self.digest.update(data)
         return self._out.write(data)
+
+
+def _spelled(text: str, origin: Origin) -> str:
+    """A recipe's text with the archive's words for the architecture."""
+    for word, value in origin.spelled.items():
+        text = text.replace(word, value)
+    return text
 
 
 def _joined(parts: dict[str, Entry], folder: Path) -> Source:
@@ -219,7 +249,7 @@ def _over(below: ImageConfig, recipe: Recipe) -> dict[str, Any]:
 def _merged(below: Mapping[str, str], labels: Mapping[str, str]) -> dict[str, str]:
     """Labels of an image on a base: the lists of packages are joined."""
     both = {name: " ".join(sorted({*below[name].split(), *labels[name].split()}))
-            for name in (PACKAGES, DIGESTS) if name in below and name in labels}  # fmt: skip
+            for name in _LISTS if name in below and name in labels}  # fmt: skip
     return {**below, **labels, **both}
 
 

@@ -49,7 +49,7 @@ def unpack(deb: Path, spool: Path, *, limit: int = LIMIT) -> dict[str, Entry]:
                 if written > limit:
                     raise ImageError(f"{deb.name}: unpacks to more than {limit} bytes")
                 out.write(block)
-    return _nodes(spool, deb.name)
+    return nodes(spool, deb.name)
 
 
 def _data_member(stream: BinaryIO, where: str) -> tuple[str, int]:
@@ -151,7 +151,12 @@ def normal(name: str, where: str) -> str:
     return "/".join(parts)
 
 
-def _nodes(spool: Path, where: str) -> dict[str, Entry]:
+def nodes(spool: Path, where: str) -> dict[str, Entry]:
+    """The nodes of a plain tar by path, their content in it.
+
+    Raises:
+        ImageError: damaged, of a kind that no package has, or a name that leaves its root.
+    """
     found: dict[str, Entry] = {}
     try:
         with tarfile.open(spool, "r:", errors="surrogateescape") as tar:

@@ -13,15 +13,18 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Protocol
 
+from linuxkit.entry import Entry
 from linuxkit.errors import ImageError, InputError, LinuxkitError, NetworkError
 from linuxkit.packages import deb, release
 from linuxkit.packages.index import Index, Package, Relation
+from linuxkit.packages.origin import Pins as Pins
+from linuxkit.packages.slice import Tree, licences
 
 #: Debian's names of the architectures, and the GNU triplets of its library folders, by Go's names.
 ARCHITECTURES = {
@@ -33,8 +36,6 @@ ARCHITECTURES = {
 LIBRARIES = frozenset({"libs", "oldlibs"})
 #: How old lists may be before they are asked for again.
 FRESH = timedelta(hours=6)
-#: Packages as a lock file has them: name → (version, sha256 in hex).
-Pins = Mapping[str, tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +74,17 @@ class Debian:
         say: told what is going on, a line at a time.
     """
 
+    kind = "debian"
+    inherent = ""
+
     def __init__(
         self, root: Path, transport: Transport, *, architecture: str, component: str = "main",
         keys: Sequence[release.Key] | None = None, now: Callable[[], datetime] = lambda: datetime.now(UTC),
         say: Callable[[str], None] = lambda _: None,
     ) -> None:  # fmt: skip
         self._debs = root / "debs"
+        triplet = next((long for short, long in ARCHITECTURES.values() if short == architecture), "")
+        self.spelled = {"{arch}": architecture, "{triplet}": triplet}
         self._transport, self.architecture, self._component = transport, architecture, component
         self._keys = list(keys) if keys is not None else release.trusted_keys()
         self._now, self._say = now, say
@@ -109,6 +115,18 @@ class Debian:
                 checked = [(one.mirror, self._checked(one)) for one in listings]
                 self._index = Index([(mirror, path) for mirror, path in checked if path is not None])
             return self._index
+
+    def renew(self) -> None:
+        """See origin.Origin."""
+        self.index(renew=True)
+
+    def unpack(self, package: Package, file: Path, spool: Path) -> dict[str, Entry]:
+        """See origin.Origin."""
+        return deb.unpack(file, spool)
+
+    def records(self, tree: Tree, used: Iterable[Package]) -> dict[str, Entry]:
+        """The copyright files."""
+        return licences(tree, (package.name for package in used))
 
     def _old(self, listings: Sequence[Listing]) -> bool:
         oldest = min(one.release.parent.joinpath("updated").stat().st_mtime if
@@ -185,8 +203,8 @@ class Debian:
         if gone:
             raise ImageError(
                 f"{what}: the Debian archive no longer has what the lock names: {', '.join(gone)}",
-                hint="take the new versions with 'linuxkit update', or give a mirror that keeps old ones: "
-                     "--debian-mirror",
+                hint="take the new versions with 'linuxkit update' (of a package: 'linuxkit pkg lock'), or give a "
+                     "mirror that keeps old ones: --debian-mirror",
             )  # fmt: skip
         return found
 

@@ -95,6 +95,10 @@ class Package:
     depends: tuple[tuple[Relation, ...], ...] = ()
     provides: tuple[tuple[Relation, ...], ...] = ()
 
+    @property
+    def digest(self) -> str:
+        return self.sha256
+
     def __str__(self) -> str:
         return f"{self.name} {self.version} ({self.architecture})"
 

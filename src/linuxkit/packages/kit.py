@@ -26,11 +26,12 @@ from linuxkit.oci.media import Image, Platform
 from linuxkit.oci.store import Store
 
 if TYPE_CHECKING:
+    from linuxkit.packages.alpine import Alpine
     from linuxkit.packages.archive import Fetch
     from linuxkit.packages.build import Builder
     from linuxkit.packages.debian import Debian, Pins, Transport
     from linuxkit.packages.index import Package
-    from linuxkit.packages.recipe import Recipe
+    from linuxkit.packages.recipe import FromAlpine, Recipe
 
 #: Raise it when the same recipe gives another image than before.
 FORMAT = 3
@@ -59,6 +60,7 @@ class Kit:
         offline: build nothing.
         compiler_cache: where the C compiler keeps its libraries; below `cache` when not given.
         keys: folder of the archive keys to trust, as in packages/keys; the project's own when not given.
+        alpine_mirror, alpine_keys: of recipes that draw on Alpine: a URL and a folder; this machine's when not given.
         say: told what is going on, a line at a time.
     """
 
@@ -66,6 +68,7 @@ class Kit:
         self, store: Store, cache: Path, *, folder: Path | None = None, guest: Path | None = None, mirror: str = "",
         fetch: Fetch | None = None, apt: bool = True, offline: bool = False,
         compiler_cache: Path | None = None, keys: Path | None = None,
+        alpine_mirror: str = "", alpine_keys: Path | None = None,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:  # fmt: skip
         self._store, self._cache, self._mirror, self._fetch = store, cache, mirror, fetch
@@ -73,6 +76,7 @@ class Kit:
         self._apt, self._offline, self._say = apt, offline, say
         self._compiler_cache = compiler_cache or cache / "compiler"
         self._keys = keys or Path(__file__).parent / "keys"
+        self._alpine_mirror, self._alpine_keys = alpine_mirror, alpine_keys
 
     # -- what there is
 
@@ -230,8 +234,27 @@ class Kit:
                 archives[suite] = self._debian(suite, ARCHITECTURES[platform.architecture][0])
             return archives[suite]
 
-        with Builder(self._store, platform.architecture, debian, self._guest, self._compiler_cache, self._say) as found:
+        branches: dict[tuple[str, ...], Alpine] = {}
+
+        def alpine(wanted: FromAlpine) -> Alpine:
+            key = (wanted.branch, *wanted.repositories)
+            if key not in branches:
+                branches[key] = self._alpine(wanted, platform.architecture)
+            return branches[key]
+
+        with Builder(
+            self._store, platform.architecture, debian, self._guest, self._compiler_cache, self._say, alpine
+        ) as found:
             yield found, debian
+
+    def _alpine(self, wanted: FromAlpine, architecture: str) -> Alpine:
+        from linuxkit.packages import alpine
+
+        if self._fetch is None:
+            raise InputError("Alpine's packages cannot be fetched here")
+        mirror, keys = alpine.find_mirror(self._alpine_mirror), alpine.find_keys(self._alpine_keys)
+        return alpine.Alpine(self._cache / "alpine", mirror, wanted.branch, wanted.repositories, architecture, keys,
+                             self._fetch, say=self._say)  # fmt: skip
 
     @contextmanager
     def workshop(self) -> Iterator[Callable[[str], Builder]]:

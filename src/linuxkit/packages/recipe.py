@@ -17,8 +17,8 @@ SUITE = "trixie"
 ARCHES = ("amd64", "arm64")
 #: The keys of a recipe.
 KEYS = frozenset({
-    "image", "description", "arches", "base", "debian", "files", "links", "users", "groups", "c", "kernel", "labels",
-    "config", "entrypoint", "cmd", "env", "workdir",
+    "image", "description", "arches", "base", "debian", "alpine", "files", "links", "users", "groups", "c", "kernel",
+    "labels", "config", "entrypoint", "cmd", "env", "workdir",
 })  # fmt: skip
 
 
@@ -32,6 +32,21 @@ class FromDebian:
     data: tuple[str, ...] = ()  # globs of what this machine doesn't run: kept without what it would need to run
     move: Mapping[str, str] = field(default_factory=dict)  # kept path → where it goes
     concat: Mapping[str, str] = field(default_factory=dict)  # output path → glob of files put end to end
+
+
+@dataclass(frozen=True, slots=True)
+class FromAlpine:
+    """As FromDebian, from Alpine."""
+
+    branch: str = ""  # v3.22
+    repositories: tuple[str, ...] = ("main",)
+    packages: tuple[str, ...] = ()
+    libraries: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
+    data: tuple[str, ...] = ()
+    move: Mapping[str, str] = field(default_factory=dict)
+    concat: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +96,7 @@ class Recipe:
     arches: tuple[str, ...] = ARCHES
     base: str = ""  # the image that this one's layer lies on
     debian: FromDebian = FromDebian()
+    alpine: FromAlpine | None = None
     files: tuple[RecipeFile, ...] = ()
     links: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # target → paths of links to it
     users: tuple[Account, ...] = ()
@@ -252,6 +268,7 @@ class _Reader:
         texts, paths = self.list_of(self.text), self.list_of(self.path)
         table: dict[str, Callable[[Any, str], Any]] = {
             "image": self.text, "description": self.text, "arches": texts, "base": self.text, "debian": self._debian,
+            "alpine": self._alpine,
             "files": self.list_of(lambda item, where: self._file(item, where, folder)),
             "links": self.map_of(self.text, paths),
             "users": self.list_of(self._account), "groups": self.list_of(self._account),
@@ -267,6 +284,10 @@ class _Reader:
         name = got.pop("image")
         if own and name != folder.name:
             self.problems.append(Problem(f"the folder is {folder.name!r}", self.file, 1, 1, "image"))
+        if "alpine" in got and ("debian" in got or "kernel" in got):
+            other = "debian" if "debian" in got else "kernel"
+            self.problems.append(Problem(f"alpine and {other} exclude each other", self.file, 1, 1, "alpine",
+                                         "their C libraries differ: make two packages"))  # fmt: skip
         if "c" in got:
             got["programs"] = got.pop("c")
         return Recipe(name=name, folder=folder, **got)
@@ -277,6 +298,28 @@ class _Reader:
             "suite": self.text, "packages": texts, "libraries": texts, "without": texts, "keep": globs,
             "data": globs, "move": self.map_of(self.path, self.path), "concat": self.map_of(self.path, self.path),
         }, "packages"))  # fmt: skip
+
+    def _alpine(self, node: Any, where: str) -> FromAlpine:
+        from linuxkit.packages.alpine import check_branch
+
+        def branch(item: Any, at: str) -> str:
+            try:
+                return check_branch(self.text(item, at))
+            except InputError as e:
+                self.bad(item, at, e.message, e.hint)
+
+        def repository(item: Any, at: str) -> str:
+            name = self.text(item, at)
+            if not name.isalnum() or not name.isascii():
+                self.bad(item, at, f"{name!r} is not a repository", "write main, community or testing")
+            return name
+
+        texts, globs = self.list_of(self.text), self.list_of(self.path)
+        return FromAlpine(**self.fields(node, where, {
+            "branch": branch, "repositories": self.list_of(repository), "packages": texts, "libraries": texts,
+            "without": texts, "keep": globs, "data": globs, "move": self.map_of(self.path, self.path),
+            "concat": self.map_of(self.path, self.path),
+        }, "branch", "packages"))  # fmt: skip
 
     def _file(self, node: Any, where: str, folder: Path) -> RecipeFile:
         def source(item: Any, at: str) -> str:

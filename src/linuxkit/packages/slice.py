@@ -122,12 +122,14 @@ def keep(tree: Tree, patterns: Sequence[str], moves: Mapping[str, str]) -> dict[
     return out
 
 
-def closure(tree: Tree, kept: Mapping[str, Entry], triplet: str, machine: str) -> dict[str, tuple[Entry, str]]:
+def closure(tree: Tree, kept: Mapping[str, Entry], triplet: str, machine: str,
+            inherent: str = "") -> dict[str, tuple[Entry, str]]:  # fmt: skip
     """The interpreters and libraries that the ELF files among `kept` need: path → (node, package).
 
     Args:
         triplet: the GNU name of the architecture, as in usr/lib/x86_64-linux-gnu.
         machine: the architecture in Go's names, which every program must be for.
+        inherent: libraries whose names start so are the interpreter itself; "" where there are none.
 
     Raises:
         ImageError: a library that no package has, a damaged program, or one for another machine.
@@ -152,14 +154,15 @@ def closure(tree: Tree, kept: Mapping[str, Entry], triplet: str, machine: str) -
             loaded.add(header.interpreter.rpartition("/")[2])
             wanted.append((header.interpreter, header.interpreter.lstrip("/")))
         wanted += [(soname, _search(tree, soname, header.runpath, place, standard))
-                   for soname in header.needed if soname not in loaded]  # fmt: skip
+                   for soname in header.needed
+                   if soname not in loaded and not (inherent and soname.startswith(inherent))]  # fmt: skip
         for name, at in wanted:
             if at is not None and (at in found or at in kept):
                 continue
             target = resolve(tree, at) if at is not None else None
             if at is None or target is None:
                 raise ImageError(f"{path} needs {name}, which none of the packages has",
-                                 hint="name the package that has it under debian.libraries")  # fmt: skip
+                                 hint="name the package that has it under libraries")  # fmt: skip
             node = replace(tree.entries[target], path=at)
             found[at] = (node, tree.owner[target])
             queue.append((at, node, target))

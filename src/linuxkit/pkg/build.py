@@ -25,7 +25,7 @@ from linuxkit.oci.resolve import Resolver
 from linuxkit.oci.store import Store
 from linuxkit.packages.build import Builder
 from linuxkit.packages.kit import Kit
-from linuxkit.pkg import publish
+from linuxkit.pkg import lockfile, publish
 from linuxkit.pkg.context import build_files
 from linuxkit.pkg.git import Git
 from linuxkit.pkg.model import Package
@@ -183,7 +183,8 @@ class Builds:
         base = self._resolver.resolve(job.base, platform) if job.base else None
         with build_files(package, _no_images) as folder:
             made = replace(recipe, folder=folder, labels={**labels, **recipe.labels})
-            image = builder.build(made, f"{job.name.full}-{platform.architecture}", base=base, sources=folder)
+            pins = lockfile.read(package, platform.architecture)
+            image = builder.build(made, f"{job.name.full}-{platform.architecture}", pins, base=base, sources=folder)
         found = self._store.find(f"{job.name.full}@{image.digest}")
         assert found is not None
         return replace(found, platform=platform)
