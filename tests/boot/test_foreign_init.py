@@ -76,7 +76,8 @@ def _parents(path: str) -> list[str]:
     return ["/".join(parts[: n + 1]) for n in range(len(parts))]
 
 
-def test_an_init_list_of_anothers_making_boots(build: Build) -> None:
+@pytest.mark.parametrize("kind", ["kernel+initrd", "kernel+squashfs"])
+def test_an_init_list_of_anothers_making_boots(build: Build, kind: str) -> None:
     assert linuxkit("kit", "build", "busybox").returncode == 0
     store = Store(image_cache())
     platform = Platform("linux", "amd64")
@@ -90,7 +91,8 @@ def test_an_init_list_of_anothers_making_boots(build: Build) -> None:
             "init": (0o755, INIT), "bin/rc.init": (0o755, RC_INIT), "usr/bin/service": (0o755, SERVICE),
             "etc/inittab": (0o644, "::sysinit:/bin/rc.init\n::shutdown:/bin/busybox true\n"),
             "etc/init.d/000-issue": (0o755, "#!/bin/busybox sh\necho Welcome to LinuxKit\n"),
-            "mnt/.keep": (0o644, ""),
+            # what a root that can't be written must have
+            **{f"{name}/.keep": (0o644, "") for name in ("dev", "mnt", "proc", "run", "sys", "tmp")},
         },
         {"sbin/init": "/bin/busybox"},
     )  # fmt: skip
@@ -102,8 +104,9 @@ def test_an_init_list_of_anothers_making_boots(build: Build) -> None:
         'kernel:\n  image: kit://kernel\n  cmdline: "console=ttyS0"\n'
         "init:\n  - test/foreign-init:1\n  - kit://crun\n"
         "onboot:\n  - name: hi\n    image: kit://busybox\n"
-        "    command: ['/bin/sh', '-c', 'echo said in a container; exit 6']\n"
-    )
+        "    command: ['/bin/sh', '-c', 'echo said in a container; exit 6']\n",
+        "--format", kind,
+    )  # fmt: skip
     with boot(prefix) as machine:
         machine.wait_console("foreign init: done", 60)
         assert "Welcome to LinuxKit" in machine.console
