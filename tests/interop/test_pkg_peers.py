@@ -4,6 +4,7 @@ skopeo."""
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,7 +18,7 @@ from linuxkit.oci.layer import LayerCache
 from linuxkit.oci.media import Image
 from linuxkit.oci.merge import merge_layers
 from linuxkit.oci.store import Store
-from support.images import AMD64
+from support.images import AMD64, make_image, member, tar_of
 from support.packages import Repository, files, git, image
 from support.packages import repository as repository
 from support.peers import docker_registry, skopeo, tool
@@ -121,3 +122,64 @@ def _no_steps(cache: Path, base: Image, folder: Path) -> str:
         capture_output=True, text=True, cwd=folder, timeout=120,
     )  # fmt: skip
     return "" if done.returncode == 0 else done.stderr.strip().splitlines()[-1]
+
+
+def test_images_that_a_build_finds_among_its_files(
+    repository: Repository, registry: str, buildah: None, tmp_path: Path
+) -> None:
+    store = Store(repository.cache)
+    pinned = []
+    for name in ("one", "two"):
+        dep = make_image(store, f"me/{name}:1", tar_of(member(name, name.encode())), tar_of(member("both")))
+        assert dep.index is not None
+        pinned.append(f"me/{name}@{dep.index.digest}")
+    repository.put({
+        "a/Dockerfile": "FROM scratch\nCOPY got/all.tar /\n",
+        "a/list": f"# images\n{pinned[0]}\n\n{pinned[1]} # second\n",
+        "a/build.yml": f"image: a\norg: {registry}/x\narches: [amd64]\n"
+                       "depends: {docker-images: {target: got/all.tar, from-file: list}}\n",
+        "b/Dockerfile": "FROM scratch\nCOPY got /got\n",
+        "b/build.yml": f"image: b\norg: {registry}/x\narches: [amd64]\n"
+                       f"depends: {{docker-images: {{target-dir: got, list: ['{pinned[1]}']}}}}\n",
+    })  # fmt: skip
+    done = repository.pkg("build", "a", "b", *BUILDAH, "--jobs", "1")
+    a, b = (image(repository, line.partition("@")[0]) for line in done.stdout.splitlines())
+    (tmp_path / "all.tar").write_bytes(files(repository, a)["all.tar"])
+    ((path, data),) = files(repository, b).items()
+    assert path == f"got/two@{pinned[1].partition('@')[2]}.tar"
+    (tmp_path / "two.tar").write_bytes(data)
+    for archive, number in (("all.tar", 0), ("all.tar", 1), ("two.tar", 0)):
+        config = json.loads(skopeo("inspect", "--config", f"docker-archive:{tmp_path}/{archive}:@{number}"))
+        assert config["config"] == {"Cmd": ["/bin/app"]}
+    skopeo("copy", f"docker-archive:{tmp_path}/all.tar:@1", f"oci:{tmp_path}/out:x")  # its layers are whole
+    assert not (repository.root / "a/got").exists()
+    (repository.root / "a/list").write_text("me/one:1\n")
+    wrong = repository.pkg("build", "a", *BUILDAH, status=2)
+    assert "list:1:1: image 'me/one:1' lacks a digest" in wrong.stderr
+
+
+def test_what_builders_keep_is_told_and_dropped(repository: Repository, registry: str, buildah: None) -> None:
+    repository.put({"a/Dockerfile": "FROM scratch\nCOPY x /\n", "a/x": "x",
+                    "a/build.yml": f"image: kept\norg: {registry}/x\narches: [amd64]\n"})  # fmt: skip
+    repository.pkg("build", "a", *BUILDAH)
+    assert f"{registry}/x/kept" in repository.pkg("builder", "du", *BUILDAH).stdout
+    repository.pkg("builder", "prune", *BUILDAH)
+
+
+def test_images_are_handed_to_docker(repository: Repository, registry: str, tmp_path: Path,
+                                     monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    script = f'#!/bin/sh\necho "$@" >> {tmp_path}/told\n[ "$1" != load ] || cp "$3" {tmp_path}/loaded.tar\n'
+    (programs / "docker").write_text(script)
+    (programs / "docker").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    text = f"image: a\norg: {registry}/x\narches: [amd64]\nfiles: [{{path: x, contents: y}}]\n"
+    repository.put({"a/build.yml": text})
+    repository.pkg("build", "--docker", "a")
+    name = f"{registry}/x/a:{repository.tag('a')}"
+    load, tag = (tmp_path / "told").read_text().splitlines()
+    assert load.startswith("load --input /")
+    assert tag == f"tag {name}-amd64 {name}"
+    loaded = json.loads(skopeo("inspect", f"docker-archive:{tmp_path}/loaded.tar:{name}-amd64"))
+    assert loaded["Architecture"] == "amd64"
