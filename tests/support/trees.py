@@ -93,6 +93,11 @@ def digest(source: Source | None) -> str:
     return made.hexdigest()
 
 
+def _bytewise(text: str) -> str:
+    """The one spelling of those that stand for the same bytes that a reader gives."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
+
+
 def listing(root: Node) -> dict[str, Seen]:
     """Every name of a tree."""
     found: dict[str, Seen] = {}
@@ -103,7 +108,7 @@ def listing(root: Node) -> dict[str, Seen]:
             file, device = e.kind is Kind.FILE, e.kind in (Kind.CHAR, Kind.BLOCK)
             known[id(node)] = Seen(
                 e.kind, 0o777 if e.kind is Kind.SYMLINK else e.mode, e.uid, e.gid, e.mtime, e.size if file else 0,
-                digest(e.source) if file else "", e.target if e.kind is Kind.SYMLINK else "",
+                digest(e.source) if file else "", _bytewise(e.target) if e.kind is Kind.SYMLINK else "",
                 e.device if device else (0, 0), e.xattrs, path,
             )  # fmt: skip
         found[path] = known[id(node)]
