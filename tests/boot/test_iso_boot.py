@@ -18,8 +18,13 @@ SYSTEM = CRUN.replace("  cmdline", "  tar: kernel-min.tar\n  cmdline") + """\
 onboot:
   - name: marker
     image: kit://busybox
-    command: ["/bin/sh", "-c", "echo started-by-$(test -d /sys/firmware/efi && echo uefi || echo bios)"]
-    binds: ["/sys:/sys:ro"]
+    command:
+      - /bin/sh
+      - -c
+      - |
+        echo started-by-$(test -d /sys/firmware/efi && echo uefi || echo bios)
+        echo root-on-$(grep ' / ' /mounts | cut -d' ' -f3)
+    binds: ["/sys:/sys:ro", "/proc/1/mounts:/mounts"]
 services:
   - name: service
     image: kit://busybox
@@ -47,6 +52,14 @@ def test_a_cd_for_uefi_boots_from_a_disk(build: Build) -> None:
         assert machine.prepared.spec.firmware is not None  # type: ignore[attr-defined]
         judge(machine, "uefi")
         assert machine.power_off(30).off
+
+
+@pytest.mark.parametrize(("name", "media", "firmware"), [("bios", Media.DISK, "bios"), ("efi", Media.CD, "uefi")])
+def test_the_cd_is_the_root(build: Build, name: str, media: Media, firmware: str) -> None:
+    cd = build(SYSTEM, "--format", f"iso-{name}") + (".iso" if name == "bios" else "-efi.iso")
+    with boot(cd, seconds=150, media=media) as machine:
+        judge(machine, firmware)
+        machine.wait_console("root-on-iso9660", 20)
 
 
 def test_a_stick_that_does_not_know_its_loader_does_not_boot(build: Build) -> None:

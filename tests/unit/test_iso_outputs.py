@@ -14,11 +14,14 @@ from linuxkit.encode.pieces import Piece, read
 from linuxkit.encode.tree import tree
 from linuxkit.entry import Bytes, Entry, Kind
 from linuxkit.errors import ImageError
+from linuxkit.oci.media import Platform as OciPlatform
 from linuxkit.oci.store import Store
+from linuxkit.packages.kit import Kit
 from support.bios import add_bios
 from support.builds import YAML, files_in, linuxkit, make_cache
-from support.efi import add_efi
+from support.efi import add_efi, content
 from support.fatread import read_volume
+from support.images import make_image, member, tar_of
 
 pytestmark = pytest.mark.unit
 MIB = 1 << 20
@@ -214,3 +217,58 @@ def test_nothing_is_copied() -> None:
     made = isohybrid.hybrid(cd, seed="s", esp="efi.img")
     assert image in made
     assert sum(len(p.data) for p in made) < 1 << 18
+
+
+# -- the CD as the root filesystem
+
+
+def test_a_cd_that_is_the_root(tmp_path: Path, cache: Path) -> None:
+    build(tmp_path, cache, "-f", "iso-bios,iso-efi,kernel+initrd")
+    made = files_in(tmp_path)
+    bios, uefi = made["x.iso"], made["x-efi.iso"]
+    there = files(bios)
+    assert there["etc/motd"] == b"hello" == files(uefi)["etc/motd"]
+    assert there["boot/kernel"] == made["x-kernel"]
+    assert there["boot/initrd.img"] != made["x-initrd.img"]  # only what finds the CD
+    lines = there["isolinux/isolinux.cfg"].decode().splitlines()
+    assert "  LINUX /boot/kernel" in lines and "  INITRD /boot/initrd.img" in lines
+    assert "  APPEND console=ttyS0 root=LABEL=LinuxKit" in lines
+    assert list(boot_images(bios)) == [Platform.BIOS]
+    assert slots(bios) == [(0x80, 0x17, 0, len(bios) // 512)]
+    image = files(uefi)["boot/efi.img"]
+    volume = read_volume(image[: struct.unpack_from("<H", image, 19)[0] * 512])
+    program = volume.files["EFI/BOOT/BOOTX64.EFI"]
+    assert content(program, ".cmdline") == b"console=ttyS0 root=LABEL=LinuxKit"
+    assert content(program, ".initrd") == there["boot/initrd.img"]
+    assert list(boot_images(uefi)) == [Platform.EFI]
+    check_gpt(uefi, boot_images(uefi)[Platform.EFI])
+    assert not {"boot/kernel", "isolinux/isolinux.bin"} & set(files(uefi))
+
+
+def test_a_root_of_the_command_line_stays(tmp_path: Path, cache: Path) -> None:
+    build(tmp_path, cache, "-f", "iso-bios", text=YAML.replace("console=ttyS0", "root=/dev/sr0"))
+    assert b"APPEND root=/dev/sr0\n" in files((tmp_path / "x.iso").read_bytes())["isolinux/isolinux.cfg"]
+
+
+def test_files_of_the_image_make_room_for_the_loader(tmp_path: Path, cache: Path) -> None:
+    text = YAML + "  - {path: isolinux/isolinux.cfg, contents: other}\n  - {path: boot/kernel, contents: other}\n"
+    build(tmp_path, cache, "-f", "iso-bios", text=text)
+    there = files((tmp_path / "x.iso").read_bytes())
+    assert b"DEFAULT linux" in there["isolinux/isolinux.cfg"] and there["boot/kernel"] != b"other"
+
+
+@pytest.mark.parametrize("name", ["iso-bios", "iso-efi"])
+def test_a_cd_cannot_hold_its_own_hash(tmp_path: Path, cache: Path, name: str) -> None:
+    refused = build(tmp_path, cache, "-f", name, "--verity", "--no-preflight", check=False)
+    assert refused.returncode == 2
+    assert "would have to hold the hash of the CD" in refused.stderr and "kernel+iso" in refused.stderr
+
+
+def test_there_is_no_bios_elsewhere(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    add_efi(Store(cache), "arm64")
+    stage = Kit(Store(cache), cache / "kit").reference("bootstage")
+    make_image(Store(cache), stage, tar_of(member("init", b"stage")), platform=OciPlatform("linux", "arm64"))
+    text = "kernel:\n  image: t/kernel:1\n"
+    refused = build(tmp_path, cache, "-f", "iso-bios", "--no-preflight", text=text, arch="arm64", check=False)
+    assert refused.returncode != 0 and "there is no BIOS boot for arm64" in refused.stderr

@@ -46,8 +46,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     boards = {f"usr/lib/linux-image-1/broadcom/{name}": name.encode() for name in BOARDS}
     others = {"usr/lib/linux-image-1/broadcom/bcm4906-netgear-r8000p.dtb": b"?", "kernel.tar": tar_of()}
     image(store, "kernel", kernel=kernel(), **boards, **others)
-    image(store, "bare", kernel=kernel())
-    image(store, "other", kernel=b"vmlinuz" * 300, **boards)
+    image(store, "bare", kernel=kernel(), **{"kernel.tar": tar_of()})
+    image(store, "other", kernel=b"vmlinuz" * 300, **{"kernel.tar": tar_of()}, **boards)
     files = [member(f"usr/lib/raspi-firmware/{name}", name.encode()) for name in FIRMWARE]
     files.append(member("usr/share/doc/raspi-firmware/copyright", b"(c)"))
     make_image(store, Kit(store, store.root / "kit").reference("rpi-boot"), tar_of(*files), platform=ARM64)

@@ -1,7 +1,9 @@
-"""Bootable CDs, which boot from a USB stick as well: iso, iso-efi-initrd.
+"""Bootable CDs, which boot from a USB stick as well: iso, iso-efi-initrd, iso-bios, iso-efi.
 
-    NAME.iso             isolinux for a BIOS, and a FAT image with the EFI program: one CD for both
+    NAME.iso             iso: isolinux for a BIOS, and a FAT image with the EFI program: one CD for both
     NAME-efi-initrd.iso  only the EFI program
+    NAME.iso             iso-bios: isolinux; the CD is the root filesystem
+    NAME-efi.iso         iso-efi: the EFI program; the CD is the root filesystem
 
     MBR, GPT │ ISO 9660: boot/efi.img (FAT: EFI/BOOT/BOOTX64.EFI)  isolinux/{isolinux.bin,ldlinux.c32,isolinux.cfg}
              │           kernel  initrd.img                       │ GPT
@@ -16,15 +18,17 @@ from collections.abc import Mapping, Sequence
 from linuxkit.encode import eltorito, fat, iso9660, isohybrid
 from linuxkit.encode.pieces import Piece, literal, padded
 from linuxkit.encode.tree import tree
-from linuxkit.entry import FIXED_MTIME, Entry, Kind
+from linuxkit.entry import FIXED_MTIME, Entry, Kind, digest_of
+from linuxkit.errors import InputError
 from linuxkit.outputs import efi
-from linuxkit.outputs.bios import ARCHITECTURE, SYSLINUX, checked_kernel, configuration
+from linuxkit.outputs.bios import ARCHITECTURE, SYSLINUX, check_architecture, checked_kernel, configuration
 from linuxkit.outputs.bios import MODULE as LDLINUX
+from linuxkit.outputs.bootstage import Root, boot_initrd, cmdline_with
 from linuxkit.outputs.build import Build
+from linuxkit.outputs.filesystems import LABEL, once
 from linuxkit.outputs.initrd import whole
 from linuxkit.outputs.pieces import OutputFile
 
-LABEL = "LinuxKit"
 ISOLINUX, BOOT_CODE = "usr/lib/ISOLINUX/isolinux.bin", "usr/lib/ISOLINUX/isohdpfx.bin"
 #: Places on the CD.
 EFI_IMAGE, LOADER = "boot/efi.img", "isolinux/isolinux.bin"
@@ -51,6 +55,48 @@ def initrd_cd(build: Build, *, bios: bool) -> list[Piece]:
     entries = [Entry(path, Kind.FILE, 0o644, mtime=FIXED_MTIME) for path in files]
     volume = iso9660.volume(tree(entries), LABEL, boot=boots(files), contents=files)
     return as_disk(build, volume, files)
+
+
+def make_iso_bios(build: Build, base: str) -> list[OutputFile]:
+    """BASE.iso: a CD for a BIOS, which is the root filesystem."""
+    check_architecture(build)
+    return [OutputFile(f"{base}.iso", "iso-bios", tuple(root_cd(build, bios=True)))]
+
+
+def make_iso_efi(build: Build, base: str) -> list[OutputFile]:
+    """BASE-efi.iso: a CD for UEFI, which is the root filesystem."""
+    return [OutputFile(f"{base}-efi.iso", "iso-efi", tuple(root_cd(build, bios=False)))]
+
+
+def root_cd(build: Build, *, bios: bool) -> list[Piece]:
+    """A CD with the root filesystem on it, and a loader: isolinux or an EFI program. Its label is where the root is.
+
+    Raises:
+        InputError: the root is to be verified, but what would verify it is in it.
+        ImageError: the kernel can't read such a root.
+    """
+    if build.verity:
+        raise InputError("--verity: the CD holds the command line, which would have to hold the hash of the CD",
+                         hint="take kernel+iso, or a disk such as raw with --root squashfs")  # fmt: skip
+    root = Root("iso9660", f"LABEL={LABEL}")
+    initrd, cmdline = boot_initrd(build, root), cmdline_with(build, root)
+    files: dict[str, Sequence[Piece]] = {}
+    if bios:
+        files["boot/kernel"] = checked_kernel(build)
+        if archives := whole(build, initrd):
+            files["boot/initrd.img"] = archives
+        files |= isolinux(build, configuration(cmdline, "/boot/kernel", "/boot/initrd.img" if archives else ""))
+    else:
+        files[EFI_IMAGE] = efi_image(build, efi.uki(build, cmdline=cmdline, initrd=initrd))
+
+    def make() -> list[Piece]:
+        entries = [Entry(path, Kind.FILE, 0o644, mtime=FIXED_MTIME) for path in files]
+        volume = iso9660.volume(build.tree(entries), LABEL, boot=boots(files), contents=files)
+        return as_disk(build, volume, files)
+
+    about = (f"{path} {pieces!r}".encode() for path, pieces in files.items())
+    key = digest_of([b"iso", b"%d" % iso9660.VERSION, build.root_key.encode(), build.seed.encode(), *about])
+    return once(build, key, make)
 
 
 def efi_image(build: Build, program: Sequence[Piece]) -> list[Piece]:

@@ -21,7 +21,10 @@ from linuxkit.outputs.table import Format
 #: Formats that nothing boots from.
 ARCHIVES = frozenset(("tar", "docker", "oci"))
 #: Formats with the root filesystem on a device, and which one; disks have what --root says.
-ON_DEVICE = {"kernel+squashfs": "squashfs", "kernel+erofs": "erofs", "kernel+iso": "iso9660"}
+ON_DEVICE = {
+    "iso-bios": "iso9660", "iso-efi": "iso9660",
+    "kernel+squashfs": "squashfs", "kernel+erofs": "erofs", "kernel+iso": "iso9660",
+}  # fmt: skip
 MIB = 1 << 20
 #: What the kernel takes of the memory below an initrd's end at least: where it is put, besides its own size.
 LOADED_AT = MIB

@@ -1,6 +1,6 @@
 """Cards for the Raspberry Pi 3, 4 and 5: rpi, rpi3.
 
-    NAME-rpi.img  MBR │ FAT32: what is below
+    NAME-rpi.img  MBR │ FAT32: what is below │ with --root: the root filesystem
     NAME.tar      the same files, for a card that is formatted already
 
     bootcode.bin start.elf fixup.dat      the firmware of a Pi 3        config.txt    what the firmware is to do
@@ -19,7 +19,9 @@ from collections.abc import Mapping, Sequence
 from linuxkit.encode import fat, mbr, tar
 from linuxkit.encode.pieces import Piece, cut, literal, of_source, read
 from linuxkit.errors import ImageError, InputError
+from linuxkit.outputs.bootstage import Start
 from linuxkit.outputs.build import Build
+from linuxkit.outputs.diskroot import for_disk
 from linuxkit.outputs.initrd import member
 from linuxkit.outputs.pieces import OutputFile
 
@@ -50,35 +52,50 @@ def make_rpi(build: Build, base: str) -> list[OutputFile]:
 
 def make_rpi3(build: Build, base: str) -> list[OutputFile]:
     """BASE.tar: what is on the card."""
-    pieces = [piece for name, content in sorted(files(build).items()) for piece in member(name, content)]
+    start = Start(build.initrd, build.boot.cmdline)
+    pieces = [piece for name, content in sorted(files(build, start).items()) for piece in member(name, content)]
     return [OutputFile(f"{base}.tar", "rpi3", (*pieces, literal(tar.END)))]
 
 
 def card(build: Build) -> list[Piece]:
-    """A card with an MBR and one FAT32 partition."""
-    volume = fat.volume(files(build), seed=build.seed, label="LINUXKIT", bits=32, hidden=mbr.ALIGNMENT // mbr.SECTOR)
-    return mbr.disk([mbr.Partition(volume.pieces, mbr.FAT32)], seed=build.seed, size=build.size)
+    """A card with an MBR and a FAT32 partition, and a root partition where one is wanted."""
+    check_architecture(build)
+    start = for_disk(build, f"PARTUUID={mbr.signature(build.seed):08x}-02")
+    hidden = mbr.ALIGNMENT // mbr.SECTOR
+    volume = fat.volume(files(build, start), seed=build.seed, label="LINUXKIT", bits=32, hidden=hidden)
+    parts = [mbr.Partition(volume.pieces, mbr.FAT32)]
+    parts += [mbr.Partition(start.root, mbr.LINUX)] if start.root else []
+    return mbr.disk(parts, seed=build.seed, size=build.size)
 
 
-def files(build: Build) -> Mapping[str, Sequence[Piece]]:
+def check_architecture(build: Build) -> None:
+    """That the build is for a Raspberry Pi.
+
+    Raises:
+        InputError: it is for another machine.
+    """
+    if build.plan.architecture != ARCHITECTURE:
+        raise InputError(f"a Raspberry Pi is an {ARCHITECTURE} machine, and the build is for {build.plan.architecture}",
+                         hint=f"give --arch {ARCHITECTURE}")  # fmt: skip
+
+
+def files(build: Build, start: Start) -> Mapping[str, Sequence[Piece]]:
     """Everything that a Pi reads, by its path on the card.
 
     Raises:
         InputError: the build is for another machine, or its command line can't be handed on.
         ImageError: the kernel isn't one for a Pi.
     """
-    if build.plan.architecture != ARCHITECTURE:
-        raise InputError(f"a Raspberry Pi is an {ARCHITECTURE} machine, and the build is for {build.plan.architecture}",
-                         hint=f"give --arch {ARCHITECTURE}")  # fmt: skip
+    check_architecture(build)
     kernel = _kernel(build)
     return {
         **{name: [literal(build.loader(FIRMWARE, f"{FOLDER}/{name}"))] for name in PARTS},
         "firmware-copyright.txt": [literal(build.loader(FIRMWARE, LICENCE))],
         **_boards(build),
         "config.txt": [literal(CONFIG)],
-        "cmdline.txt": [literal(_cmdline(build.boot.cmdline))],
+        "cmdline.txt": [literal(_cmdline(start.cmdline))],
         "kernel8.img": kernel,
-        "initrd.img": list(build.initrd),
+        "initrd.img": list(start.initrd),
     }
 
 

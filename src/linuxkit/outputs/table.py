@@ -27,7 +27,7 @@ from linuxkit.outputs.disks import (
 from linuxkit.outputs.efi import EFI_BOOT, make_raw_efi, make_uki
 from linuxkit.outputs.filesystems import FILESYSTEMS, make_kernel_erofs, make_kernel_iso, make_kernel_squashfs
 from linuxkit.outputs.initrd import make_kernel_initrd, make_tar_kernel_initrd
-from linuxkit.outputs.iso import make_iso, make_iso_efi_initrd
+from linuxkit.outputs.iso import make_iso, make_iso_bios, make_iso_efi, make_iso_efi_initrd
 from linuxkit.outputs.pieces import OutputFile
 from linuxkit.outputs.rpi import FIRMWARE, make_rpi, make_rpi3
 
@@ -73,6 +73,10 @@ FORMATS = {
                endings=(".img.tar.gz",), root="disk"),
         Format("iso", "NAME.iso: a CD or USB stick for BIOS and UEFI", make_iso, loaders=_BOTH,
                endings=(".iso",)),
+        Format("iso-bios", "NAME.iso: the root filesystem on a CD or USB stick that a BIOS boots", make_iso_bios,
+               loaders=(SYSLINUX,), endings=(".iso",), root="device"),
+        Format("iso-efi", "NAME-efi.iso: the same for UEFI firmware", make_iso_efi, loaders=(EFI_BOOT,),
+               endings=("-efi.iso",), root="device"),
         Format("iso-efi-initrd", "NAME-efi-initrd.iso: a CD or USB stick for UEFI", make_iso_efi_initrd,
                loaders=(EFI_BOOT,), endings=("-efi-initrd.iso",)),
         Format("kernel+erofs", "NAME-kernel, NAME-cmdline and NAME-erofs.img", make_kernel_erofs,
@@ -96,7 +100,7 @@ FORMATS = {
         Format("raw-efi", "NAME-efi.img: a disk for UEFI firmware", make_raw_efi, loaders=(EFI_BOOT,),
                endings=("-efi.img",), root="disk"),
         Format("rpi", "NAME-rpi.img: a card for the Raspberry Pi", make_rpi, loaders=(FIRMWARE,),
-               endings=("-rpi.img",)),
+               endings=("-rpi.img",), root="disk"),
         Format("rpi3", "NAME.tar: the files of that card", make_rpi3, loaders=(FIRMWARE,), endings=(".tar",)),
         Format("tar", "the root filesystem, one archive", make_tar, stream=True, endings=(".tar",)),
         Format("tar-kernel-initrd", "kernel, initrd.img and cmdline in one tar", make_tar_kernel_initrd,
@@ -108,11 +112,6 @@ FORMATS = {
         Format("vmdk", "NAME.vmdk: a disk for VMware", make_vmdk, loaders=_BOTH, endings=(".vmdk",), root="disk"),
     )
 }
-#: Formats of LinuxKit that are not made here (yet).
-MISSING = frozenset((
-    "iso-bios", "iso-efi",
-))  # fmt: skip
-
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -225,8 +224,6 @@ def signer_of(formats: Iterable[Format], signer: Signer | None) -> str:
 def _format(name: str) -> Format:
     if name in FORMATS:
         return FORMATS[name]
-    if name in MISSING:
-        raise InputError(f"format {name} is not made by this version", hint=f"there are {', '.join(FORMATS)}")
     import difflib
 
     close = difflib.get_close_matches(name, FORMATS, n=1)
