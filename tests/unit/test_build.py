@@ -260,7 +260,6 @@ def test_a_full_cache(work: Path, cache: Path) -> None:
     ("flags", "says"),
     [
         (["--format", "tarr"], "did you mean tar"),
-        (["--format", "iso-bios"], "is not made by this version"),
         (["--format", "tar,kernel+initrd"], "must be the only one"),
         (["--o", "x", "--dir", "."], "--o and --dir"),
         (["--o", "x", "--name", "n"], "--o and --name"),
