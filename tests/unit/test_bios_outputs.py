@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from linuxkit.config.model import Config
 from linuxkit.encode import gpt
 from linuxkit.encode.pieces import literal
 from linuxkit.errors import InputError
@@ -18,6 +19,7 @@ from linuxkit.outputs import table
 from linuxkit.outputs.bios import configuration
 from linuxkit.outputs.pieces import OutputFile
 from linuxkit.packages.kit import Kit
+from linuxkit.plan.asked import asked, loaders_for
 from support.bios import add_bios, boot_sector, kernel
 from support.builds import YAML, files_in, linuxkit, make_cache
 from support.efi import add_efi, content
@@ -140,6 +142,15 @@ def test_a_size_is_more_and_never_less(tmp_path: Path, cache: Path) -> None:
     assert {(tmp_path / name).stat().st_size for name in ("x-bios.img", "x.img")} == {100 * MIB}
     refused = build(tmp_path, cache, "-f", "raw-bios", "--size", "1M", check=False)
     assert refused.returncode == 2 and "--size 2M, or more" in refused.stderr
+
+
+def test_loaders_are_asked_for_where_they_exist() -> None:
+    """So that a lock or a bundle for both architectures doesn't ask for a BIOS' loader on arm64."""
+    names = ("syslinux", "efi-boot", "rpi-boot")
+    assert loaders_for(names, "amd64") == ["efi-boot", "syslinux"]
+    assert loaders_for(names, "arm64") == ["efi-boot", "rpi-boot"]
+    found = asked(Config(), Platform("linux", "arm64"), names)
+    assert [place.text for place in found] == ["kit://efi-boot", "kit://rpi-boot"]
 
 
 def test_the_plan_names_the_loaders(tmp_path: Path, cache: Path) -> None:
