@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from linuxkit.errors import MachineError
 from linuxkit.machine.machine import Machine
 from linuxkit.machine.report import State
 from linuxkit.platforms.bootimage import Media
@@ -60,14 +57,3 @@ def test_the_cd_is_the_root(build: Build, name: str, media: Media, firmware: str
     with boot(cd, seconds=150, media=media) as machine:
         judge(machine, firmware)
         machine.wait_console("root-on-iso9660", 20)
-
-
-def test_a_stick_that_does_not_know_its_loader_does_not_boot(build: Build) -> None:
-    """What the marker is worth: the same image, with another number of a sector in the boot code."""
-    cd = Path(build(SYSTEM, "--format", "iso") + ".iso")
-    with cd.open("r+b") as stream:
-        stream.seek(432)
-        stream.write(bytes([64]) + bytes(7))
-    with boot(str(cd), seconds=30, media=Media.USB, uefi=False) as machine, pytest.raises(MachineError):
-        machine.wait_booted(8)
-    assert "Linux version" not in machine.console
