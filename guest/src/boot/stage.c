@@ -165,6 +165,9 @@ int bootstage_main(int argc, char **argv)
     }
     scoped_free char *found = must_dup(device.path);
     if (options.verified) {
+        /* Asked for by dm-verity itself only when there is none at all: the quick ones would stay unused. */
+        if (modules_load(&plug.index, "crypto-sha256", "") < 0 && errno != ENOENT && errno != ENODEV)
+            say("sha256: %s", strerror(errno));
         if (modules_load(&plug.index, "dm_verity", "") < 0 && errno != ENOENT)
             say("module dm_verity: %s", strerror(errno));
         if (verity_open(&device, &options.verity, reason) < 0)
