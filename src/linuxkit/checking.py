@@ -14,7 +14,7 @@ from linuxkit.oci.resolve import cache_root
 from linuxkit.outputs.build import Build
 from linuxkit.outputs.encoder import Encoder
 from linuxkit.outputs.preflight import Finding, Memory, preflight, refuse
-from linuxkit.outputs.table import Format, choose, loaders
+from linuxkit.outputs.table import Format, choose, disk_root, loaders
 from linuxkit.plan.model import Options
 from linuxkit.platforms.memory import least_for
 from linuxkit.rootfs.content import Content
@@ -33,6 +33,8 @@ def check(
     compress: str = "",
     lock: Lock | None = None,
     memory: int = 0,
+    root: str = "",
+    verity: bool = False,
 ) -> list[Finding]:
     """What keeps a configuration from booting; images are fetched as for a build, and nothing is written.
 
@@ -41,6 +43,7 @@ def check(
         compress: codec of an initrd or file system, as for a build.
         lock: what every image has to be.
         memory: of the machine, in bytes; 0 is not known.
+        root, verity: as for a build.
 
     Raises:
         LinuxkitError: of any kind.
@@ -50,11 +53,13 @@ def check(
         codec = Codec(compress or Codec.ZSTD)
     except ValueError:
         raise InputError(f"unknown compression '{compress}'", hint=f"there are {', '.join(Codec)}") from None
-    options = replace(options or Options(), loaders=loaders(target.formats))
+    partition = disk_root(target.formats, root, verity)
+    options = replace(options or Options(), loaders=loaders(target.formats, rooted=bool(partition)))
     plan = api.plan(config, sources, options, lock)
     content = Content(sources.store, Derived(cache_root(sources.cache)), whiteouts=plan.whiteouts, log=sources.log)
     encoder = Encoder(content, log=lambda part: sources.log(f"encoding {part}"))
-    made = Build(plan, content, encoder, codec, level_of(codec, None), erofs=codec if compress else Codec.NONE)
+    erofs = codec if compress else Codec.NONE
+    made = Build(plan, content, encoder, codec, level_of(codec, None), erofs=erofs, disk_root=partition, verity=verity)
     return found_in(made, target.formats, memory)
 
 

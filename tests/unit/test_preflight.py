@@ -58,6 +58,7 @@ class Case:
         self.folder = folder
         self.kernel: dict[str, bytes] = {"kernel": bzimage(), "kernel-config": config()}
         self.modules: list[str] = ["overlay"]
+        self.builtin = ["af_packet", "squashfs", "erofs", "isofs"]
         self.init = [member("sbin/init", AMD, mode=0o755), symlink("init", "sbin/init")]
         self.app = [directory("bin"), member("bin/app", AMD, mode=0o755), member("sbin/dhcpcd", b"#!/bin/sh\n")]
         self.cmdline, self.in_kernel, self.more = "console=ttyS0", "", ""
@@ -68,8 +69,11 @@ class Case:
     def sources(self) -> api.Sources:
         store = Store(self.folder / "cache")
         root = "lib/modules/6.1"
-        tar = tar_of(*(member(f"{root}/kernel/{name}.ko", b"x") for name in self.modules),
-                     member(f"{root}/modules.builtin", b"kernel/net/packet/af_packet.ko\n"))  # fmt: skip
+        tar = tar_of(
+            *(member(f"{root}/kernel/{name}.ko", b"x") for name in self.modules),
+            member(f"{root}/modules.dep", "".join(f"kernel/{name}.ko:\n" for name in self.modules).encode()),
+            member(f"{root}/modules.builtin", "".join(f"kernel/{name}.ko\n" for name in self.builtin).encode()),
+        )
         for platform in (AMD64, ARM64):
             kernel = [member(name, data) for name, data in self.kernel.items()]
             make_image(store, "docker.io/t/kernel:1", tar_of(*kernel, member("kernel.tar", tar)), platform=platform)
@@ -152,8 +156,7 @@ FAULTS: Mapping[str, tuple[Callable[[Case], None], str]] = {
     ),
     "no initrd": (
         kernel(kernel_config=config(without=["BLK_DEV_INITRD"])),
-        ("kernel.image: the kernel has no CONFIG_BLK_DEV_INITRD: it can't use an initrd (take a kernel that has "
-         "it, or --format kernel+squashfs)"),
+        "kernel.image: the kernel has no CONFIG_BLK_DEV_INITRD: it can't use an initrd (take a kernel that has it)",
     ),
     "no zstd": (
         kernel(kernel_config=config(without=["RD_ZSTD"])),
@@ -167,6 +170,23 @@ FAULTS: Mapping[str, tuple[Callable[[Case], None], str]] = {
         both(change(formats=("kernel+squashfs",)), kernel(kernel_config=config(without=["SQUASHFS", "RD_ZSTD"]))),
         ("kernel.image: the kernel has no CONFIG_SQUASHFS, which the root of kernel+squashfs needs (take a kernel "
          "that has it, or a format with an initrd)"),
+    ),
+    "no module of squashfs": (
+        both(change(formats=("kernel+squashfs",), builtin=["af_packet"]), kernel(kernel_config=b"")),
+        ("kernel.image: the kernel has no module squashfs, which the root of kernel+squashfs needs (take a kernel that "
+         "has it, or a format with an initrd)"),
+    ),
+    "no module of squashfs, which the configuration has": (
+        both(change(formats=("kernel+squashfs", "kernel+iso"), builtin=["af_packet"], modules=["overlay", "isofs"]),
+             kernel(kernel_config=config(modules=["SQUASHFS", "ISO9660_FS"]))),
+        ("kernel.image: the kernel has no module squashfs, which the root of kernel+squashfs needs (take a kernel that "
+         "has it, or a format with an initrd)"),
+    ),
+    "no zstd for the boot initrd": (
+        both(change(formats=("kernel+iso",), builtin=["af_packet"], modules=["overlay", "isofs"]),
+             kernel(kernel_config=config(modules=["ISO9660_FS"], without=["RD_ZSTD"]))),
+        ("--compress: the kernel can't unpack an initrd in zstd: it has no CONFIG_RD_ZSTD (build with --compress "
+         "gzip)"),
     ),
     "no zstd in squashfs": (
         both(change(formats=("kernel+squashfs",)), kernel(kernel_config=config(without=["SQUASHFS_ZSTD"]))),

@@ -19,6 +19,8 @@ from linuxkit.cli.main import Settings
 @click.option("--compress", default="", metavar="CODEC", help="Of the initrd or file system, as for build.")
 @click.option("--decompress-kernel", is_flag=True, help="Unpack a gzip-compressed kernel.")
 @click.option("--mem", default="", metavar="N[M|G]", help="Memory of the machine that it is for, in MB.")
+@click.option("--root", "disk_root", default="", metavar="KIND", help="Of disks, as for build.")
+@click.option("--verity", is_flag=True, help="As for build.")
 @click.option("--offline", is_flag=True, envvar="LINUXKIT_OFFLINE", show_envvar=True, help="Never use the network.")
 @click.option("--lock", "lock_file", type=click.Path(path_type=Path), metavar="FILE",
               help="Take the images that this lock names.  [default: NAME.lock beside the last FILE, when it is there]")
@@ -28,7 +30,8 @@ from linuxkit.cli.main import Settings
 @click.pass_obj
 def check(
     settings: Settings, files: tuple[str, ...], formats: tuple[str, ...], arch: str, compress: str,
-    decompress_kernel: bool, mem: str, offline: bool, lock_file: Path | None, no_lock: bool, debian_mirror: str,
+    decompress_kernel: bool, mem: str, disk_root: str, verity: bool, offline: bool, lock_file: Path | None,
+    no_lock: bool, debian_mirror: str,
 ) -> None:  # fmt: skip
     """Say what keeps YAML files from booting, all at once. Nothing is written but images into the cache.
 
@@ -59,7 +62,8 @@ def check(
     if lock is not None:
         check_documents(lock, documents)
     options = Options(architecture(arch), decompress_kernel, sbom="")
-    found = find(config, sources=sources, formats=formats, options=options, compress=compress, lock=lock, memory=memory)
+    found = find(config, sources=sources, formats=formats, options=options, compress=compress, lock=lock, memory=memory,
+                 root=disk_root, verity=verity)  # fmt: skip
     for one in found:
         if not one.fatal:
             click.echo(f"{click.style('warning', fg='yellow', bold=True)}: {one.problem}", err=True)

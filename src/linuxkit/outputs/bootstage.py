@@ -91,7 +91,7 @@ def boot_initrd(build: Build, root: Root) -> tuple[Piece, ...]:
     Raises:
         ImageError: the kernel can't read that filesystem, or can't verify it.
     """
-    modules = _modules(build)
+    modules = all_modules(build)
     wanted = [FILESYSTEMS[root.fstype], *(VERITY if root.verity else ())]
     for name in wanted:
         if modules.lacks(name):
@@ -134,7 +134,7 @@ def _root_of(cmdline: bytes) -> bytes:
     return found[-1] if found else b""
 
 
-def _modules(build: Build) -> Modules:
+def all_modules(build: Build) -> Modules:
     """The modules of the image's kernel: all that it has, not only those that the root filesystem gets."""
     kernel = build.plan.kernel
     if kernel is None:

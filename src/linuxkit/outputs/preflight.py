@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from linuxkit.encode.compress import Codec
 from linuxkit.encode.pieces import of_source, size_of
 from linuxkit.errors import InputError, Problem
-from linuxkit.outputs import bios, efi
+from linuxkit.outputs import bios, bootstage, efi
 from linuxkit.outputs.build import Build
 from linuxkit.outputs.kernelfile import KernelFile, inspect
 from linuxkit.outputs.rootfacts import Facts, Program, facts
@@ -20,7 +20,7 @@ from linuxkit.outputs.table import Format
 
 #: Formats that nothing boots from.
 ARCHIVES = frozenset(("tar", "docker", "oci"))
-#: Formats with the root filesystem on a device, and which one; disks have what --root says.
+#: The root filesystems of formats that have it on a device of its own.
 ON_DEVICE = {
     "iso-bios": "iso9660", "iso-efi": "iso9660",
     "kernel+squashfs": "squashfs", "kernel+erofs": "erofs", "kernel+iso": "iso9660",
@@ -79,7 +79,9 @@ def preflight(build: Build, formats: Iterable[Format], memory: Memory | None = N
     if kernel is None:
         return []
     words = build.boot.cmdline.decode("utf-8", "replace").split()
-    known = facts(build, kernel, _paths(words), OPTIONS)
+    roots = sorted({root for one in formats if (root := _device_root(build, one))})
+    drivers = [*(bootstage.FILESYSTEMS[root] for root in roots), *_verity(build)] if roots else []
+    known = facts(build, kernel, _paths(words), OPTIONS, drivers)
     found = [
         *_kernel(build, kernel), *_firmware(build, kernel, formats), *_consoles(build, known, words),
         *_filesystems(build, known, formats), *_modules(build, known), *_init(build, known, formats, words),
@@ -161,17 +163,22 @@ def _consoles(build: Build, known: Facts, words: Sequence[str]) -> Iterator[Find
 
 def _device_root(build: Build, format_: Format) -> str:
     """The filesystem of a format's root on a device; empty: it is in memory."""
-    root = ON_DEVICE.get(format_.name, "")
-    if not root and getattr(format_, "root", "") == "disk":
-        root = getattr(build, "disk_root", "")
-    return root
+    if format_.root == "disk":
+        return build.disk_root
+    return ON_DEVICE.get(format_.name, "") if format_.root == "device" else ""
 
 
 def _filesystems(build: Build, known: Facts, formats: Sequence[Format]) -> Iterator[Finding]:
     config = known.config
+    roots = {_device_root(build, format_): format_.name for format_ in formats}
+    for root, name in roots.items():
+        needed = (bootstage.FILESYSTEMS[root], *_verity(build)) if root else ()
+        lacking = [f"no module {driver}" for driver in needed if driver in known.lacking]
+        if lacking and (config is None or ROOTS[root] in config):
+            yield _fault("kernel.image", f"the kernel has {' and '.join(lacking)}, which the root of {name} needs",
+                         "take a kernel that has it, or a format with an initrd")  # fmt: skip
     if config is None:
         return
-    roots = {_device_root(build, format_): format_.name for format_ in formats}
     for root, name in roots.items():
         if root and ROOTS[root] not in config:
             yield _fault("kernel.image", f"the kernel has no CONFIG_{ROOTS[root]}, which the root of {name} needs",
@@ -180,12 +187,16 @@ def _filesystems(build: Build, known: Facts, formats: Sequence[Format]) -> Itera
             yield from _codec(build.codec, config, SQUASHFS_CODECS, "a squashfs")
         elif root == "erofs":
             yield from _codec(build.erofs, config, EROFS_CODECS, "an EROFS")
-    if "" in roots:
+    if "" in roots or build.verity or any(config.get(ROOTS[root]) == "m" for root in roots if root):
         if "BLK_DEV_INITRD" not in config:
             yield _fault("kernel.image", "the kernel has no CONFIG_BLK_DEV_INITRD: it can't use an initrd",
-                         "take a kernel that has it, or --format kernel+squashfs")  # fmt: skip
+                         "take a kernel that has it")  # fmt: skip
         else:
             yield from _codec(build.codec, config, INITRD_CODECS, "an initrd")
+
+
+def _verity(build: Build) -> tuple[str, ...]:
+    return bootstage.VERITY if build.verity else ()
 
 
 def _codec(codec: Codec, config: Mapping[str, str], codecs: Mapping[Codec, str], what: str) -> Iterator[Finding]:

@@ -18,6 +18,7 @@ from typing import Any
 from linuxkit.encode.pieces import of_source
 from linuxkit.entry import Entry, Kind, digest_of
 from linuxkit.errors import ImageError
+from linuxkit.outputs.bootstage import all_modules
 from linuxkit.outputs.build import Build
 from linuxkit.outputs.kernelfile import KernelFile, embedded_config, parse_config
 from linuxkit.plan.model import BundlePlan, KernelPlan
@@ -54,6 +55,7 @@ class Facts:
     modules     names of kernel modules in the root filesystem.
     builtin     names of what its kernel has built in as well; None: no list of them.
     config      of the kernel's configuration what was asked for and is set; None: no telling.
+    lacking     of the drivers that were asked for those that the kernel surely hasn't got, as modules or otherwise.
     """
 
     programs: Mapping[str, Program]
@@ -61,15 +63,19 @@ class Facts:
     modules: frozenset[str]
     builtin: frozenset[str] | None
     config: Mapping[str, str] | None
+    lacking: frozenset[str]
 
 
-def facts(build: Build, kernel: KernelFile, paths: Sequence[str], options: Sequence[str]) -> Facts:
+def facts(
+    build: Build, kernel: KernelFile, paths: Sequence[str], options: Sequence[str], drivers: Sequence[str]
+) -> Facts:
     """What is known of a build.
 
     Args:
         kernel: the build's own.
         paths: programs in the root filesystem to look at.
         options: of the kernel's configuration, without CONFIG_.
+        drivers: names of modules that a root on a device needs, wherever the kernel's image has them.
 
     Raises:
         ImageError: a layer is missing or damaged.
@@ -79,7 +85,7 @@ def facts(build: Build, kernel: KernelFile, paths: Sequence[str], options: Seque
     segments = [s for s in build.segments(boot=False) if s.name in ("kernel", "files") or s.name.startswith("init")]
     starts = [_arguments(bundle) for bundle in plan.bundles]
     key = digest_of(part.encode(errors="surrogateescape") for part in (
-        str(VERSION), build.content.whiteouts, plan.kernel.image.digest, plan.kernel.binary, *paths, *options,
+        str(VERSION), build.content.whiteouts, plan.kernel.image.digest, plan.kernel.binary, *paths, *options, *drivers,
         *(segment.key for segment in segments),
         *(repr((start, bundle.tree.image.config.diff_ids if bundle.tree else ()))
           for start, bundle in zip(starts, plan.bundles, strict=True)),
@@ -91,6 +97,7 @@ def facts(build: Build, kernel: KernelFile, paths: Sequence[str], options: Seque
         row = {
             **_root(segments, paths), "config": _config(build, plan.kernel, kernel, options),
             "containers": [_started(build, *both) for both in zip(plan.bundles, starts, strict=True)],
+            "lacking": _lacking(build, drivers),
         }  # fmt: skip
         with derived.put(KIND, key) as out:
             out.write(json.dumps(row, separators=(",", ":")).encode())
@@ -99,6 +106,7 @@ def facts(build: Build, kernel: KernelFile, paths: Sequence[str], options: Seque
         {path: Program(*one) for path, one in row["programs"].items()},
         [(name, Program(*one)) for name, one in row["containers"]],
         frozenset(row["modules"]), None if builtin is None else frozenset(builtin), row["config"],
+        frozenset(row["lacking"]),
     )  # fmt: skip
 
 
@@ -136,6 +144,13 @@ def _root(segments: Sequence[Segment], paths: Sequence[str]) -> dict[str, Any]:
         "programs": {path: astuple(program(entries, path)) for path in paths},
         "modules": sorted(modules), "builtin": None if builtin is None else sorted(builtin),
     }  # fmt: skip
+
+
+def _lacking(build: Build, drivers: Sequence[str]) -> list[str]:
+    if not drivers:
+        return []
+    modules = all_modules(build)
+    return [name for name in drivers if modules.lacks(name)]
 
 
 def _arguments(bundle: BundlePlan) -> tuple[str, ...]:
