@@ -28,6 +28,7 @@ from linuxkit.sources import host_path
 if TYPE_CHECKING:
     from linuxkit.encode.authenticode import Signer
     from linuxkit.machine.machine import Machine
+    from linuxkit.outputs.build import DataPartition
     from linuxkit.outputs.files import Written
     from linuxkit.outputs.pieces import OutputFile
     from linuxkit.outputs.recall import Recorded
@@ -143,6 +144,7 @@ def build(
     memory: int = 0,
     root: str = "",
     verity: bool = False,
+    data: DataPartition | None = None,
 ) -> Artifact:
     """Build a configuration.
 
@@ -162,11 +164,13 @@ def build(
         memory: of the machine that it is for, in bytes, where it is known.
         root: of disks: initrd, or the filesystem of a root partition.
         verity: roots on a device have a hash tree, and the kernel's command line its root hash.
+        data: of disks: a partition for what the machine keeps, from outputs.datapart.
 
     Raises:
         LinuxkitError: of any kind. What was in the place of the outputs before is still there then.
     """
     from linuxkit.encode.compress import Codec, level_of
+    from linuxkit.outputs.datapart import check_formats
     from linuxkit.outputs.table import choose, disk_root, loaders, signer_of
 
     target = choose(formats, output, directory, "" if output else name, name)
@@ -186,6 +190,7 @@ def build(
     from linuxkit.rootfs.content import Content
 
     partition = disk_root(target.formats, root, verity)
+    check_formats(data, [one.root for one in target.formats])
     needed = loaders(target.formats, rooted=bool(partition))
     options = replace(options or Options(), loaders=needed, signer=signer_of(target.formats, signer))
     planned = plan(config, sources, options, lock)
@@ -196,7 +201,7 @@ def build(
     )  # fmt: skip
     encoder = Encoder(content, threads=threads, log=lambda part: sources.log(f"encoding {part}"))
     erofs = codec if compress else Codec.NONE
-    made = Build(planned, content, encoder, codec, level, size, signer, erofs, qcow2, partition, verity)
+    made = Build(planned, content, encoder, codec, level, size, signer, erofs, qcow2, partition, verity, data)
     if preflight:
         from linuxkit.checking import judge
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from linuxkit.encode.authenticode import Signer
+    from linuxkit.outputs.build import DataPartition
     from linuxkit.outputs.files import Written
     from linuxkit.outputs.recall import Recorded
     from linuxkit.plan.lock import Lock
@@ -88,6 +89,8 @@ Formats:
 @click.option("--no-preflight", is_flag=True, help="Build what can't boot, too.")
 @click.option("--root", "disk_root", default="", metavar="KIND",
               help="Of disks: initrd, or squashfs and the like: a partition that is read as needed.  [default: initrd]")
+@click.option("--data-partition", default="", metavar="SIZE[:LABEL]",
+              help="Of disks: one more, with an empty ext4 for what the machine keeps. In GB; labelled data.")
 @click.option("--verity", is_flag=True, help="Have the kernel check every block that is read of a root on a device.")
 @click.option("--sign-key", type=click.Path(path_type=Path), metavar="FILE",
               help="Sign the EFI program for Secure Boot, with this RSA key (PEM) ...")
@@ -100,7 +103,7 @@ def build(
     builder_id: str, whiteouts: str, show_plan: bool, dry_run: bool, pull: bool, offline: bool, debian_mirror: str,
     input_tar: str, docker: bool, size: str, lock_file: Path | None, no_lock: bool,
     bundle_file: Path | None, sign_key: Path | None, sign_cert: Path | None, qcow2_compress: str | None,
-    mem: str, no_preflight: bool, disk_root: str, verity: bool,
+    mem: str, no_preflight: bool, disk_root: str, verity: bool, data_partition: str,
 ) -> None:  # fmt: skip
     """Build a bootable image from YAML files, which are merged from left to right."""
     started = time.monotonic()
@@ -119,7 +122,7 @@ def build(
         "kernel": decompress_kernel, "sbom": sbom, "home": os.environ.get("HOME"),
         "whiteouts": whiteouts, "sbom_format": sbom_format,
         "size": disk_size, "qcow2": qcow2_compress, "mem": mem, "preflight": not no_preflight,
-        "root": disk_root, "verity": verity,
+        "root": disk_root, "verity": verity, "data": data_partition,
     }  # fmt: skip
     plain = not (dry_run or show_plan or pull or sbom_current_time or input_tar or docker or (output and directory)
                  or bundle_file or sign_key or provenance_file or provenance_output
@@ -196,6 +199,7 @@ def build(
         provenance=provenance, size=disk_size,
         signer=_signer(sign_key, sign_cert), lock=lock, qcow2=qcow2_compress or "",
         preflight=not no_preflight, memory=memory_size(mem), root=disk_root, verity=verity,
+        data=_data(data_partition),
     )  # fmt: skip
     if shortcut is not None:
         shortcut.keep(artifact.record)
@@ -296,6 +300,22 @@ def _signer(key: Path | None, certificate: Path | None) -> Signer | None:
     from linuxkit.outputs.signing import load_signer
 
     return load_signer(key, certificate)
+
+
+def _data(text: str) -> DataPartition | None:
+    """--data-partition."""
+    if not text:
+        return None
+    from linuxkit.errors import InputError
+    from linuxkit.outputs.datapart import checked
+    from linuxkit.platforms.disks import parse_size
+
+    size, _, label = text.partition(":")
+    try:
+        return checked(parse_size(size, "G"), label)
+    except ValueError:
+        raise InputError(f"--data-partition {text!r}: {size!r} is not a size",
+                         hint="give it in GB, or as 500M or 2G; then perhaps :LABEL") from None  # fmt: skip
 
 
 def memory_size(text: str) -> int:

@@ -109,6 +109,16 @@ def filesystem(
     return padded(pieces, size) if size else pieces
 
 
+def empty(*, seed: str, label: str, size: int) -> list[Piece]:
+    """A writable file system with nothing in it.
+
+    Args:
+        seed, label, size: as for `filesystem`.
+    """
+    return filesystem(Node(Entry("", Kind.DIRECTORY, 0o755, mtime=FIXED_MTIME)), seed=seed, label=label, size=size,
+                      writable=True)  # fmt: skip
+
+
 def _too_small(size: int, least: Layout) -> InputError:
     needed = least.blocks * BLOCK
     return InputError(f"an ext4 file system of {size} bytes is asked for, and its content needs {needed}",

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from linuxkit.encode import fat, gpt, mbr, syslinux
 from linuxkit.encode.pieces import Piece, cut, literal, of_source, read
 from linuxkit.errors import ImageError, InputError
-from linuxkit.outputs import efi
+from linuxkit.outputs import datapart, efi
 from linuxkit.outputs.bootstage import Start
 from linuxkit.outputs.build import Build
 from linuxkit.outputs.diskroot import for_disk
@@ -43,7 +43,7 @@ def make_raw(build: Build, base: str) -> list[OutputFile]:
 
 
 def disk(build: Build) -> list[Piece]:
-    """A disk with an MBR and an active FAT partition with syslinux, kernel and initrd; and a root partition, if wanted.
+    """A disk with an MBR: an active FAT partition with syslinux, kernel and initrd; then root and data, where wanted.
 
     Raises:
         ImageError, InputError: there is nothing that a BIOS could boot.
@@ -53,6 +53,7 @@ def disk(build: Build) -> list[Piece]:
     volume = system_volume(build, boot_files(build, start), label="LINUXKIT")
     parts = [mbr.Partition(volume.pieces, _FAT_TYPES[volume.bits], active=True)]
     parts += [mbr.Partition(start.root, mbr.LINUX)] if start.root else []
+    parts += datapart.in_mbr(build)
     return mbr.disk(parts, seed=build.seed, code=build.loader(SYSLINUX, MBR), size=build.size)
 
 
@@ -71,7 +72,7 @@ def hybrid_disk(build: Build, *, unit: int = 1) -> list[Piece]:
     files = {efi.program_path(build): program, **boot_files(build, start)}
     volume = system_volume(build, files, label="ESP", bits=32)
     part = gpt.Partition(volume.pieces, gpt.ESP, "EFI System", gpt.LEGACY_BOOT)
-    parts = [part, *efi.root_partition(build, start)]
+    parts = [part, *efi.root_partition(build, start), *datapart.in_gpt(build)]
     return gpt.disk(parts, seed=build.seed, code=build.loader(SYSLINUX, GPT_MBR), size=build.size, unit=unit)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 from linuxkit.encode.authenticode import Signer
 from linuxkit.encode.compress import Codec
@@ -23,6 +24,13 @@ from linuxkit.rootfs.segment import Segment
 MAX_LOADER = 16 << 20
 
 
+class DataPartition(NamedTuple):
+    """A partition with an empty file system, of `size` bytes."""
+
+    size: int
+    label: str
+
+
 @dataclass(frozen=True)
 class Build:
     """One build. `codec` and `level` are for initrds and squashfs; a level of None is the codec's default.
@@ -31,7 +39,7 @@ class Build:
     `size` is that of a disk in bytes, as asked for: 0 is as small as its content. `signer` signs EFI programs. `qcow2`
     is how qcow2 files are compressed: zlib, zstd, or empty for not at all.
     `disk_root` is the filesystem of a disk's root partition; empty: the root is in an initrd. With `verity`, every
-    root on a device has a hash tree.
+    root on a device has a hash tree. `data` is a partition of disks for what the machine keeps.
     """
 
     plan: BuildPlan
@@ -45,6 +53,7 @@ class Build:
     qcow2: str = ""
     disk_root: str = ""
     verity: bool = False
+    data: DataPartition | None = None
 
     def segments(self, *, boot: bool) -> list[Segment]:
         """The root filesystem in parts; with the kernel under boot/ or without."""

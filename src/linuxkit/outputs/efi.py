@@ -17,6 +17,7 @@ from linuxkit.encode import fat, gpt, pe
 from linuxkit.encode.authenticode import signed
 from linuxkit.encode.pieces import Piece, cut, literal, of_source, read, size_of
 from linuxkit.errors import ImageError, InputError
+from linuxkit.outputs import datapart
 from linuxkit.outputs.bootstage import Start
 from linuxkit.outputs.build import Build
 from linuxkit.outputs.diskroot import for_disk
@@ -45,7 +46,7 @@ def make_raw_efi(build: Build, base: str) -> list[OutputFile]:
 
 
 def disk(build: Build, *, unit: int = 1) -> list[Piece]:
-    """A disk with a GPT, the EFI system partition with the UKI, and a root partition where one is wanted.
+    """A disk with a GPT: the EFI system partition with the UKI, and partitions for root and data where they are wanted.
 
     Args:
         unit: its size is a multiple of that many bytes.
@@ -54,6 +55,7 @@ def disk(build: Build, *, unit: int = 1) -> list[Piece]:
     program = uki(build, cmdline=start.cmdline, initrd=start.initrd)
     esp = system_partition(build, {program_path(build): program})
     parts = [gpt.Partition(esp.pieces, gpt.ESP, "EFI System", gpt.LEGACY_BOOT), *root_partition(build, start)]
+    parts += datapart.in_gpt(build)
     return gpt.disk(parts, seed=build.seed, size=build.size, unit=unit)
 
 
