@@ -43,7 +43,7 @@ class _Inode:
     links: int
     names: dict[str, Node] = field(default_factory=dict)
     size: int = 0
-    content: Sequence[Piece] = ()
+    content: list[Piece] = field(default_factory=list)
     runs: Sequence[Run] = ()  # blocks of its own that are to be stored
     blocks: Sequence[bytes] = ()  # of a directory
     inside: bytes = b""
@@ -284,7 +284,11 @@ def _place(inodes: Sequence[_Inode], allocator: Allocator, placed: dict[int, lis
     for inode in inodes:
         if inode.entry.kind is Kind.FILE or inode.content:
             for extent in _extents(inode, allocator, placed, key):
-                placed[extent.physical] = cut(inode.content, extent.logical * BLOCK, extent.blocks * BLOCK)
+                whole = extent.blocks * BLOCK >= inode.size
+                placed[extent.physical] = (
+                    inode.content if whole else cut(inode.content, extent.logical * BLOCK, extent.blocks * BLOCK)
+                )
+            inode.content, inode.runs = [], ()  # there may be very many of them
 
 
 def _extents(inode: _Inode, allocator: Allocator, placed: dict[int, list[Piece]], key: int) -> list[Extent]:

@@ -17,9 +17,11 @@ from linuxkit.encode.pieces import Piece, became_shorter, size_of
 UNIT = 64 << 10
 _PART = 1 << 20
 _ZEROS = bytes(UNIT)
+#: Of files that are too short for holes, by their blocks.
+_SMALL: list[tuple[Run, ...]] = [(), *((Run(0, count),) for count in range(1, UNIT // BLOCK + 1))]
 
 
-def data_runs(pieces: Sequence[Piece]) -> list[Run]:
+def data_runs(pieces: Sequence[Piece]) -> Sequence[Run]:
     """The blocks of a file that are to be stored: all but those of its holes.
 
     Raises:
@@ -28,7 +30,7 @@ def data_runs(pieces: Sequence[Piece]) -> list[Run]:
     size = size_of(pieces)
     whole = -(-size // BLOCK)
     if size < UNIT:
-        return [Run(0, whole)] if size else []
+        return _SMALL[whole]
     if len(pieces) != 1:
         raise ValueError("a file is one run of bytes")
     full, piece = size // UNIT, pieces[0]
