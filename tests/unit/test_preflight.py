@@ -339,6 +339,15 @@ def test_archives_are_not_judged(case: Case) -> None:
     assert not case.found()
 
 
+def test_a_kernel_alone(case: Case) -> None:
+    sources = case.sources()
+    (case.folder / "web.yml").write_text("kernel:\n  image: t/kernel:1\n  cmdline: console=ttyS0\n")
+    config = api.load(case.folder / "web.yml", sources=sources)
+    assert not check(config, sources=sources, options=case.options)
+    found = check(config, sources=sources, options=case.options, formats=["kernel+squashfs"])
+    assert [one.problem.path for one in found] == ["init"]
+
+
 def test_without_an_init_the_kernel_may_go_on_to_another_root(case: Case) -> None:
     case.init, case.cmdline = [member("x")], "console=ttyS0 root=/dev/sda1"
     assert not case.found()

@@ -20,6 +20,8 @@ from linuxkit.outputs.table import Format
 
 #: Formats that nothing boots from.
 ARCHIVES = frozenset(("tar", "docker", "oci"))
+#: Formats whose files somebody may put together with others.
+IN_PARTS = frozenset(("kernel+initrd", "tar-kernel-initrd"))
 #: The root filesystems of formats that have it on a device of its own.
 ON_DEVICE = {
     "iso-bios": "iso9660", "iso-efi": "iso9660",
@@ -214,7 +216,8 @@ def _paths(words: Sequence[str]) -> tuple[str, ...]:
 
 
 def _init(build: Build, known: Facts, formats: Sequence[Format], words: Sequence[str]) -> Iterator[Finding]:
-    in_memory = any(not _device_root(build, format_) for format_ in formats)
+    apart = not build.plan.init and not build.plan.files  # a kernel alone, or a part of a system
+    in_memory = any(not _device_root(build, one) and not (apart and one.name in IN_PARTS) for one in formats)
     said = set[str]()
     if in_memory:
         given = [w[7:].lstrip("/") for w in words if w.startswith("rdinit=")]
