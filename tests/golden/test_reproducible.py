@@ -67,10 +67,15 @@ def made_in(folder: Path, cache: Path, name: str = "x", **environment: str) -> D
         arguments = ("--arch", "amd64", "--format", formats, *flags, f"{name}.yml")
         linuxkit("build", *arguments, cwd=work, cache=own, **environment)
         found |= digests(work, n)
-    return found
+    work = folder / "ext4"  # no format has one by itself
+    work.mkdir()
+    (work / f"{name}.yml").write_text(YAML)
+    linuxkit("build", "--arch", "amd64", "--format", "raw-efi", "--root", "ext4", "--data-partition", "16M:kept",
+             f"{name}.yml", cwd=work, cache=own, **environment)  # fmt: skip
+    return found | digests(work, "ext4")
 
 
-def digests(folder: Path, group: int) -> Digests:
+def digests(folder: Path, group: int | str) -> Digests:
     return {
         f"{group}/{p.name}": hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.iterdir() if p.suffix != ".yml"
     }
