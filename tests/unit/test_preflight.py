@@ -339,6 +339,16 @@ def test_archives_are_not_judged(case: Case) -> None:
     assert not case.found()
 
 
+@pytest.mark.parametrize("name", ["kernel_config.gz", "config-6.1.0", "boot/config"])
+def test_a_configuration_has_many_names(case: Case, name: str) -> None:
+    text = config(without=["RD_ZSTD"])
+    case.kernel[name] = gzip.compress(text) if name.endswith(".gz") else text
+    del case.kernel["kernel-config"]
+    assert len(case.found()) == 1
+    case.kernel[name] = b"\x1f\x8bdamaged"
+    assert not case.found()
+
+
 def test_a_kernel_alone(case: Case) -> None:
     sources = case.sources()
     (case.folder / "web.yml").write_text("kernel:\n  image: t/kernel:1\n  cmdline: console=ttyS0\n")

@@ -10,6 +10,7 @@ import json
 import posixpath
 import re
 import struct
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -181,7 +182,7 @@ def _config(build: Build, plan: KernelPlan, kernel: KernelFile, options: Sequenc
     found: dict[str, str] = {}
     for entry in build.content.tree(plan.image):
         if CONFIGS.fullmatch(entry.path) and entry.kind is Kind.FILE:
-            found = parse_config(_start(entry, MAX_CONFIG))
+            found = parse_config(_plain(_start(entry, MAX_CONFIG)))
             if len(found) >= WHOLE:
                 break
     if len(found) < WHOLE:
@@ -189,6 +190,16 @@ def _config(build: Build, plan: KernelPlan, kernel: KernelFile, options: Sequenc
     if len(found) < WHOLE:
         return None
     return {name: found[name] for name in sorted(options) if name in found}
+
+
+def _plain(data: bytes) -> bytes:
+    """A configuration that may be compressed with gzip; nothing when it is damaged."""
+    if data[:2] != b"\x1f\x8b":
+        return data
+    try:
+        return zlib.decompressobj(31).decompress(data, MAX_CONFIG)
+    except zlib.error:
+        return b""
 
 
 def program(entries: Mapping[str, Entry], path: str) -> Program:
