@@ -69,37 +69,40 @@ def compressed(
     """
     from concurrent.futures import ThreadPoolExecutor
 
-    zeros = bytes(block)
+    zeros, size = bytes(block), max(1, BATCH // block) * block
 
-    def batch(first: int, data: bytes) -> list[tuple[int, Made | None]]:
+    def batch(first: int, pieces: list[Piece]) -> list[tuple[int, Made | None]]:
+        data = b"".join(read(pieces, size))  # read here, too: whoever writes the results has enough to do
         parts = (data[at : at + block] for at in range(0, len(data), block))
         return [(first + n, work(part) if part != zeros else None) for n, part in enumerate(parts)]
 
     with ThreadPoolExecutor(threads, thread_name_prefix="compress") as pool:
         under_way: list[Future[list[tuple[int, Made | None]]]] = []
         try:
-            for first, data in _batches(found, block):
-                under_way.append(pool.submit(batch, first, data))
-                if len(under_way) > 2 * threads:
-                    yield from under_way.pop(0).result()
+            for run in found:
+                for n, pieces in enumerate(split(run.pieces, size)):
+                    under_way.append(pool.submit(batch, run.first + n * (size // block), pieces))
+                    if len(under_way) > 2 * threads:
+                        yield from under_way.pop(0).result()
             for future in under_way:
                 yield from future.result()
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-def _batches(found: Sequence[Run], block: int) -> Iterator[tuple[int, bytes]]:
-    """The content of runs, some blocks at a time."""
-    size = max(1, BATCH // block) * block
-    for run in found:
-        first, parts, length = run.first, list[bytes](), 0
-        for data in read(run.pieces, size):
-            parts.append(data)
-            length += len(data)
-            if length >= size:
-                whole = b"".join(parts)  # the data itself when it is alone
-                yield first, whole[:size]
-                parts, length = [whole[size:]] if length > size else [], length - size
-                first += size // block
-        if parts:
-            yield first, b"".join(parts)
+def split(pieces: Iterable[Piece], size: int) -> Iterator[list[Piece]]:
+    """Pieces, cut every `size` bytes."""
+    part, room = list[Piece](), size
+    for piece in pieces:
+        at = 0
+        while at < piece.size:
+            take = min(room, piece.size - at)
+            offset = piece.offset + at if piece.path else 0
+            part.append(Piece(take, piece.path, offset, piece.data[at : at + take]))
+            at += take
+            room -= take
+            if not room:
+                yield part
+                part, room = [], size
+    if part:
+        yield part

@@ -17,7 +17,7 @@ import struct
 from collections.abc import Sequence
 
 from linuxkit.encode.pieces import Piece, literal, padded, size_of
-from linuxkit.encode.sparse import runs
+from linuxkit.encode.sparse import runs, split
 from linuxkit.entry import FIXED_MTIME, digest_of
 from linuxkit.errors import InputError
 
@@ -64,7 +64,7 @@ def dynamic(pieces: Sequence[Piece], *, seed: str) -> list[Piece]:
     for run in runs(pieces, BLOCK):
         struct.pack_into(f">{run.blocks}I", table, 4 * run.first, *range(at, at + run.blocks * step, step))
         at += run.blocks * step
-        for content in _split(run.pieces, BLOCK):
+        for content in split(run.pieces, BLOCK):
             body += [bitmap, *content]
     header = _header(blocks)
     return [literal(footer + header + table), *body, literal(footer)]
@@ -80,24 +80,6 @@ def virtual_size(pieces: Sequence[Piece]) -> int:
     if size > MAX_SIZE:
         raise InputError(f"a VHD file can't hold a disk of {size} bytes", hint="at most 2040 GiB; vhdx can")
     return size
-
-
-def _split(pieces: Sequence[Piece], block: int) -> list[list[Piece]]:
-    """Pieces, cut every `block` bytes."""
-    found: list[list[Piece]] = [[]]
-    room = block
-    for piece in pieces:
-        at = 0
-        while at < piece.size:
-            if not room:
-                found.append([])
-                room = block
-            take = min(room, piece.size - at)
-            offset = piece.offset + at if piece.path else 0
-            found[-1].append(Piece(take, piece.path, offset, piece.data[at : at + take]))
-            at += take
-            room -= take
-    return found
 
 
 def geometry(sectors: int) -> tuple[int, int, int]:
