@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 
 from linuxkit.encode.pieces import Piece, literal
+from linuxkit.entry import Entry, Extent, Kind
 from linuxkit.oci.derived import Derived
 from linuxkit.oci.store import Store
+from linuxkit.outputs import disks
 from linuxkit.outputs.build import Build
 from linuxkit.outputs.kept import key_of, sha256
 from support.bios import add_bios
@@ -235,3 +237,18 @@ def test_a_file_from_elsewhere_is_known_by_its_content(tmp_path: Path) -> None:
         keys.append(key_of(build, [Piece(3, str(path))], []))
         assert sha256(build, [Piece(3, str(path))]) == hashlib.sha256(content).hexdigest()
     assert keys[0] == keys[2] != keys[1]
+
+
+@pytest.mark.parametrize(("root", "least"), [("", 1280), ("squashfs", 1024)])
+def test_the_machine_of_an_ova_has_room_for_its_root(root: str, least: int) -> None:
+    class Fake:
+        disk_root = root
+        initrd = (Piece(100 * MIB),)
+
+        def segments(self, *, boot: bool) -> list[object]:
+            return [self]
+
+        def entries(self) -> list[Entry]:
+            return [Entry("a", Kind.FILE, source=Extent("", 0, 400 * MIB - 5000))]
+
+    assert disks._memory(Fake()) == least  # type: ignore[arg-type]

@@ -20,6 +20,8 @@ from linuxkit.outputs.kept import kept, sha256
 from linuxkit.outputs.pieces import OutputFile
 
 MIB = 1 << 20
+#: Of a machine's memory in MiB: the least that is asked for; what the kernel and containers want besides the root.
+_LEAST, _WORK = 1024, 256
 #: Another version of what compresses may give other bytes.
 _ZLIB = qcow2.library("zlib")
 
@@ -98,6 +100,9 @@ def _vmdk(build: Build, disk: list[Piece], name: str) -> list[Piece]:
 
 
 def _memory(build: Build) -> int:
-    """What to begin with, in MiB: an initrd unpacks to about three times its size, of which half may be used."""
-    initrd = size_of(build.initrd) // MIB
-    return max(1024, -(-7 * initrd // 256) * 256)
+    """What to begin with, in MiB: an initramfs fills at most half of it; packed, it is there twice with UEFI."""
+    if build.disk_root:
+        return _LEAST
+    unpacked = sum(-(-e.size // 4096) * 4096 for s in build.segments(boot=False) for e in s.entries())
+    needed = 2 * (unpacked + size_of(build.initrd)) // MIB + _WORK
+    return max(_LEAST, -(-needed // 256) * 256)
