@@ -70,8 +70,8 @@ def made_in(folder: Path, cache: Path, **environment: str) -> Digests:
         work = folder / where
         work.mkdir()
         (work / "x.yml").write_text(group.text)
-        linuxkit("build", "--arch", group.architecture, "--offline", "--format", ",".join(group.formats), *flags, "x.yml",
-                 cwd=work, cache=own, **environment)  # fmt: skip
+        arguments = ("--arch", group.architecture, "--offline", "--format", ",".join(group.formats), *flags)
+        linuxkit("build", *arguments, "x.yml", cwd=work, cache=own, **environment)
         found |= digests(work, where)
     return found
 
