@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from xml.sax.saxutils import escape
+from html import escape
 
 from linuxkit.encode import tar
 from linuxkit.encode.pieces import Piece, literal, size_of
@@ -37,7 +37,7 @@ class Machine:
 
 def descriptor(machine: Machine) -> bytes:
     """The XML."""
-    name, disk = (escape(text, {'"': "&quot;"}) for text in (machine.name, machine.disk))
+    name, disk = (escape(text, quote=False).replace('"', "&quot;") for text in (machine.name, machine.disk))
     firmware = ""
     if machine.firmware != "bios":
         firmware = f'      <vmw:Config ovf:required="false" vmw:key="firmware" vmw:value="{machine.firmware}"/>\n'

@@ -21,6 +21,8 @@ from linuxkit.errors import ImageError
 
 STORED = 1 << 24  # in a block's length: it isn't compressed
 SPAN = 1 << 20
+_TOGETHER = 4  # spans that are read at once
+_SOME_ZEROS = bytes(64)
 
 
 class Span(NamedTuple):
@@ -50,7 +52,8 @@ class Blocks:
         self.size = size
         self._pack = pack
         self._span = max(SPAN, size)
-        self._zeros = bytes(self._span)
+        self._zeros = bytes(size)
+        self._own = threading.local()
         self._files: dict[str, int] = {}
         self._lock = threading.Lock()
 
@@ -84,10 +87,11 @@ class Blocks:
 
     def compress(self, batch: Sequence[Span]) -> list[Done]:
         """Each span of a batch."""
-        data, base = self._together(batch)
-        if data is None:
-            return [self._one(self._read(span), 0, span.size, span.last) for span in batch]
-        return [self._one(data, _offset(span) - base, span.size, span.last) for span in batch]
+        low, high = _together(batch, _TOGETHER * self._span)
+        if high:
+            data = self._into_buffer(batch[0].source, low, high - low)
+            return [self._one(data, _offset(span) - low, span.size, span.last) for span in batch]
+        return [self._one(self._read(span), 0, span.size, span.last) for span in batch]
 
     def fragment(self, ends: Sequence[bytes | tuple[Source, int]]) -> Done:
         """One block of several ends, given as bytes, or as a source and how many bytes at its end."""
@@ -98,78 +102,86 @@ class Blocks:
             made, word = data, len(data) | STORED
         return Done(struct.pack("<I", word), made, b"")
 
-    def _one(self, data: bytes, start: int, size: int, last: bool) -> Done:
+    def _one(self, data: bytes | bytearray, start: int, size: int, last: bool) -> Done:
         block, zeros = self.size, self._zeros
-        if size < block and data[start] | data[start + size - 1]:
-            end = data[start : start + size]
+        view = memoryview(data)[start : start + size]
+        if size < block and view[0] | view[-1]:
+            end = view.tobytes()
             return Done(b"", b"", b"", end, hashlib.sha256(end).digest())
-        view = memoryview(data)
-        words, blocks = [], []
-        full = start + size - size % block
-        if size == self._span and data[start:full] == zeros:
-            words = [0] * (size // block)
-        else:
-            for at in range(start, full, block):
-                part = view[at : at + block]
-                if data.startswith(zeros[:64], at) and part.tobytes() == zeros[:block]:
-                    words.append(0)
-                    continue
-                made = self._pack(part)
-                if len(made) < block:
-                    words.append(len(made))
-                    blocks.append(made)
-                else:
-                    words.append(block | STORED)
-                    blocks.append(part.tobytes())
-        end = data[full : start + size]
+        words: list[int] = []
+        blocks: list[bytes | memoryview] = []
+        full = size - size % block
+        for at in range(0, full, block):
+            part = view[at : at + block]
+            if data.startswith(_SOME_ZEROS, start + at) and part.tobytes() == zeros:
+                words.append(0)
+                continue
+            made = self._pack(part)
+            if len(made) < block:
+                words.append(len(made))
+                blocks.append(made)
+            else:
+                words.append(block | STORED)
+                blocks.append(part)
+        end = view[full:].tobytes()
         if end and zeros.startswith(end):
             words.append(0)
             end = b""
         assert last or not end
         packed, together = struct.pack(f"<{len(words)}I", *words), b"".join(blocks)
-        digest = hashlib.sha256(packed + together).digest() if words else b""
-        return Done(packed, together, digest, end, hashlib.sha256(end).digest() if end else b"")
+        digest = hashlib.sha256(packed)
+        digest.update(together)
+        return Done(packed, together, digest.digest() if words else b"", end,
+                    hashlib.sha256(end).digest() if end else b"")  # fmt: skip
 
-    def _together(self, batch: Sequence[Span]) -> tuple[bytes | None, int]:
-        """One read for runs of one file that lie close together: (data, its offset); (None, 0): they don't."""
-        first = batch[0].source
-        if len(batch) < 2 or not isinstance(first, Extent):
-            return None, 0
-        low, high, total = 1 << 63, 0, 0
-        for span in batch:
-            if not isinstance(span.source, Extent) or span.source.file != first.file:
-                return None, 0
-            at = _offset(span)
-            low, high, total = min(low, at), max(high, at + span.size), total + span.size
-        if high - low > 2 * total + (64 << 10) or high - low > 4 * self._span:
-            return None, 0
-        return self._pread(first.file, low, high - low), low
-
-    def _read(self, span: Span) -> bytes:
+    def _read(self, span: Span) -> bytes | bytearray:
         if span.data is not None:
             return span.data
         if isinstance(span.source, Bytes):
             return span.source.data[span.offset : span.offset + span.size]
-        assert isinstance(span.source, Extent)
-        return self._pread(span.source.file, span.source.offset + span.offset, span.size)
+        return self._into_buffer(span.source, _offset(span), span.size)
+
+    def _into_buffer(self, source: Source, offset: int, size: int) -> bytearray:
+        """A run of an extent's file, in memory that the thread uses again: new memory costs as much as reading."""
+        assert isinstance(source, Extent)
+        buffer: bytearray | None = getattr(self._own, "buffer", None)
+        if buffer is None:
+            buffer = self._own.buffer = bytearray(_TOGETHER * self._span)
+        if os.preadv(self._fd(source.file), [memoryview(buffer)[:size]], offset) != size:
+            raise _shorter(source.file)
+        return buffer
 
     def _tail(self, source: Source, size: int) -> bytes:
         if isinstance(source, Extent):
-            return self._pread(source.file, source.offset + source.size - size, size)
+            data = os.pread(self._fd(source.file), size, source.offset + source.size - size)
+            if len(data) != size:
+                raise _shorter(source.file)
+            return data
         *_, last = self.spans(source)
-        return self._read(last)[-size:]
+        return bytes(self._read(last)[:last.size][-size:])
 
-    def _pread(self, file: str, offset: int, size: int) -> bytes:
+    def _fd(self, file: str) -> int:
         fd = self._files.get(file)
         if fd is None:
             with self._lock:
                 fd = self._files.get(file)
                 if fd is None:
                     fd = self._files[file] = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
-        data = os.pread(fd, size, offset)
-        if len(data) != size:
-            raise _shorter(file)
-        return data
+        return fd
+
+
+def _together(batch: Sequence[Span], limit: int) -> tuple[int, int]:
+    """Where to read for runs of one file that lie close together: from, to; (0, 0): they don't."""
+    first = batch[0].source
+    if len(batch) < 2 or not isinstance(first, Extent):
+        return 0, 0
+    low, high, total = 1 << 63, 0, 0
+    for span in batch:
+        if not isinstance(span.source, Extent) or span.source.file != first.file:
+            return 0, 0
+        at = _offset(span)
+        low, high, total = min(low, at), max(high, at + span.size), total + span.size
+    return (low, high) if high - low <= min(limit, 2 * total + (64 << 10)) else (0, 0)
 
 
 def _offset(span: Span) -> int:
