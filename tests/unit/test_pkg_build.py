@@ -154,8 +154,10 @@ def test_mistakes(repository: Repository, words: list[str], message: str) -> Non
 def test_nothing_half_built_is_kept(repository: Repository) -> None:
     with Registry() as registry:
         text = TOOL.format(org=f"{registry.host}/x", text="x") + "c: [{path: bin/x, sources: [missing.c]}]\n"
-        repository.put({"tool/build.yml": text})
-        assert "no C source matches missing.c" in repository.pkg("build", "tool", status=1).stderr
+        repository.put({"tool/build.yml": text, "tool/src/missin.c": ""})
+        failed = repository.pkg("build", "tool", status=1)
+        assert "no C source matches missing.c" in failed.stderr
+        assert "did you mean 'src/missin.c'?" in failed.stderr
     assert Store(repository.cache).names() == []
 
 

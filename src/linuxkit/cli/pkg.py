@@ -159,7 +159,7 @@ for _option in _OPTIONS:
     pkg = _option(pkg)
 
 
-@pkg.command("show-tag")
+@pkg.command("show-tag", cls=GoFlags)
 @click.argument("directories", nargs=-1, required=True, type=DIRECTORY, metavar="DIR...")
 @click.option("--canonical", is_flag=True, help="With the registry in front.")
 @common

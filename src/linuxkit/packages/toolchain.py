@@ -61,7 +61,12 @@ def compile_program(
 
     files = [path for pattern in sources for path in sorted(root.glob(pattern))]
     if not files:
-        raise HostError(f"no C source matches {', '.join(sources)} below {root}")
+        import difflib
+
+        names = sorted(p.relative_to(root).as_posix() for p in root.rglob("*.c"))
+        close = difflib.get_close_matches(sources[0] if sources else "", names, n=1)
+        raise HostError(f"no C source matches {', '.join(sources)} below {root}",
+                        hint=f"did you mean {close[0]!r}?" if close else "")  # fmt: skip
     cache.mkdir(parents=True, exist_ok=True)
     environment = dict(os.environ) | {
         "ZIG_GLOBAL_CACHE_DIR": str(cache.absolute()), "ZIG_LOCAL_CACHE_DIR": str(cache.absolute()),
