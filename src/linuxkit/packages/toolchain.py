@@ -63,8 +63,8 @@ def compile_program(
     if not files:
         import difflib
 
-        names = sorted(p.relative_to(root).as_posix() for p in root.rglob("*.c"))
-        close = difflib.get_close_matches(sources[0] if sources else "", names, n=1)
+        there = sorted(found.relative_to(root).as_posix() for found in root.rglob("*.c"))
+        close = difflib.get_close_matches(sources[0] if sources else "", there, n=1)
         raise HostError(f"no C source matches {', '.join(sources)} below {root}",
                         hint=f"did you mean {close[0]!r}?" if close else "")  # fmt: skip
     cache.mkdir(parents=True, exist_ok=True)
