@@ -223,7 +223,7 @@ def run(
     """Boot what a build wrote, in a virtual machine that lives as long as the context.
 
     Args:
-        prefix: of the files' names: PREFIX-kernel, PREFIX-initrd.img, PREFIX-cmdline.
+        prefix: of the files' names (PREFIX-kernel, PREFIX-initrd.img, …), or an image.
         output: takes the console's bytes as they come, on another thread.
         request: fields of platforms.prepare.Request: memory (MiB), publish, disks, arch, state, …
 

@@ -26,6 +26,7 @@ ALLOWED = {
     "machine": {"errors", "host"},
     "platforms": {"errors", "host", "machine", "oci.transport"},
     "serving": {"errors"},
+    "cluster": {"errors", "config", "machine", "platforms"},
     "sources": {"errors", "oci", "packages", "trust"},
     "locking": {"errors", "sources", "oci", "packages", "plan", "config", "outputs"},
     "bundling": {"*"}, "testing": {"*"}, "checking": {"*"},
@@ -34,7 +35,7 @@ ALLOWED = {
 #: module → the standard library it alone may use
 ONLY = {
     "subprocess": {"host", "machine/process"},
-    "socket": {"oci/transport", "machine", "platforms", "serving"},
+    "socket": {"oci/transport", "machine", "platforms", "serving", "cluster"},
     "http": {"oci/transport", "serving"},
     "urllib3": {"oci/transport"},
 }

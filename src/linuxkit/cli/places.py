@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,20 +34,26 @@ class Places(click.Group):
     Args:
         verb: "push" or "run".
         default: a command for what names no place.
+        own: (module:attribute, one line) of commands that are no places, by name.
     """
 
     def __init__(self, verb: str, make: Callable[[Place], click.Command], default: click.Command | None = None,
-                 **more: Any) -> None:  # fmt: skip
+                 own: Mapping[str, tuple[str, str]] | None = None, **more: Any) -> None:  # fmt: skip
         super().__init__(name=verb, **more)
-        self._verb, self._make, self._default = verb, make, default
+        self._verb, self._make, self._default, self._own = verb, make, default, own or {}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         own = ["qemu"] if self._default is not None else []
-        return sorted([*own, *(p.name for p in PLACES.values() if getattr(p, self._verb))])
+        return sorted([*own, *self._own, *(p.name for p in PLACES.values() if getattr(p, self._verb))])
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name == "qemu" and self._default is not None:
             return self._default
+        if name in self._own:
+            module, _, attribute = self._own[name][0].partition(":")
+            command = getattr(importlib.import_module(module), attribute)
+            assert isinstance(command, click.Command)
+            return command
         place = PLACES.get(name)
         return self._make(place) if place is not None and getattr(place, self._verb) else None
 

@@ -7,7 +7,7 @@ import os
 import signal
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,6 +64,22 @@ def _prefix(target: tuple[str, ...]) -> str:
     raise InputError("run takes one prefix", hint="linuxkit build web.yml writes web-kernel …; then: linuxkit run web")
 
 
+def watching(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of a command that watches machines: the fields of Watch."""
+    for option in reversed((
+        click.option("--report", is_flag=True, help="Print the boot report: every step with its time and exit status."),
+        click.option("--report-file", type=click.Path(path_type=Path), metavar="FILE",
+                     help="Write the boot report as JSON."),
+        click.option("--once", is_flag=True, help="Shut down as soon as it has booted; exit 1 if a step failed."),
+        click.option("--boot-timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
+                     help="Fail when it has not booted by then."),
+        click.option("--stop-timeout", type=click.FloatRange(min=0), default=15, show_default=True, metavar="SECONDS",
+                     help="How long the guest may take to shut down when asked."),
+    )):  # fmt: skip
+        command = option(command)
+    return command
+
+
 @click.command()
 @click.argument("target", nargs=-1, metavar="[qemu] PREFIX|FILE")
 @click.option("--cpus", type=click.IntRange(1, 255), default=1, show_default=True, help="Processors of the machine.")
@@ -104,13 +120,11 @@ def _prefix(target: tuple[str, ...]) -> str:
 @click.option("--qemu", type=click.Path(path_type=Path), metavar="PROGRAM", help="QEMU to use.  [default: from PATH]")
 @click.option("--state", type=click.Path(path_type=Path), metavar="DIR",
               help="Folder for logs, disks and the network card's address.  [default: PREFIX-state]")
-@click.option("--report", is_flag=True, help="Print the boot report: every step with its time and exit status.")
-@click.option("--report-file", type=click.Path(path_type=Path), metavar="FILE", help="Write the boot report as JSON.")
-@click.option("--once", is_flag=True, help="Shut down as soon as it has booted; exit 1 if a step failed.")
-@click.option("--boot-timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
-              help="Fail when it has not booted by then.")
-@click.option("--stop-timeout", type=click.FloatRange(min=0), default=15, show_default=True, metavar="SECONDS",
-              help="How long the guest may take to shut down when asked.")
+@click.option("--count", type=click.IntRange(1, 64), default=1, show_default=True,
+              help="Run so many of it, with a private network between them: docs/cluster.md.")
+@click.option("--private-network", "private", metavar="NETWORK|none",
+              help="The network between the machines of --count.  [default: 192.168.76.0/24]")
+@watching
 @click.pass_context
 def run(ctx: click.Context, /, target: tuple[str, ...], mem: int | None, data: str | None, data_file: Path | None,
         publish: tuple[str, ...], disks: tuple[str, ...], devices: tuple[str, ...], accel: str, **rest: Any) -> None:
@@ -138,6 +152,12 @@ def run(ctx: click.Context, /, target: tuple[str, ...], mem: int | None, data: s
         quiet=ctx.obj.quiet, **{k: rest[k] for k in ("report", "report_file", "once", "boot_timeout", "stop_timeout")}
     )
     content = _content(data, data_file)
+    if rest["count"] > 1:
+        from linuxkit.cli.run_cluster import attend
+        from linuxkit.cluster.model import DEFAULT_NETWORK, copies, parse_network
+
+        network = parse_network(DEFAULT_NETWORK if rest["private"] is None else rest["private"])
+        ctx.exit(attend(copies(rest["count"], request, content, network), watch))
 
     def write_data(path: Path) -> None:
         from linuxkit.encode.config_iso import write_config

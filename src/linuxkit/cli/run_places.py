@@ -41,4 +41,5 @@ def _command(place: Place) -> click.Command:
 qemu.epilog = "\b\nOther places (linuxkit run PLACE --help):\n" + "".join(
     f"  {place.name:<18}{place.summary}\n" for place in PLACES.values() if place.run
 )
-run = Places("run", _command, qemu, help=qemu.help)
+OWN = {"cluster": ("linuxkit.cli.run_cluster:cluster", "several machines of a cluster file, in QEMU here")}
+run = Places("run", _command, qemu, OWN, help=qemu.help)

@@ -10,8 +10,17 @@ import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from linuxkit.machine.process import Process
+
+
+class Device(Protocol):
+    """What is connected with QEMU when a machine starts."""
+
+    def start(self, state: Path, /) -> tuple[Process | None, socket.socket]:
+        """The program that was started for it, if any, and QEMU's end of the connection."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from linuxkit.errors import MachineError
 from linuxkit.machine.console import Console
-from linuxkit.machine.helper import Helper
+from linuxkit.machine.helper import Device
 from linuxkit.machine.process import Process
 from linuxkit.machine.qmp import Qmp
 from linuxkit.machine.report import BootReport, Event, ReportReader
@@ -46,7 +46,7 @@ class Machine:
         output: called with the console's bytes as they come, from another thread.
         on_event: called with each event of the boot report, from another thread.
         stdin: descriptor whose bytes go to the guest's console; None for none.
-        helpers: programs that serve its devices.
+        helpers: what serves its devices.
 
     Raises:
         HostError: on entry, QEMU or a helper cannot be started.
@@ -60,7 +60,7 @@ class Machine:
         output: Callable[[bytes], None] | None = None,
         on_event: Callable[[Event], None] | None = None,
         stdin: int | None = None,
-        helpers: Sequence[Helper] = (),
+        helpers: Sequence[Device] = (),
     ) -> None:
         self._command, self._output, self._on_event, self._stdin = command, output, on_event, stdin
         self.state = state
@@ -82,8 +82,9 @@ class Machine:
         try:
             for helper in self._wanted:
                 process, end = helper.start(self.state)
-                self._helpers.append(process)
                 theirs.append(end)
+                if process is not None:
+                    self._helpers.append(process)
             keep = tuple(end.fileno() for end in theirs)
             self._shown = Console(self.state / "console.log")
             try:

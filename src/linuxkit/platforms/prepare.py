@@ -11,7 +11,7 @@ from pathlib import Path
 
 from linuxkit import host
 from linuxkit.errors import HostError, InputError
-from linuxkit.machine.helper import Helper
+from linuxkit.machine.helper import Device
 from linuxkit.platforms import accel, bootfiles, bootimage, disks, firmware, memory, ports, qemu, shares
 
 
@@ -42,6 +42,8 @@ class Request:
     tpm: bool = False
     kind: bootfiles.Kind | None = None  # which of a prefix's files; None: what is there
     media: bootimage.Media | None = None  # what the image is plugged in as; None: as a disk, an ISO image as a CD
+    forgets: bool = False  # what the guest writes on the image is gone at its end
+    cable: Device | None = None  # to the network between several machines
     extra: tuple[str, ...] = ()
 
     @property
@@ -60,7 +62,7 @@ class Prepared:
     state: Path
     notes: tuple[str, ...]
     lock: StateLock
-    helpers: tuple[Helper, ...] = ()  # what runs beside QEMU
+    helpers: tuple[Device, ...] = ()  # what serves its devices
 
 
 class StateLock:
@@ -104,9 +106,9 @@ def make_state(state: Path) -> None:
         raise HostError(f"state folder {state} cannot be written", hint="choose another with --state")
 
 
-def mac_address(state: Path) -> str:
-    """The machine's hardware address: made once at random, kept in the state folder as text."""
-    kept = state / "mac-addr"
+def mac_address(state: Path, name: str = "mac-addr") -> str:
+    """The hardware address of a card: made once at random, kept in the state folder as text."""
+    kept = state / name
     try:
         text = kept.read_text().strip()
         if re.fullmatch(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}", text) and not int(text[:2], 16) & 1:
@@ -152,7 +154,7 @@ def prepare(
     arch = accel.machine_arch(request.arch) if request.arch else files.arch or machine.arch
     if files.arch and arch != files.arch:
         raise InputError(f"{files.main} is for {files.arch}, not for {arch}", hint="leave --arch out")
-    first = _boot_disk(files, request.media)
+    first = _boot_disk(files, request)
     program = request.qemu or host.find_tool(f"qemu-system-{accel.machine_arch(arch)}", why="to run a machine")
     if request.qemu and not os.access(request.qemu, os.X_OK):
         raise HostError(f"{request.qemu} is not a program", hint="give --qemu the path of qemu-system-" + arch)
@@ -166,7 +168,7 @@ def prepare(
     found = None
     if uefi or request.firmware is not None or request.secure_boot:
         found = firmware.find(arch, secure=request.secure_boot, given=request.firmware, qemu=program)
-    helpers = shares.virtiofsd(folders, request.virtiofsd)
+    helpers: tuple[Device, ...] = shares.virtiofsd(folders, request.virtiofsd)
     state = request.state_dir
     make_state(state)
     lock = StateLock(state)
@@ -175,12 +177,14 @@ def prepare(
         if write_data is not None and data is not None:
             write_data(data)
         helpers += (shares.swtpm(state),) if request.tpm else ()
+        helpers += (request.cable,) if request.cable is not None else ()
         spec = qemu.MachineSpec(
             qemu=program, accel=chosen, kernel=files.kernel, initrd=files.initrd, cmdline=files.cmdline, arch=arch,
             cpus=request.cpus, memory=given.mib, networking=networking, ports=taken,
             disks=(*first, *disks.make_disks(wanted_disks, state)),
             mac=mac_address(state), data=data, devices=request.devices, usb=request.usb, gui=request.gui,
             vnc=vnc, virtiofs=folders, ninep=ninep, tpm=request.tpm,
+            private_mac=mac_address(state, "mac-addr-private") if request.cable is not None else "",
             firmware=firmware.claim(found, state) if found is not None else None, extra=request.extra,
         )  # fmt: skip
     except BaseException:
@@ -189,13 +193,14 @@ def prepare(
     return Prepared(spec, state, _notes(spec, chosen, given, files), lock, helpers)
 
 
-def _boot_disk(files: bootfiles.BootFiles, media: bootimage.Media | None) -> tuple[qemu.Disk, ...]:
+def _boot_disk(files: bootfiles.BootFiles, request: Request) -> tuple[qemu.Disk, ...]:
     """The image, plugged in as the user wants it; a kernel's root and a CD are only read."""
     if files.disk is None:
-        if media is not None:
-            raise InputError(f"--media {media} is for an image, and {files.main} is a kernel", hint="leave it out")
+        if request.media is not None:
+            what = f"--media {request.media} is for an image, and {files.main} is a kernel"
+            raise InputError(what, hint="leave it out")
         return ()
-    return (qemu.Disk(files.disk, files.format, media or files.media, files.readonly),)
+    return (qemu.Disk(files.disk, files.format, request.media or files.media, files.readonly, request.forgets),)
 
 
 def _notes(

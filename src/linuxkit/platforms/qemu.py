@@ -57,6 +57,7 @@ class Disk:
     format: str = "raw"
     media: Media = Media.DISK
     readonly: bool = False
+    forgets: bool = False  # what is written is gone with the machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,7 @@ class MachineSpec:
     virtiofs: tuple[Share, ...] = ()
     ninep: tuple[Share, ...] = ()
     tpm: bool = False
+    private_mac: str = ""  # of a second network card, on the network between several machines
     firmware: Firmware | None = None  # UEFI; None: a BIOS
     extra: tuple[str, ...] = ()  # arguments as they are, for tests and benchmarks
 
@@ -173,7 +175,7 @@ def _network(spec: MachineSpec) -> list[str]:
         forwards = [f",hostfwd={p.protocol}:{p.address}:{p.host}-:{p.guest}" for p in spec.ports]
         netdev = "user,id=t0" + "".join(forwards)
     card = "virtio-net-pci,netdev=t0" + (f",mac={spec.mac}" if spec.mac else "")
-    return ["-netdev", netdev, "-device", card + (",romfile=" if spec.arch == "x86_64" else "")]
+    return ["-netdev", netdev, "-device", card + _no_rom(spec)]
 
 
 def _storage(spec: MachineSpec) -> list[str]:
@@ -185,7 +187,7 @@ def _storage(spec: MachineSpec) -> list[str]:
         arguments += ["-device", "virtio-scsi-pci,id=scsi0"]
     for number, disk in enumerate(spec.disks):
         drive = f"file={quoted(disk.path)},format={quoted(disk.format)},if=none,id=disk{number}"
-        drive += ",readonly=on" if disk.readonly else ",discard=unmap"
+        drive += ",readonly=on" if disk.readonly else ",discard=unmap" + ",snapshot=on" * disk.forgets
         first = ",bootindex=0" if number == 0 and spec.kernel is None else ""
         device = {
             Media.DISK: f"virtio-blk-pci,drive=disk{number},serial=disk{number}",
@@ -218,16 +220,23 @@ def _shares(spec: MachineSpec) -> list[str]:
 
 
 def _helped(spec: MachineSpec, descriptors: Sequence[int]) -> list[str]:
-    """Devices that other programs serve: folders, then the TPM."""
-    arguments = []
-    for number, (share, fd) in enumerate(zip(spec.virtiofs, descriptors, strict=False)):
-        arguments += ["-chardev", f"socket,id=virtiofs{number},fd={fd}"]
+    """Devices that others serve, in the order of their descriptors: folders, the TPM, the private network."""
+    arguments, left = [], iter(descriptors)
+    for number, share in enumerate(spec.virtiofs):
+        arguments += ["-chardev", f"socket,id=virtiofs{number},fd={next(left)}"]
         arguments += ["-device", f"vhost-user-fs-pci,chardev=virtiofs{number},tag={share.tag}"]
     if spec.tpm:
-        arguments += ["-chardev", f"socket,id=tpm,fd={descriptors[-1]}", "-tpmdev", "emulator,id=tpm0,chardev=tpm"]
+        arguments += ["-chardev", f"socket,id=tpm,fd={next(left)}", "-tpmdev", "emulator,id=tpm0,chardev=tpm"]
         device = "tpm-tis-device" if spec.arch == "aarch64" else "tpm-tis"
         arguments += ["-device", f"{device},tpmdev=tpm0"]
+    if spec.private_mac:
+        arguments += ["-netdev", f"socket,id=t1,fd={next(left)}"]
+        arguments += ["-device", f"virtio-net-pci,netdev=t1,mac={spec.private_mac}" + _no_rom(spec)]
     return arguments
+
+
+def _no_rom(spec: MachineSpec) -> str:
+    return ",romfile=" if spec.arch == "x86_64" else ""
 
 
 def parse_vnc(text: str) -> str:
