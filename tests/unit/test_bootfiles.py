@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -152,6 +153,21 @@ def test_a_compressed_vmdk_is_only_read(tmp_path: Path) -> None:
     for flags, readonly in ((3, False), (0x30001, True)):
         path = write(tmp_path / "web.vmdk", b"KDMV" + struct.pack("<II", 3, flags) + bytes(1000))
         assert found(path).readonly == readonly
+
+
+@pytest.mark.parametrize("end", ["qcow2", "vmdk", "vhdx", "vhd"])
+def test_what_is_inside_a_disk_file_is_seen_with_qemu_img(
+    tmp_path: Path, end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = [gpt.Partition(system_partition("aarch64"), gpt.ESP)]
+    disk = write(tmp_path / "a.img", gpt.disk(parts, seed="s"))
+    packed = tmp_path / f"a.{end}"
+    form = {"vhd": "vpc"}.get(end, end)
+    subprocess.run(["qemu-img", "convert", "-q", "-f", "raw", "-O", form, disk, packed], check=True, timeout=60)
+    seen = found(packed)
+    assert (seen.format, seen.arch, seen.uefi, seen.packed) == (form, "aarch64", True, None)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert (found(packed).arch, found(packed).uefi) == ("", False)
 
 
 def test_a_fixed_vhd_is_looked_into(tmp_path: Path) -> None:

@@ -3,12 +3,14 @@
     0        MZ … PE\\0\\0      an EFI program (UEFI 2.10, 2.1.1)
     32768    CD001            a CD (ECMA-119); what its boot catalogue names (El Torito 1.0) starts it
     510      55 AA            a disk: boot code for a BIOS in front of it, an EFI system partition for UEFI
-    else     the file formats of disks, by their magic; what is inside those is not looked at
+    else     the file formats of disks, by their magic; qemu-img, if it is there, shows what is inside
 """
 
 from __future__ import annotations
 
+import shutil
 import struct
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -16,13 +18,16 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
-from linuxkit.errors import InputError
+from linuxkit import host
+from linuxkit.errors import HostError, InputError
 from linuxkit.platforms.inside import find_in_fat, find_in_iso, read_at
 from linuxkit.platforms.memory import Packed
 
 MAX_CMDLINE = 4096
 #: How much of a system partition is looked at: its folders, and the headers of the programs in front.
 LOOK = 8 << 20
+#: How much of a packed disk is unpacked to be looked at.
+PEEK = 48 << 20
 MAX_PROGRAMS = 16
 SECTOR = 2048  # of a CD
 EFI_MACHINES = {0x8664: "x86_64", 0xAA64: "aarch64"}
@@ -90,7 +95,25 @@ def look(path: Path) -> Image:
         raise InputError(f"{path} is no {named} file" + (f", but {found}" if found else ""),
                          hint=f"rename it to {path.stem}.{_ending(found)}" if found else "build it again")  # fmt: skip
     compressed = named == "vmdk" and head[:4] == b"KDMV" and bool(head[10] & 1)  # streamOptimized: QEMU reads them only
-    return Image(format=named, readonly=compressed)
+    return replace(_peek(path, named), format=named, readonly=compressed)
+
+
+def _peek(path: Path, form: str) -> Image:
+    """What the start of a packed disk tells, where qemu-img is there to unpack it; else nothing."""
+    tool = shutil.which("qemu-img")
+    if tool is None:
+        return Image()
+    with tempfile.TemporaryDirectory(prefix="linuxkit-") as folder:
+        start = Path(folder) / "start"
+        copy = [tool, "dd", "-f", form, "-O", "raw", "bs=1M", f"count={PEEK >> 20}", f"if={path.absolute()}"]
+        try:
+            host.run([*copy, f"of={start}"], timeout=20)
+            with start.open("rb") as f:
+                head = f.read(36 << 10)
+                found = _disk(f, head) if head[510:512] == b"\x55\xaa" else Image()
+        except (HostError, OSError):  # QEMU will say what is wrong with it
+            return Image()
+    return replace(found, packed=None)
 
 
 def _raw(f: BinaryIO, path: Path, head: bytes) -> Image:
