@@ -79,6 +79,7 @@ def test_no_network() -> None:
      ("[{prefix: a, publish: ['80:80']}, {prefix: b, publish: ['80:90']}]", "published port 80/tcp is there twice"),
      ("[{prefix: a, publish: [x]}]", "--publish 'x'"), ("[{prefix: a, mem: lots}]", "'lots' is not an amount"),
      ("[{prefix: a, count: 2, disks: [d.img]}]", "several machines cannot write on one disk"),
+     ("[{prefix: a, count: 2, networking: 'tap,t0'}]", "a tap interface is for one machine"),
      ("[{prefix: a, data: x, data-file: y}]", "data and data-file"), ("[]", "there are 0 machines"),
      ("[{prefix: a, count: 64}, {prefix: b}]", "there are 65 machines")],
 )  # fmt: skip
@@ -419,6 +420,13 @@ def test_ctrl_c_ends_them_all(prefix: str, act: str, status: int) -> None:
     finally:
         child.kill()
         child.wait()
+
+
+def test_options_that_several_cannot_have(prefix: str) -> None:
+    for more, message in ((("--count", "2", "--vnc", ":1"), "--vnc is for one machine"),
+                          (("--private-network", "none"), "--private-network is for several")):  # fmt: skip
+        done = run(prefix, "ok", *more, prefix)
+        assert (done.returncode, message in done.stderr) == (2, True), done.stderr
 
 
 def test_what_is_wrong_with_one_leaves_none(prefix: str, tmp_path: Path) -> None:

@@ -152,6 +152,8 @@ def run(ctx: click.Context, /, target: tuple[str, ...], mem: int | None, data: s
         quiet=ctx.obj.quiet, **{k: rest[k] for k in ("report", "report_file", "once", "boot_timeout", "stop_timeout")}
     )
     content = _content(data, data_file)
+    if rest["private"] is not None and rest["count"] == 1:
+        raise InputError("--private-network is for several machines", hint="give --count")
     if rest["count"] > 1:
         from linuxkit.cli.run_cluster import attend
         from linuxkit.cluster.model import DEFAULT_NETWORK, copies, parse_network

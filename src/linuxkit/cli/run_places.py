@@ -38,8 +38,9 @@ def _command(place: Place) -> click.Command:
     )  # fmt: skip
 
 
-qemu.epilog = "\b\nOther places (linuxkit run PLACE --help):\n" + "".join(
-    f"  {place.name:<18}{place.summary}\n" for place in PLACES.values() if place.run
-)
 OWN = {"cluster": ("linuxkit.cli.run_cluster:cluster", "several machines of a cluster file, in QEMU here")}
+_LISTED = {name: summary for name, (_, summary) in OWN.items()} | {p.name: p.summary for p in PLACES.values() if p.run}
+qemu.epilog = "\b\nOther places (linuxkit run PLACE --help):\n" + "".join(
+    f"  {name:<18}{summary}\n" for name, summary in _LISTED.items()
+)
 run = Places("run", _command, qemu, OWN, help=qemu.help)

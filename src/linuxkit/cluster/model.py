@@ -202,6 +202,10 @@ def _numbered(name: str, number: int, request: Request, data: bytes | None, stat
     if any(disks.parse_disk(text).path is not None for text in request.disks):
         raise InputError("several machines cannot write on one disk",
                          hint="give only a size, such as size=10G: each gets its own")  # fmt: skip
+    if qemu.parse_networking(request.networking).kind is qemu.Network.TAP:
+        raise InputError("a tap interface is for one machine", hint="use user or bridge,BRIDGE")
+    if request.vnc:
+        raise InputError("--vnc is for one machine", hint="leave it or --count out")
     ports = []
     for text in request.publish:
         port = qemu.parse_port(text)
