@@ -15,6 +15,7 @@ EXCUSES = ("must be superuser", "unknown filesystem", "failed to setup loop devi
 @contextlib.contextmanager
 def mounted(volume: Path, *options: str) -> Iterator[Path]:
     """Where a volume is mounted, read-only; skips the test on a machine that has no way to."""
+    assert volume.stat().st_size  # what isn't there is no excuse
     where = volume.with_name(f"{volume.name}.mounted")
     where.mkdir(exist_ok=True)
     command = ["mount", "-o", ",".join(["loop", "ro", *options]), volume, where]
