@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,7 +39,13 @@ def fsck(volume: Path, *options: str) -> None:
 
 
 def check(volume: Path, entries: Sequence[Entry]) -> None:
-    fsck(volume, "--extract")
+    out = volume.with_name("out")
+    fsck(volume, "--preserve", f"--extract={out}")
+    # version 1.5 leaves the root, attributes, set-user-ID bits and holes alone, and makes several files of hard links
+    want, got = listing(tree(entries)), on_disk(out)
+    want |= {path: got[path] for path in want if not path or path.endswith(("sparse", "hole"))}
+    assert not differences(want, got, without={"xattrs", "first", "mode"})
+    shutil.rmtree(out)
     with mounted(volume) as where:
         assert not differences(listing(tree(entries)), on_disk(where))
 

@@ -49,7 +49,7 @@ from linuxkit.entry import Entry, Kind, digest_of
 from linuxkit.errors import InputError
 
 #: Goes into cache keys: raise it when the bytes written for the same tree change.
-VERSION = 1
+VERSION = 2
 #: Files up to this size are not compressed: they stand behind their inodes.
 _SMALL = 64
 

@@ -98,7 +98,7 @@ def _squashfs(build: Build) -> list[Piece]:
 
 
 def _erofs(build: Build) -> list[Piece]:
-    from linuxkit.encode import erofs
+    from linuxkit.encode import erofs, squashfs
     from linuxkit.encode.erofs_zip import checked
     from linuxkit.encode.squashfs_codec import library
     from linuxkit.outputs.blockcache import BlockCache
@@ -107,7 +107,7 @@ def _erofs(build: Build) -> list[Piece]:
         key = _key(build, "erofs", erofs.VERSION, LABEL)
         return once(build, key, lambda: erofs.volume(build.root, seed=build.root_key, label=LABEL))
     how = erofs.Options(checked(build.erofs), level_of(build.erofs, build.level))
-    about = ("erofs", erofs.VERSION, how.codec, how.level, library(how.codec))
+    about = ("erofs", erofs.VERSION, squashfs.VERSION, how.codec, how.level, library(how.codec))
     key = _key(build, *about, LABEL)
 
     def make() -> Sequence[Piece]:
