@@ -7,26 +7,28 @@ import struct
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from linuxkit.encode import erofs, erofs_data
+from linuxkit.encode.compress import Codec
 from linuxkit.encode.erofs_data import UNIT, chunked, content
 from linuxkit.encode.erofs_place import Places
 from linuxkit.encode.pieces import Piece, hole, read, size_of
 from linuxkit.encode.tree import tree
 from linuxkit.entry import Bytes, Entry, Extent, Kind
 from linuxkit.errors import ImageError, InputError
-from support.trees import Islands, every_case, file, noise
+from support.erofsread import Volume, listing_of
+from support.trees import Islands, differences, every_case, file, listing, noise, text, trees
 
 pytestmark = pytest.mark.unit
 
 
-def volume(entries: list[Entry], **more: str) -> list[Piece]:
+def volume(entries: list[Entry], **more: object) -> list[Piece]:
     return list(erofs.volume(tree(entries), **{"seed": "seed", **more}))
 
 
-def written(entries: list[Entry], **more: str) -> bytes:
+def written(entries: list[Entry], **more: object) -> bytes:
     return b"".join(read(volume(entries, **more)))
 
 
@@ -48,6 +50,40 @@ def test_the_same_tree_is_the_same_volume():
 def test_the_order_of_entries_does_not_matter():
     entries = [file(f"d{n % 7}/{n}", noise(n * 10, n)) for n in range(100)]
     assert written(entries) == written(entries[::-1])
+
+
+@pytest.mark.parametrize("codec", [Codec.NONE, Codec.LZ4, Codec.GZIP, Codec.ZSTD])
+def test_a_tree_is_read_back(codec: Codec):
+    entries = [*every_case(), file("large", text(1 << 20) + noise(300_000) + bytes(500_000)),
+               *(file(f"ends/{n}", text(131072 * (n % 3) + 700 * n, n)) for n in range(60))]  # fmt: skip
+    one = volume(entries, how=erofs.Options(codec), threads=1)
+    assert one == volume(entries, how=erofs.Options(codec), threads=3)
+    assert not differences(listing(tree(entries)), listing_of(b"".join(read(one))))
+
+
+@settings(max_examples=60, deadline=None)
+@given(trees(), st.sampled_from([Codec.NONE, Codec.LZ4, Codec.GZIP, Codec.ZSTD]))
+def test_any_tree_is_read_back(entries, codec):
+    assert not differences(listing(tree(entries)), listing_of(written(entries, how=erofs.Options(codec))))
+
+
+def test_a_codec_that_linux_cannot_read():
+    with pytest.raises(InputError, match="can't be compressed with xz"):
+        volume([file("a", text(1000))], how=erofs.Options(Codec.XZ))
+
+
+def test_what_does_not_become_smaller_is_stored():
+    made = Volume(written([file("a", noise(300_000))], how=erofs.Options(Codec.ZSTD)))
+    assert len(made.data) < 300_000 + 65536
+    assert made.listing()["a"].size == 300_000
+
+
+def test_what_is_packed_needs_less_room():
+    entries = [file(f"{n}", text(131072 * 2 + 5000, n)) for n in range(20)]
+    sizes = [len(written(entries, how=erofs.Options(codec))) for codec in (Codec.NONE, Codec.LZ4, Codec.ZSTD)]
+    assert sizes == sorted(sizes, reverse=True)
+    again = [*entries, *(file(f"again{n}", text(131072 * 2 + 5000, n)) for n in range(20))]
+    assert len(written(again, how=erofs.Options(Codec.ZSTD))) < sizes[2] + 8 * 4096  # nothing but inodes
 
 
 def test_data_stays_in_its_file(tmp_path: Path):
