@@ -184,7 +184,7 @@ def test_no_more_connections_than_it_has_room_for(
         assert first.recv(12) == b"HTTP/1.1 200"
         with socket.create_connection(("127.0.0.1", made.server_port), 10) as second:
             assert second.recv(100) == b""
-    assert "refused" in lines[-1]
+    assert any("refused" in line for line in lines)
 
 
 # -- scripts
