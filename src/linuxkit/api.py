@@ -170,8 +170,7 @@ def build(
         LinuxkitError: of any kind. What was in the place of the outputs before is still there then.
     """
     from linuxkit.encode.compress import Codec, level_of
-    from linuxkit.outputs.datapart import check_formats
-    from linuxkit.outputs.table import choose, disk_root, loaders, signer_of
+    from linuxkit.outputs.table import check_data, choose, disk_root, loaders, signer_of
 
     target = choose(formats, output, directory, "" if output else name, name)
     try:
@@ -190,7 +189,7 @@ def build(
     from linuxkit.rootfs.content import Content
 
     partition = disk_root(target.formats, root, verity)
-    check_formats(data, [one.root for one in target.formats])
+    check_data(target.formats, data)
     needed = loaders(target.formats, rooted=bool(partition))
     options = replace(options or Options(), loaders=needed, signer=signer_of(target.formats, signer))
     planned = plan(config, sources, options, lock)

@@ -7,30 +7,11 @@ from pathlib import Path
 import pytest
 
 from linuxkit.errors import MachineError
-from linuxkit.machine.machine import Machine
-from linuxkit.machine.report import State
-from support.system import CRUN, Build
+from support.firmware import SYSTEM, judge
+from support.system import Build
 from support.vm import boot
 
 pytestmark = pytest.mark.boot
-SYSTEM = CRUN.replace("  cmdline", "  tar: kernel-min.tar\n  cmdline") + """\
-onboot:
-  - name: marker
-    image: kit://busybox
-    command: ["/bin/sh", "-c", "echo started-by-$(test -d /sys/firmware/efi && echo uefi || echo bios)"]
-    binds: ["/sys:/sys:ro"]
-services:
-  - name: service
-    image: kit://busybox
-    command: ["/bin/sleep", "1000"]
-"""
-
-
-def judge(machine: Machine, firmware: str) -> None:
-    """That the system booted to its service, started by that firmware."""
-    assert machine.wait_booted(140).ok
-    assert {s.name: s.state for s in machine.report.steps}["service/service"] is State.RUNNING
-    machine.wait_console(f"started-by-{firmware}", 20)
 
 
 def test_a_bios_boots_it_to_its_service(build: Build) -> None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from linuxkit.machine.machine import Machine
-from linuxkit.machine.report import State
 from linuxkit.platforms.bootimage import Media
+from support.firmware import judge
 from support.system import CRUN, Build
 from support.vm import boot
 
@@ -27,13 +26,6 @@ services:
     image: kit://busybox
     command: ["/bin/sleep", "1000"]
 """
-
-
-def judge(machine: Machine, firmware: str) -> None:
-    """That the system booted to its service, started by that firmware."""
-    assert machine.wait_booted(140).ok
-    assert {s.name: s.state for s in machine.report.steps}["service/service"] is State.RUNNING
-    machine.wait_console(f"started-by-{firmware}", 20)
 
 
 @pytest.mark.parametrize(("media", "firmware"), [(Media.CD, "bios"), (Media.CD, "uefi"), (Media.USB, "bios")])

@@ -13,33 +13,14 @@ import pytest
 
 from linuxkit.errors import MachineError
 from linuxkit.machine.machine import Machine
-from linuxkit.machine.report import State
 from linuxkit.platforms import firmware
 from linuxkit.platforms.bootimage import Media
 from support.fatread import read_volume
-from support.system import CRUN, Build
+from support.firmware import SYSTEM, judge
+from support.system import Build
 from support.vm import boot
 
 pytestmark = pytest.mark.boot
-SYSTEM = CRUN.replace("  cmdline", "  tar: kernel-min.tar\n  cmdline") + """\
-onboot:
-  - name: marker
-    image: kit://busybox
-    command: ["/bin/sh", "-c", "echo started-by-$(test -d /sys/firmware/efi && echo uefi)"]
-    binds: ["/sys:/sys:ro"]
-services:
-  - name: service
-    image: kit://busybox
-    command: ["/bin/sleep", "1000"]
-"""
-
-
-
-def judge(machine: Machine) -> None:
-    """That the system booted to its service, under UEFI."""
-    assert machine.wait_booted(140).ok
-    assert {s.name: s.state for s in machine.report.steps}["service/service"] is State.RUNNING
-    machine.wait_console("started-by-uefi", 20)
 
 
 def damage(disk: Path) -> None:
@@ -57,7 +38,7 @@ def test_a_disk_boots_to_its_service(build: Build) -> None:
     disk = build(SYSTEM, "--format", "raw-efi") + "-efi.img"
     with boot(disk, seconds=150) as machine:
         assert machine.prepared.spec.firmware is not None  # type: ignore[attr-defined]
-        judge(machine)
+        judge(machine, "uefi")
         assert machine.power_off(30).off
     assert (Path(f"{disk}-state") / "uefi-vars.fd").stat().st_size > 100_000
 
@@ -76,24 +57,24 @@ def test_a_disk_whose_program_is_damaged_does_not_boot(build: Build) -> None:
 
 def test_the_program_alone_boots(build: Build) -> None:
     with boot(build(SYSTEM, "--format", "uki") + ".efi", seconds=150) as machine:
-        judge(machine)
+        judge(machine, "uefi")
 
 
 def test_a_disk_boots_from_usb(build: Build) -> None:
     disk = build(SYSTEM, "--format", "raw-efi") + "-efi.img"
     with boot(disk, seconds=150, media=Media.USB, usb=True) as machine:
-        judge(machine)
+        judge(machine, "uefi")
 
 
 def test_firmware_can_start_a_kernel_and_initrd_too(build: Build) -> None:
     with boot(build(SYSTEM), seconds=150, uefi=True) as machine:
-        judge(machine)
+        judge(machine, "uefi")
 
 
 def test_an_arm64_disk_boots(build: Build) -> None:
     text = SYSTEM.replace("ttyS0", "ttyAMA0")
     with boot(build(text, "--format", "raw-efi", "--arch", "arm64") + "-efi.img", seconds=200) as machine:
-        judge(machine)
+        judge(machine, "uefi")
         assert machine.power_off(30).off
 
 
@@ -129,7 +110,7 @@ def test_secure_boot_starts_what_is_signed(build: Build, keys: tuple[Path, Path,
     flags = ("--format", "raw-efi", "--sign-key", str(key), "--sign-cert", str(certificate))
     disk = Path(build(SYSTEM, *flags) + "-efi.img")
     with start(disk, variables) as machine:
-        judge(machine)
+        judge(machine, "uefi")
         assert "UEFI Secure Boot is enabled" in machine.console
         assert machine.power_off(30).off
 

@@ -62,7 +62,7 @@ def aws(moto: str) -> Iterator[Proxy]:
 def disk(tmp_path: Path) -> Path:
     path = tmp_path / "web-efi.img"
     with path.open("wb") as stream:
-        stream.write(b"first".ljust(BLOCK, b"."))
+        stream.write((b"boot code".ljust(510, b".") + b"\x55\xaa").ljust(BLOCK, b"."))
         stream.seek(3 * BLOCK)
         stream.write(b"fourth")
         stream.truncate(8 * BLOCK + 512)
@@ -124,7 +124,7 @@ def test_a_disk_becomes_an_image_once(aws: Proxy, disk: Path) -> None:
     assert "is there already" in done.stderr
     assert aws.count("PUT") == sent
 
-    disk.write_bytes(b"other".ljust(1 << 20, b"."))
+    disk.write_bytes((b"other code".ljust(510, b".") + b"\x55\xaa").ljust(1 << 20, b"."))
     done = linuxkit(aws, "push", "aws", "web", cwd=disk.parent)
     assert (done.returncode, "with other content" in done.stderr) == (2, True), done.stderr
 
@@ -172,10 +172,12 @@ def test_with_keep_what_is_left_is_listed(aws: Proxy, disk: Path) -> None:
     (["--method", "import", "--bucket", "none", "web"], {}, "there is no bucket none"),
     (["--img-name", "a", "web"], {}, "cannot be the name of an AMI"),
     (["small"], {}, "is not a raw disk"),
+    (["uefi.img"], {}, "is for UEFI only, and AWS starts it as a BIOS does"),
 ])  # fmt: skip
 def test_bad_input_is_said_before_anything_is_sent(aws: Proxy, disk: Path, args: list[str], more: dict[str, str],
                                                    says: str) -> None:  # fmt: skip
     (disk.parent / "small").write_bytes(b"x")
+    (disk.parent / "uefi.img").write_bytes(bytes(510) + b"\x55\xaa" + bytes(1 << 20))  # no code for a BIOS
     done = linuxkit(aws, "push", "aws", *args, cwd=disk.parent, **more)
     assert (done.returncode, says in done.stderr) == (2, True), done.stderr
     assert aws.count("PUT") == 0

@@ -75,3 +75,11 @@ def linuxkit(
 
 def files_in(folder: Path) -> dict[str, bytes]:
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def build(
+    folder: Path, cache: Path, *arguments: str, text: str = YAML, check: bool = True, arch: str = "amd64"
+) -> subprocess.CompletedProcess[str]:
+    """Build YAML text in a folder, as x, from nothing but a cache."""
+    (folder / "x.yml").write_text(text)
+    return linuxkit("build", "--arch", arch, "--offline", *arguments, "x.yml", cwd=folder, cache=cache, check=check)

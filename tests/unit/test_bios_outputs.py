@@ -21,9 +21,10 @@ from linuxkit.outputs.pieces import OutputFile
 from linuxkit.packages.kit import Kit
 from linuxkit.plan.asked import asked, loaders_for
 from support.bios import add_bios, boot_sector, kernel
-from support.builds import YAML, files_in, linuxkit, make_cache
+from support.builds import YAML, build, files_in
 from support.efi import add_efi, content
 from support.fatread import read_volume
+from support.formats import cache_for_all
 from support.images import make_image, member, tar_of
 
 pytestmark = pytest.mark.unit
@@ -33,15 +34,7 @@ PARTS = {"kernel", "initrd.img", "syslinux.cfg", "ldlinux.sys", "ldlinux.c32"}
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = make_cache(tmp_path_factory.mktemp("bios"))
-    add_efi(Store(root))
-    add_bios(Store(root))
-    return root
-
-
-def build(folder: Path, cache: Path, *arguments: str, text: str = YAML, check: bool = True, arch: str = "amd64"):
-    (folder / "x.yml").write_text(text)
-    return linuxkit("build", "--arch", arch, "--offline", *arguments, "x.yml", cwd=folder, cache=cache, check=check)
+    return cache_for_all(tmp_path_factory.mktemp("bios"))
 
 
 def mbr_slots(disk: bytes) -> list[tuple[int, int, int, int]]:

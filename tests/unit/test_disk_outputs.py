@@ -20,7 +20,7 @@ from linuxkit.outputs import disks
 from linuxkit.outputs.build import Build
 from linuxkit.outputs.kept import key_of, sha256
 from support.bios import add_bios
-from support.builds import YAML, files_in, linuxkit, make_cache
+from support.builds import build, files_in, linuxkit, make_cache
 from support.efi import add_efi
 
 pytestmark = pytest.mark.unit
@@ -37,11 +37,6 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     add_efi(Store(root))
     add_bios(Store(root))
     return root
-
-
-def build(folder: Path, cache: Path, *arguments: str, arch: str = "amd64", check: bool = True):
-    (folder / "x.yml").write_text(YAML)
-    return linuxkit("build", "--arch", arch, "--offline", *arguments, "x.yml", cwd=folder, cache=cache, check=check)
 
 
 @pytest.fixture(scope="module")

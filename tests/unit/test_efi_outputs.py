@@ -11,7 +11,7 @@ import pytest
 
 from linuxkit.encode import gpt
 from linuxkit.oci.store import Store
-from support.builds import YAML, files_in, linuxkit, make_cache
+from support.builds import YAML, build, files_in, linuxkit, make_cache
 from support.efi import add_efi, content, program, sections
 from support.fatread import read_volume
 from support.images import make_image, member, tar_of
@@ -25,11 +25,6 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = make_cache(tmp_path_factory.mktemp("efi"))
     add_efi(Store(root))
     return root
-
-
-def build(folder: Path, cache: Path, *arguments: str, text: str = YAML, check: bool = True):
-    (folder / "x.yml").write_text(text)
-    return linuxkit("build", "--arch", "amd64", "--offline", *arguments, "x.yml", cwd=folder, cache=cache, check=check)
 
 
 def esp(disk: bytes) -> bytes:

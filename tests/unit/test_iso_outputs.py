@@ -17,10 +17,10 @@ from linuxkit.errors import ImageError
 from linuxkit.oci.media import Platform as OciPlatform
 from linuxkit.oci.store import Store
 from linuxkit.packages.kit import Kit
-from support.bios import add_bios
-from support.builds import YAML, files_in, linuxkit, make_cache
+from support.builds import YAML, build, files_in
 from support.efi import add_efi, content
 from support.fatread import read_volume
+from support.formats import cache_for_all
 from support.images import make_image, member, tar_of
 
 pytestmark = pytest.mark.unit
@@ -29,15 +29,7 @@ MIB = 1 << 20
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = make_cache(tmp_path_factory.mktemp("iso"))
-    add_efi(Store(root))
-    add_bios(Store(root))
-    return root
-
-
-def build(folder: Path, cache: Path, *arguments: str, text: str = YAML, check: bool = True, arch: str = "amd64"):
-    (folder / "x.yml").write_text(text)
-    return linuxkit("build", "--arch", arch, "--offline", *arguments, "x.yml", cwd=folder, cache=cache, check=check)
+    return cache_for_all(tmp_path_factory.mktemp("iso"))
 
 
 def boot_images(cd: bytes) -> dict[int, tuple[int, int]]:

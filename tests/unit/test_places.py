@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from linuxkit.errors import InputError
+from linuxkit.errors import HostError, InputError
 from linuxkit.oci.transport import Transport
 from linuxkit.outputs.table import FORMATS
 from linuxkit.platforms.image import LocalImage, side_by_side
@@ -22,6 +22,8 @@ from linuxkit.platforms.journal import Journal
 from linuxkit.platforms.place import Job, Setting, settle
 from linuxkit.platforms.rest import Call, RefusedError, Rest, Words
 from linuxkit.platforms.table import PLACES
+from support.builds import YAML
+from support.formats import cache_for_all
 
 pytestmark = pytest.mark.unit
 
@@ -84,9 +86,8 @@ def server() -> Iterator[Server]:
 
 
 def job(**more: Any) -> Job:
-    said: list[str] = []
-    return Job({}, {}, Transport(sleep=lambda s: None), Journal(said.append), said.append, sleep=lambda s: None,
-               extra={"said": said}, **more)  # fmt: skip
+    log = more.pop("log", list[str]().append)
+    return Job({}, {}, Transport(sleep=lambda s: None), Journal(log), log, sleep=lambda s: None, **more)
 
 
 def push(server: Server, *args: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -108,6 +109,26 @@ def test_a_file_is_pushed_once(server: Server, tmp_path: Path) -> None:
     assert server.files["/images/web-efi.img"][0] == b"other"
 
 
+def test_what_is_missing_is_built_on_the_way(server: Server, tmp_path: Path) -> None:
+    """From YAML, and from a prefix with YAML of that name; in the format that the place takes."""
+    cache = cache_for_all(tmp_path)
+    (tmp_path / "web.yml").write_text(YAML)
+    pushed = []
+    for image in ("web.yml", "web"):
+        done = push(server, "--arch", "amd64", image, cwd=tmp_path, LINUXKIT_CACHE=str(cache), LINUXKIT_OFFLINE="1")
+        assert (done.returncode, done.stdout) == (0, f"{server.url}/images/web.img\n"), done.stderr
+        pushed.append(server.files.pop("/images/web.img")[0])
+        (tmp_path / "web.img").unlink()
+    assert pushed[0] == pushed[1]
+    assert pushed[0][510:520] == b"\x55\xaaEFI PART"
+
+
+def test_waiting_for_too_long_is_a_failure() -> None:
+    with pytest.raises(HostError, match="the image took longer than 10 s") as caught:
+        job().wait("the image", lambda: None, limit=10)
+    assert caught.value.exit_code == 1
+
+
 def test_a_dry_run_sends_nothing(server: Server, tmp_path: Path) -> None:
     (tmp_path / "web.bin").write_bytes(b"x")
     done = push(server, "--dry-run", "web.bin", cwd=tmp_path)
@@ -124,7 +145,7 @@ def test_the_token_comes_from_the_environment_and_is_never_shown(server: Server,
 
 
 @pytest.mark.parametrize(("args", "says"), [
-    (["nothing"], "nothing to push at 'nothing': looked for nothing, nothing-efi.img"),
+    (["nothing"], "nothing to push at 'nothing': looked for nothing, nothing.img, nothing-efi.img"),
     (["nothing.yml"], "there is no nothing.yml"),
 ])  # fmt: skip
 def test_what_is_missing_is_said(server: Server, tmp_path: Path, args: list[str], says: str) -> None:
@@ -134,7 +155,7 @@ def test_what_is_missing_is_said(server: Server, tmp_path: Path, args: list[str]
 
 def test_an_unknown_place_has_a_suggestion(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-m", "linuxkit", "push", "htp", "x"], capture_output=True, text=True)
-    assert (done.returncode, "did you mean http?" in done.stderr) == (2, True)
+    assert (done.returncode, "did you mean 'http'?" in done.stderr) == (2, True)
 
 
 @pytest.mark.parametrize("place", PLACES.values(), ids=lambda p: p.name)
@@ -234,11 +255,12 @@ def test_a_token_that_expired_is_renewed_once(server: Server) -> None:
 
 
 def test_a_dry_run_goes_through_answers_that_it_has_not_got(server: Server) -> None:
-    work = job(dry_run=True)
+    said: list[str] = []
+    work = job(dry_run=True, log=said.append)
     api = Rest(work, server.url, words=Words("Test"))
     volume = api.post("/volumes", json={"size": 1})["volume"]["id"]
     api.delete(f"/volumes/{volume}")
-    assert work.extra["said"] == [f"would send: POST {server.url}/volumes " + '{"size": 1}',
+    assert said == [f"would send: POST {server.url}/volumes " + '{"size": 1}',
                                   f"would send: DELETE {server.url}/volumes/<volumes.volume.id>"]  # fmt: skip
     assert server.requests == []
 

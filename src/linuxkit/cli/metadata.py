@@ -23,10 +23,10 @@ def create(iso: Path, text: str | None, data_file: Path | None) -> None:
 
     The guest's metadata package finds it in any CD drive. `linuxkit run --data` makes and attaches one by itself.
     """
-    from linuxkit.cli.run import _content
+    from linuxkit.cli.run import user_data
     from linuxkit.encode.config_iso import write_config
 
     if (text is None) == (data_file is None):
         raise InputError("metadata create takes an image to write and the data: STRING or --data-file FILE",
                          hint='linuxkit metadata create config.iso \'{"ssh": "…"}\'')  # fmt: skip
-    write_config(iso, _content(text, data_file) or b"")
+    write_config(iso, user_data(text, data_file) or b"")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from linuxkit.config.convert import did_you_mean
 from linuxkit.errors import InputError
 from linuxkit.platforms.place import Place, Setting
 from linuxkit.platforms.table import PLACES
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from linuxkit.platforms.image import LocalImage
     from linuxkit.platforms.place import Job
 
-_COMMON = (
+COMMON = (
     click.Option(["--dry-run"], is_flag=True,
                  help="Check everything, print the calls that change something, and send none."),
     click.Option(["--keep"], is_flag=True, help="When it fails, or is over, remove nothing; list what is there."),
@@ -68,11 +68,8 @@ class Places(click.Group):
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         if args and self.get_command(ctx, args[0]) is None:
-            import difflib
-
-            close = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)
             raise InputError(f"there is no place '{args[0]}' to {self._verb} {'to' if self._verb == 'push' else 'at'}",
-                             hint=f"did you mean {close[0]}?" if close else
+                             hint=did_you_mean(args[0], self.list_commands(ctx)) or
                              f"there are {', '.join(self.list_commands(ctx))}")  # fmt: skip
         return super().resolve_command(ctx, args)
 
@@ -108,6 +105,7 @@ def job(ctx: click.Context, settings: tuple[Setting, ...], given: dict[str, Any]
         data: bytes | None = None) -> Job:  # fmt: skip
     """What the place is given. Its journal is used as a context manager by the caller."""
     from linuxkit.cli.progress import Progress
+    from linuxkit.cli.run import show
     from linuxkit.oci.transport import Transport
     from linuxkit.platforms.journal import Journal
     from linuxkit.platforms.place import Job, settle
@@ -119,18 +117,9 @@ def job(ctx: click.Context, settings: tuple[Setting, ...], given: dict[str, Any]
     return Job(
         settings=settle(settings, given, os.environ), environment=os.environ,
         transport=Transport(cert_files=program.cert_files, environment=os.environ),
-        journal=Journal(progress.line, keep=keep), log=progress.line, output=_show, progress=progress,
+        journal=Journal(progress.line, keep=keep), log=progress.line, output=show, progress=progress,
         dry_run=bool(given.pop("dry_run", False)), keep=keep, data=data,
     )  # fmt: skip
-
-
-_writing = threading.Lock()
-
-
-def _show(data: bytes) -> None:
-    with _writing:
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
 
 
 def local_image(ctx: click.Context, place: Place, text: str, arch: str = "") -> LocalImage:

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from linuxkit.cli.places import _COMMON, Places, job, local_image, options, secrets
+from linuxkit.cli.places import COMMON, Places, job, local_image, options, secrets
 from linuxkit.platforms.place import Place
 
 
@@ -31,7 +31,7 @@ def _command(place: Place) -> click.Command:
         f"was built, or YAML, which is built as {place.formats[0]} first. Prints what the image is called there.",
         epilog=secrets(settings),
         params=[click.Argument(["image"], metavar="IMAGE"), *options(settings),
-                click.Option(["--arch"], default="", metavar="ARCH", help="When it is built from YAML."), *_COMMON],
+                click.Option(["--arch"], default="", metavar="ARCH", help="When it is built from YAML."), *COMMON],
     )  # fmt: skip
 
 

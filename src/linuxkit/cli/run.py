@@ -151,7 +151,7 @@ def run(ctx: click.Context, /, target: tuple[str, ...], mem: int | None, data: s
     watch = Watch(
         quiet=ctx.obj.quiet, **{k: rest[k] for k in ("report", "report_file", "once", "boot_timeout", "stop_timeout")}
     )
-    content = _content(data, data_file)
+    content = user_data(data, data_file)
     if rest["private"] is not None and rest["count"] == 1:
         raise InputError("--private-network is for several machines", hint="give --count")
     if rest["count"] > 1:
@@ -167,7 +167,7 @@ def run(ctx: click.Context, /, target: tuple[str, ...], mem: int | None, data: s
         write_config(path, content or b"")
 
     prepared = prepare(request, write_data=write_data if content is not None else None)
-    with prepared.lock, _signals():
+    with prepared.lock, signals():
         if not watch.quiet:
             for note in prepared.notes:
                 click.echo(note, err=True)
@@ -175,7 +175,7 @@ def run(ctx: click.Context, /, target: tuple[str, ...], mem: int | None, data: s
     ctx.exit(status)
 
 
-def _content(data: str | None, file: Path | None) -> bytes | None:
+def user_data(data: str | None, file: Path | None) -> bytes | None:
     if file is None:
         return None if data is None else data.encode(errors="surrogateescape")
     try:
@@ -189,7 +189,7 @@ def _content(data: str | None, file: Path | None) -> bytes | None:
 
 
 @contextmanager
-def _signals() -> Iterator[None]:
+def signals() -> Iterator[None]:
     """SIGTERM and a closed terminal stop the machine as Ctrl-C does."""
 
     def stop(*_: object) -> None:
@@ -203,7 +203,7 @@ def _signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _show(data: bytes) -> None:
+def show(data: bytes) -> None:
     while data:
         data = data[os.write(1, data) :]
 
@@ -217,7 +217,7 @@ def _run(prepared: Any, watch: Watch) -> int:
     with guest_terminal(0) as typed:
         stdin = 0 if typed or _is_stream(0) else None
         with Machine(
-            lambda channels: command(prepared.spec, channels), state=prepared.state, output=_show, stdin=stdin,
+            lambda channels: command(prepared.spec, channels), state=prepared.state, output=show, stdin=stdin,
             helpers=prepared.helpers,
         ) as machine:  # fmt: skip
             try:

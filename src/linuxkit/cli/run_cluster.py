@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from linuxkit.cli.run import Watch, _content, _show, _signals, watching
+from linuxkit.cli.run import Watch, show, signals, user_data, watching
 from linuxkit.errors import InputError, LinuxkitError, MachineError
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def cluster(ctx: click.Context, /, file: Path, accel: str, qemu: Path | None, st
         raise InputError(f"{file} cannot be read: {e.strerror or e}") from e
     common = Request(prefix="", accel=accel or os.environ.get("LINUXKIT_QEMU_ACCEL", ""), qemu=qemu)
     made = plan(parse(text, str(file)), file.parent, state or Path(f"{file.with_suffix('')}-state"), common,
-                lambda path: _content(None, path) or b"")  # fmt: skip
+                lambda path: user_data(None, path) or b"")  # fmt: skip
     ctx.exit(attend(made, Watch(quiet=ctx.obj.quiet, **rest)))
 
 
@@ -54,14 +54,14 @@ def attend(plan: Plan, watch: Watch) -> int:
     from linuxkit.encode.config_iso import write_config
 
     colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    lines = Lines([member.name for member in plan.members], _show, colour=colour)
+    lines = Lines([member.name for member in plan.members], show, colour=colour)
 
     def say(name: str, text: str) -> None:
         if not watch.quiet:
             click.echo(f"{name}: {text}", err=True)
 
     sys.stdout.flush()
-    with _signals(), Cluster(plan, write_data=write_config, output=lines.take, say=say) as running:
+    with signals(), Cluster(plan, write_data=write_config, output=lines.take, say=say) as running:
         try:
             status = _until_the_end(running, watch)
         except KeyboardInterrupt:

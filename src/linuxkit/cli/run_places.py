@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from linuxkit.cli.places import _COMMON, Places, job, options, secrets
-from linuxkit.cli.run import _content, _signals
+from linuxkit.cli.places import COMMON, Places, job, options, secrets
 from linuxkit.cli.run import run as qemu
+from linuxkit.cli.run import signals, user_data
 from linuxkit.errors import InputError
 from linuxkit.platforms.place import Place
 from linuxkit.platforms.table import PLACES
@@ -21,8 +21,8 @@ def _command(place: Place) -> click.Command:
     def run(target: str, data: str | None, data_file: Path | None, **given: Any) -> None:
         if data is not None and data_file is not None:
             raise InputError("--data and --data-file cannot be used together", hint="give one of them")
-        work = job(click.get_current_context(), settings, given, "sent", _content(data, data_file))
-        with _signals(), work.journal:
+        work = job(click.get_current_context(), settings, given, "sent", user_data(data, data_file))
+        with signals(), work.journal:
             runner = place.load().Run(work, target)
             runner.preflight()
             runner.run()
@@ -34,7 +34,7 @@ def _command(place: Place) -> click.Command:
                 click.Option(["--data"], metavar="TEXT", help="User data for the machine."),
                 click.Option(["--data-file"], type=click.Path(path_type=Path), metavar="FILE",
                              help="The same, in a file."),
-                *_COMMON],
+                *COMMON],
     )  # fmt: skip
 
 

@@ -45,7 +45,7 @@ def serve(ctx: click.Context, name: str, port: str, directory: Path, tls: bool, 
 
     /boot.ipxe is a script that boots NAME, or a menu of what is there; /NAME.ipxe boots one of several. Ctrl-C ends it.
     """
-    from linuxkit.cli.run import _signals
+    from linuxkit.cli.run import signals
     from linuxkit.serving.server import Server
 
     address, number = parse_address(port)
@@ -57,7 +57,7 @@ def serve(ctx: click.Context, name: str, port: str, directory: Path, tls: bool, 
         if not ctx.obj.quiet:
             click.echo(line, err=True)
 
-    with _signals(), Server(address, number, directory, chosen=name, log=log, tls=context) as server:
+    with signals(), Server(address, number, directory, chosen=name, log=log, tls=context) as server:
         shown = "127.0.0.1" if address == "0.0.0.0" else f"[{address}]" if ":" in address else address
         log(f"serving {server.folder} at {'https' if context else 'http'}://{shown}:{server.server_port}/")
         log("iPXE: chain " + f"{'https' if context else 'http'}://{shown}:{server.server_port}/boot.ipxe")

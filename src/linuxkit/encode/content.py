@@ -15,6 +15,8 @@ from linuxkit.entry import Extent, Source
 from linuxkit.errors import ImageError
 
 CHUNK = 256 * 1024
+#: Files that are kept open.
+MOST_OPEN = 64
 
 
 class Sink(Protocol):
@@ -23,8 +25,8 @@ class Sink(Protocol):
     def write(self, data: bytes, /) -> object: ...
 
 
-class Reader:
-    """Opens sources; a context manager that closes what it opened. For one thread."""
+class Descriptors:
+    """Open files by path, the last few of them; a context manager that closes them. For one thread."""
 
     def __init__(self) -> None:
         self._open: dict[str, int] = {}
@@ -32,12 +34,25 @@ class Reader:
     def __enter__(self) -> Self:
         return self
 
+    def of(self, path: str) -> int:
+        """The descriptor of a file, to be used before the next one is asked for."""
+        fd = self._open.get(path)
+        if fd is None:
+            if len(self._open) >= MOST_OPEN:
+                os.close(self._open.pop(next(iter(self._open))))
+            fd = self._open[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        return fd
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for fd in self._open.values():
             os.close(fd)
         self._open.clear()
+
+
+class Reader(Descriptors):
+    """Reads sources out of files that stay open."""
 
     def pieces(self, source: Source) -> Iterator[bytes]:
         """Exactly `source.size` bytes, in pieces of at most CHUNK.
@@ -47,12 +62,9 @@ class Reader:
         """
         left = source.size
         if isinstance(source, Extent):
-            fd = self._open.get(source.file)
-            if fd is None:
-                fd = self._open[source.file] = os.open(source.file, os.O_RDONLY | os.O_CLOEXEC)
             at = source.offset
             while left:
-                data = os.pread(fd, min(left, CHUNK), at)
+                data = os.pread(self.of(source.file), min(left, CHUNK), at)
                 if not data:
                     raise _short(source.file)
                 yield data

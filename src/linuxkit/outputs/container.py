@@ -10,11 +10,9 @@ OCI image specification 1.1, image-layout.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-
 from linuxkit.encode import tar
 from linuxkit.encode.pieces import Piece, literal, size_of
-from linuxkit.entry import FIXED_MTIME, Entry, Extent, Kind
+from linuxkit.entry import FIXED_MTIME, Entry, Kind
 from linuxkit.errors import InputError
 from linuxkit.oci import document as doc
 from linuxkit.oci.archive import IMAGE_NAME
@@ -22,6 +20,7 @@ from linuxkit.oci.media import OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST, D
 from linuxkit.oci.reference import parse_reference
 from linuxkit.oci.store import REF_NAME
 from linuxkit.outputs.build import Build
+from linuxkit.outputs.initrd import member
 from linuxkit.outputs.kept import sha256
 from linuxkit.outputs.pieces import OutputFile
 
@@ -48,13 +47,13 @@ def make_oci(build: Build, base: str) -> list[OutputFile]:
     }  # fmt: skip
     index = doc.encode({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [top]})
     pieces = [
-        *_member("oci-layout", [literal(b'{"imageLayoutVersion":"1.0.0"}')]),
-        *_member("index.json", [literal(index)]),
+        *member("oci-layout", [literal(b'{"imageLayoutVersion":"1.0.0"}')]),
+        *member("index.json", [literal(index)]),
         *_directory("blobs"),
         *_directory("blobs/sha256"),
     ]
     for digest, content in ((manifest[0].digest, manifest[1]), (config[0].digest, config[1]), (layer_digest, layer)):
-        pieces += _member(f"blobs/sha256/{digest.removeprefix('sha256:')}", content)
+        pieces += member(f"blobs/sha256/{digest.removeprefix('sha256:')}", content)
     return [OutputFile(f"{base}.oci.tar", "oci", (*pieces, literal(tar.END)))]
 
 
@@ -73,11 +72,3 @@ def _blob(build: Build, media_type: str, document: dict[str, object]) -> tuple[D
 
 def _directory(path: str) -> list[Piece]:
     return [literal(tar.member_header(Entry(path, Kind.DIRECTORY, 0o755, mtime=FIXED_MTIME)))]
-
-
-def _member(path: str, pieces: Sequence[Piece]) -> Iterator[Piece]:
-    size = size_of(pieces)
-    stand_in = Extent("", 0, size)  # only its size is looked at
-    yield literal(tar.member_header(Entry(path, Kind.FILE, 0o644, mtime=FIXED_MTIME, source=stand_in)))
-    yield from pieces
-    yield literal(bytes(-size % 512))

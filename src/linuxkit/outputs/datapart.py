@@ -8,8 +8,6 @@ in its place. Its UUID is derived from the plan, so the same build gives the sam
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from linuxkit.encode import gpt, mbr
 from linuxkit.encode.pieces import Piece
 from linuxkit.entry import digest_of
@@ -57,10 +55,3 @@ def in_gpt(build: Build) -> list[gpt.Partition]:
 def in_mbr(build: Build) -> list[mbr.Partition]:
     """The same of a disk without."""
     return [mbr.Partition(filesystem(build), mbr.LINUX)] if build.data is not None else []
-
-
-def check_formats(data: DataPartition | None, roots: Iterable[str]) -> None:
-    """Raise an InputError when there is a data partition, and no disk to have it. `roots` are those of the formats."""
-    if data is not None and "disk" not in roots:
-        raise InputError("--data-partition: in these formats there are no partitions",
-                         hint="it is for disks, such as raw-efi")  # fmt: skip

@@ -7,15 +7,14 @@ import fcntl
 import os
 import stat
 from collections.abc import Iterable
-from types import TracebackType
-from typing import BinaryIO, NamedTuple, Self
+from typing import BinaryIO, NamedTuple
 
+from linuxkit.encode.content import Descriptors
 from linuxkit.encode.pieces import Piece, became_shorter
 
 CHUNK = 1 << 20
 #: Pieces up to this size are gathered and written together; holes from a page on are left out.
 SMALL, PAGE = 32 << 10, 4096
-_MOST_OPEN = 16
 
 
 class OutputFile(NamedTuple):
@@ -37,7 +36,7 @@ def put(pieces: Iterable[Piece], out: BinaryIO) -> int:
     total = 0
     sparse, gap = _takes_holes(out), False
     near = bytearray()  # small pieces on their way: a file system is made of tens of thousands
-    with _Sources() as sources:
+    with Descriptors() as sources:
         for piece in pieces:
             if not piece.size:
                 continue
@@ -55,42 +54,18 @@ def put(pieces: Iterable[Piece], out: BinaryIO) -> int:
                 out.write(piece.data)
             elif piece.size > SMALL:
                 out.flush()
-                gap = _copy_runs(sources.open(piece.path), piece, out, sparse=sparse)
+                gap = _copy_runs(sources.of(piece.path), piece, out, sparse=sparse)
         out.write(near)
     if sparse and gap:
         out.truncate(out.tell())
     return total
 
 
-class _Sources:
-    """Files that pieces are runs of, the last few of which stay open; a context manager."""
-
-    def __init__(self) -> None:
-        self._open: dict[str, int] = {}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for fd in self._open.values():
-            os.close(fd)
-
-    def open(self, path: str) -> int:
-        fd = self._open.get(path)
-        if fd is None:
-            if len(self._open) >= _MOST_OPEN:
-                os.close(self._open.pop(next(iter(self._open))))
-            fd = self._open[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        return fd
-
-
-def _at_hand(piece: Piece, sources: _Sources) -> bytes:
+def _at_hand(piece: Piece, sources: Descriptors) -> bytes:
     """The bytes of a small piece."""
     if not piece.path:
         return piece.data or bytes(piece.size)
-    data = os.pread(sources.open(piece.path), piece.size, piece.offset)
+    data = os.pread(sources.of(piece.path), piece.size, piece.offset)
     if len(data) != piece.size:
         raise became_shorter(piece.path)
     return data

@@ -16,17 +16,12 @@ from linuxkit.outputs import bios, bootstage, efi
 from linuxkit.outputs.build import Build
 from linuxkit.outputs.kernelfile import KernelFile, inspect
 from linuxkit.outputs.rootfacts import Facts, Program, facts
-from linuxkit.outputs.table import Format
+from linuxkit.outputs.table import DISK, Format
 
 #: Formats that nothing boots from.
 ARCHIVES = frozenset(("tar", "docker", "oci"))
 #: Formats whose files somebody may put together with others.
 IN_PARTS = frozenset(("kernel+initrd", "tar-kernel-initrd"))
-#: The root filesystems of formats that have it on a device of its own.
-ON_DEVICE = {
-    "iso-bios": "iso9660", "iso-efi": "iso9660",
-    "kernel+squashfs": "squashfs", "kernel+erofs": "erofs", "kernel+iso": "iso9660",
-}  # fmt: skip
 MIB = 1 << 20
 #: What the kernel takes of the memory below an initrd's end at least: where it is put, besides its own size.
 LOADED_AT = MIB
@@ -165,9 +160,7 @@ def _consoles(build: Build, known: Facts, words: Sequence[str]) -> Iterator[Find
 
 def _device_root(build: Build, format_: Format) -> str:
     """The filesystem of a format's root on a device; empty: it is in memory."""
-    if format_.root == "disk":
-        return build.disk_root
-    return ON_DEVICE.get(format_.name, "") if format_.root == "device" else ""
+    return build.disk_root if format_.root == DISK else format_.root
 
 
 def _filesystems(build: Build, known: Facts, formats: Sequence[Format]) -> Iterator[Finding]:

@@ -11,7 +11,7 @@ from linuxkit.errors import InputError
 from linuxkit.outputs.archive import make_docker, make_tar
 from linuxkit.outputs.bios import SYSLINUX, make_raw, make_raw_bios
 from linuxkit.outputs.bootstage import BOOTSTAGE
-from linuxkit.outputs.build import Build
+from linuxkit.outputs.build import Build, DataPartition
 from linuxkit.outputs.container import make_oci
 from linuxkit.outputs.disks import (
     make_aws,
@@ -36,6 +36,7 @@ DEFAULT, DEFAULT_STREAM = "kernel+initrd", "tar"
 IN_INITRD = "initrd"
 DISK_ROOTS = tuple(name for name in FILESYSTEMS if name != "iso9660")
 DEFAULT_VERIFIED = "squashfs"
+DISK = "disk"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +46,8 @@ class Format:
     stream  it is one file, which can go to standard output.
     make    (build, what names start with) → its files.
     loaders kit packages with the boot loaders that go into it.
-    root    where its root filesystem is: "device", on one of its own; "disk", in an initrd or, with --root, in a
-            partition; else neither is the case.
+    root    where its root filesystem is: one of FILESYSTEMS, that on a device of its own; DISK, in an initrd or,
+            with --root, in a partition; empty: neither is the case.
     endings what its files' names end in after NAME, the one to push first.
     """
 
@@ -58,58 +59,63 @@ class Format:
     endings: tuple[str, ...] = ()
     root: str = ""
 
+    @property
+    def on_device(self) -> bool:
+        """Its root filesystem is always on a device of its own."""
+        return self.root in FILESYSTEMS
+
 
 #: What a disk that BIOS and UEFI boot is made with.
 _BOTH = (EFI_BOOT, SYSLINUX)
 FORMATS = {
     f.name: f
     for f in (
-        Format("aws", "NAME.raw: a disk for Amazon's cloud", make_aws, loaders=_BOTH, endings=(".raw",), root="disk"),
+        Format("aws", "NAME.raw: a disk for Amazon's cloud", make_aws, loaders=_BOTH, endings=(".raw",), root=DISK),
         Format("docker", "the root filesystem with a Dockerfile, for docker build -", make_docker, stream=True,
                endings=(".docker",)),
         Format("dynamic-vhd", "NAME.vhd: a disk that grows, for Hyper-V", make_dynamic_vhd, loaders=_BOTH,
-               endings=(".vhd",), root="disk"),
+               endings=(".vhd",), root=DISK),
         Format("gcp", "NAME.img.tar.gz: a disk for Google's cloud", make_gcp, loaders=_BOTH,
-               endings=(".img.tar.gz",), root="disk"),
+               endings=(".img.tar.gz",), root=DISK),
         Format("iso", "NAME.iso: a CD or USB stick for BIOS and UEFI", make_iso, loaders=_BOTH,
                endings=(".iso",)),
         Format("iso-bios", "NAME.iso: the root filesystem on a CD or USB stick that a BIOS boots", make_iso_bios,
-               loaders=(SYSLINUX,), endings=(".iso",), root="device"),
+               loaders=(SYSLINUX,), endings=(".iso",), root="iso9660"),
         Format("iso-efi", "NAME-efi.iso: the same for UEFI firmware", make_iso_efi, loaders=(EFI_BOOT,),
-               endings=("-efi.iso",), root="device"),
+               endings=("-efi.iso",), root="iso9660"),
         Format("iso-efi-initrd", "NAME-efi-initrd.iso: a CD or USB stick for UEFI", make_iso_efi_initrd,
                loaders=(EFI_BOOT,), endings=("-efi-initrd.iso",)),
         Format("kernel+erofs", "NAME-kernel, NAME-cmdline and NAME-erofs.img", make_kernel_erofs,
-               endings=("-kernel", "-cmdline", "-initrd.img", "-erofs.img"), root="device"),
+               endings=("-kernel", "-cmdline", "-initrd.img", "-erofs.img"), root="erofs"),
         Format("kernel+initrd", "NAME-kernel, NAME-initrd.img and NAME-cmdline", make_kernel_initrd,
                endings=("-kernel", "-initrd.img", "-cmdline")),
         Format("kernel+iso", "NAME-kernel, NAME-cmdline and NAME.iso: the root filesystem on a CD", make_kernel_iso,
-               endings=("-kernel", "-cmdline", "-initrd.img", ".iso"), root="device"),
+               endings=("-kernel", "-cmdline", "-initrd.img", ".iso"), root="iso9660"),
         Format("kernel+squashfs", "NAME-kernel, NAME-cmdline and NAME-squashfs.img", make_kernel_squashfs,
-               endings=("-kernel", "-cmdline", "-initrd.img", "-squashfs.img"), root="device"),
+               endings=("-kernel", "-cmdline", "-initrd.img", "-squashfs.img"), root="squashfs"),
         Format("oci", "NAME.oci.tar: a container image of the root filesystem", make_oci, endings=(".oci.tar",)),
         Format("ova", "NAME.ova: a machine with its disk, for VMware and VirtualBox", make_ova, loaders=_BOTH,
-               endings=(".ova",), root="disk"),
+               endings=(".ova",), root=DISK),
         Format("qcow2-bios", "NAME.qcow2: a disk for QEMU and OpenStack", make_qcow2_bios, loaders=_BOTH,
-               endings=(".qcow2",), root="disk"),
+               endings=(".qcow2",), root=DISK),
         Format("qcow2-efi", "NAME-efi.qcow2: the same for UEFI firmware only", make_qcow2_efi, loaders=(EFI_BOOT,),
-               endings=("-efi.qcow2",), root="disk"),
-        Format("raw", "NAME.img: a disk for BIOS and UEFI", make_raw, loaders=_BOTH, endings=(".img",), root="disk"),
+               endings=("-efi.qcow2",), root=DISK),
+        Format("raw", "NAME.img: a disk for BIOS and UEFI", make_raw, loaders=_BOTH, endings=(".img",), root=DISK),
         Format("raw-bios", "NAME-bios.img: a disk for a BIOS", make_raw_bios, loaders=(SYSLINUX,),
-               endings=("-bios.img",), root="disk"),
+               endings=("-bios.img",), root=DISK),
         Format("raw-efi", "NAME-efi.img: a disk for UEFI firmware", make_raw_efi, loaders=(EFI_BOOT,),
-               endings=("-efi.img",), root="disk"),
+               endings=("-efi.img",), root=DISK),
         Format("rpi", "NAME-rpi.img: a card for the Raspberry Pi", make_rpi, loaders=(FIRMWARE,),
-               endings=("-rpi.img",), root="disk"),
+               endings=("-rpi.img",), root=DISK),
         Format("rpi3", "NAME.tar: the files of that card", make_rpi3, loaders=(FIRMWARE,), endings=(".tar",)),
         Format("tar", "the root filesystem, one archive", make_tar, stream=True, endings=(".tar",)),
         Format("tar-kernel-initrd", "kernel, initrd.img and cmdline in one tar", make_tar_kernel_initrd,
                endings=("-initrd.tar",)),
         Format("uki", "NAME.efi: kernel, initrd and command line in one EFI program", make_uki, loaders=(EFI_BOOT,),
                endings=(".efi",)),
-        Format("vhd", "NAME.vhd: a disk for Azure", make_vhd, loaders=_BOTH, endings=(".vhd",), root="disk"),
-        Format("vhdx", "NAME.vhdx: a disk for Hyper-V", make_vhdx, loaders=_BOTH, endings=(".vhdx",), root="disk"),
-        Format("vmdk", "NAME.vmdk: a disk for VMware", make_vmdk, loaders=_BOTH, endings=(".vmdk",), root="disk"),
+        Format("vhd", "NAME.vhd: a disk for Azure", make_vhd, loaders=_BOTH, endings=(".vhd",), root=DISK),
+        Format("vhdx", "NAME.vhdx: a disk for Hyper-V", make_vhdx, loaders=_BOTH, endings=(".vhdx",), root=DISK),
+        Format("vmdk", "NAME.vmdk: a disk for VMware", make_vmdk, loaders=_BOTH, endings=(".vmdk",), root=DISK),
     )
 }
 
@@ -182,7 +188,7 @@ def loaders(formats: Iterable[Format], *, rooted: bool = False) -> tuple[str, ..
     found = set()
     for format_ in formats:
         found |= {*format_.loaders}
-        if format_.root == "device" or (rooted and format_.root == "disk"):
+        if format_.on_device or (rooted and format_.root == DISK):
             found.add(BOOTSTAGE)
     return tuple(sorted(found))
 
@@ -193,18 +199,26 @@ def disk_root(formats: Iterable[Format], root: str, verity: bool) -> str:
     Raises:
         InputError: nothing of that is in any of the formats.
     """
-    kinds = {format_.root for format_ in formats}
+    formats = list(formats)
+    disks, devices = any(one.root == DISK for one in formats), any(one.on_device for one in formats)
     if root not in ("", IN_INITRD, *DISK_ROOTS):
         hint = f"there are {IN_INITRD}, {', '.join(DISK_ROOTS)}"
         raise InputError(f"--root {root}: there is no such root", hint=hint)
-    if root and "disk" not in kinds:
+    if root and not disks:
         raise InputError(f"--root {root}: in these formats there is no choice", hint="it is for disks, such as raw-efi")
-    if verity and (not kinds & {"device", "disk"} or (root == IN_INITRD and "device" not in kinds)):
+    if verity and not devices and (not disks or root == IN_INITRD):
         raise InputError("--verity: in these formats the root filesystem is in memory",
                          hint="it is for kernel+squashfs and the like, and for disks with --root squashfs")  # fmt: skip
-    if root == IN_INITRD or "disk" not in kinds:
+    if root == IN_INITRD or not disks:
         return ""
     return root or (DEFAULT_VERIFIED if verity else "")
+
+
+def check_data(formats: Iterable[Format], data: DataPartition | None) -> None:
+    """Raise an InputError when there is a data partition, and no disk to have it."""
+    if data is not None and not any(one.root == DISK for one in formats):
+        raise InputError("--data-partition: in these formats there are no partitions",
+                         hint="it is for disks, such as raw-efi")  # fmt: skip
 
 
 def signer_of(formats: Iterable[Format], signer: Signer | None) -> str:

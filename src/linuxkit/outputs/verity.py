@@ -11,7 +11,7 @@ import os
 from collections.abc import Sequence
 
 from linuxkit.encode import verity
-from linuxkit.encode.pieces import Piece
+from linuxkit.encode.pieces import Piece, size_of
 from linuxkit.entry import digest_of
 from linuxkit.outputs.build import Build
 
@@ -40,6 +40,6 @@ def with_tree(build: Build, image: Sequence[Piece]) -> tuple[list[Piece], str]:
     size = path.stat().st_size - _DIGEST
     with path.open("rb") as stream:
         root_hash = os.pread(stream.fileno(), _DIGEST, size)
-    blocks = sum(piece.size for piece in data) // verity.BLOCK
+    blocks = size_of(data) // verity.BLOCK
     word = verity.Verity((), root_hash, salt, blocks).argument()
     return [*data, Piece(size, str(path))] if size else data, word

@@ -20,11 +20,12 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from linuxkit.config.convert import did_you_mean
 from linuxkit.entry import FIXED_MTIME, Bytes, Entry, Kind
 from linuxkit.errors import HostError, ImageError, InputError, LinuxkitError
 from linuxkit.packages import apk
 from linuxkit.packages.apkindex import ApkIndex, Package, Relation
-from linuxkit.packages.archive import Fetch
+from linuxkit.packages.archive import Fetch, read_whole
 from linuxkit.packages.origin import Pins
 from linuxkit.packages.rsa import PublicKey, parse_key
 from linuxkit.packages.slice import Tree
@@ -114,7 +115,7 @@ class Alpine:
     def _update(self) -> None:
         self._lists.mkdir(parents=True, exist_ok=True)
         for name, url in self._urls.items():
-            data = self._read(f"{url}/APKINDEX.tar.gz", _MOST_INDEX)
+            data = read_whole(self._fetch, f"{url}/APKINDEX.tar.gz", _MOST_INDEX)
             apk.read_index(data, self._keys, f"{url}/APKINDEX.tar.gz")  # what is kept has been checked
             temporary = self._lists / f".tmp-{name}"
             temporary.write_bytes(data)
@@ -129,10 +130,7 @@ class Alpine:
         for name in names:
             package = index.best(Relation(name))
             if package is None:
-                import difflib
-
-                close = difflib.get_close_matches(name, index.names(), n=1)
-                raise InputError(f"Alpine has no package {name!r}", hint=f"did you mean {close[0]!r}?" if close else "")
+                raise InputError(f"Alpine has no package {name!r}", hint=did_you_mean(name, index.names()))
             queue.append(package)
         found: dict[str, Package] = {}
         while queue:
@@ -224,15 +222,6 @@ class Alpine:
         text = "".join(f"{p.record}\n\n" for p in sorted(used, key=lambda p: p.name))
         source = Bytes(text.encode())
         return {INSTALLED: Entry(INSTALLED, Kind.FILE, 0o644, mtime=FIXED_MTIME, source=source)} if text else {}
-
-    def _read(self, url: str, limit: int) -> bytes:
-        out = bytearray()
-        with self._fetch(url) as body:
-            for piece in body:
-                out += piece
-                if len(out) > limit:
-                    raise ImageError(f"{url}: larger than {limit} bytes")
-        return bytes(out)
 
 
 def check_branch(text: str) -> str:

@@ -59,7 +59,7 @@ class Archive:
     def _update(self, mirror: str, suite: str) -> None:
         where = f"{suite}/InRelease"
         base = f"{mirror}/dists/{suite}"
-        data = self._read(f"{base}/InRelease", _MOST_RELEASE)
+        data = read_whole(self._fetch, f"{base}/InRelease", _MOST_RELEASE)
         signed = release.parse(
             release.verify(data, self._keys, where), codename=suite, now=self._now(), where=where
         )
@@ -131,14 +131,20 @@ class Archive:
                     raise ImageError(f"{url}: larger than the {package.size} bytes that the index says")
                 out.write(piece)
 
-    def _read(self, url: str, limit: int) -> bytes:
-        out = bytearray()
-        with self._fetch(url) as body:
-            for piece in body:
-                out += piece
-                if len(out) > limit:
-                    raise ImageError(f"{url}: larger than {limit} bytes")
-        return bytes(out)
+
+def read_whole(fetch: Fetch, url: str, limit: int) -> bytes:
+    """What is behind a URL.
+
+    Raises:
+        ImageError: it is larger than `limit` bytes.
+    """
+    out = bytearray()
+    with fetch(url) as body:
+        for piece in body:
+            out += piece
+            if len(out) > limit:
+                raise ImageError(f"{url}: larger than {limit} bytes")
+    return bytes(out)
 
 
 def _hash(path: Path) -> str:

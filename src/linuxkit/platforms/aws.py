@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import re
 from base64 import b64decode, b64encode
+from functools import cached_property
 from typing import Any
 
 from linuxkit.errors import InputError, MachineError
 from linuxkit.platforms.aws_api import BLOCK, Api, text
+from linuxkit.platforms.bootimage import Image, Media, look
 from linuxkit.platforms.image import LocalImage, side_by_side
 from linuxkit.platforms.place import Job, Pushed, Setting
 from linuxkit.platforms.rest import gone_is_fine
@@ -60,9 +62,12 @@ class Push:
         if not re.fullmatch(r"[A-Za-z0-9()\[\] ./'@_-]{3,128}", self._name):
             raise InputError(f"'{self._name}' cannot be the name of an AMI",
                              hint="--img-name: 3 to 128 of A-Z a-z 0-9 ( ) [ ] . / - ' @ _ and blanks")  # fmt: skip
-        head = image.read(0, 8)
-        if image.size % 512 or head[:4] == b"QFI\xfb" or image.size < 1 << 20:
-            raise InputError(f"{image.path} is not a raw disk", hint="linuxkit build --format aws FILE.yml")
+        disk = self._disk
+        if disk.format != "raw" or disk.media is not Media.DISK or not disk.bootable or image.size % 512:
+            raise InputError(f"{image.path} is not a raw disk that boots", hint="linuxkit build --format aws FILE.yml")
+        if disk.arch != "aarch64" and not disk.bios and not job["uefi"]:
+            raise InputError(f"{image.path} is for UEFI only, and AWS starts it as a BIOS does",
+                             hint="give --uefi, or build --format aws, which both start")  # fmt: skip
         if image.size > 64 << 40:
             raise InputError(f"{image.path} has {image.size} bytes, and a volume of AWS at most 64 TiB")
         self._api.identity()
@@ -88,7 +93,8 @@ class Push:
         snapshot = self._direct() if self._job["method"] == "direct" else self._import()
         what = f"snapshot {snapshot}"
         answer = self._api.ec2(
-            "RegisterImage", Name=self._name, Architecture=self._architecture(), VirtualizationType="hvm",
+            "RegisterImage", Name=self._name, VirtualizationType="hvm",
+            Architecture="arm64" if self._disk.arch == "aarch64" else "x86_64",
             RootDeviceName="/dev/sda1", EnaSupport=self._job["ena"], SriovNetSupport=self._job["sriov"],
             BootMode="uefi" if self._job["uefi"] else "", TpmSupport="v2.0" if self._job["tpm"] else "",
             BlockDeviceMapping=[{"DeviceName": "/dev/sda1", "Ebs": {
@@ -102,8 +108,9 @@ class Push:
         self._job.journal.result(what)
         return Pushed(self._name, identity, False, f"linuxkit run aws {self._name}")
 
-    def _architecture(self) -> str:
-        return "arm64" if b"BOOTAA64EFI" in self._image.read(0, 8 << 20) else "x86_64"
+    @cached_property
+    def _disk(self) -> Image:
+        return look(self._image.path)
 
     def _tags(self) -> list[dict[str, str]]:
         return [{"Key": "Name", "Value": self._name}, {"Key": "linuxkit-sha256", "Value": self._image.digest}]

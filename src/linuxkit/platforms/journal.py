@@ -64,7 +64,7 @@ class Journal:
     def _undo(self, made: Made) -> None:
         try:
             made.undo()
-        except (LinuxkitError, OSError, KeyError, ValueError, TypeError) as e:
+        except Exception as e:  # whatever it is, the others are still to be removed
             why = e.message if isinstance(e, LinuxkitError) else str(e)
             self._log(f"left behind: {made.what} ({why}); remove it with: {made.command}")
         except KeyboardInterrupt:

@@ -8,10 +8,10 @@ from __future__ import annotations
 import importlib
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from linuxkit.errors import InputError
+from linuxkit.errors import HostError, InputError
 
 if TYPE_CHECKING:
     from linuxkit.oci.transport import Transport
@@ -90,7 +90,6 @@ class Job:
     data: bytes | None = None
     now: Callable[[], float] = time.time
     sleep: Callable[[float], None] = time.sleep
-    extra: Mapping[str, Any] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Any:
         return self.settings[name.replace("-", "_")]
@@ -99,14 +98,14 @@ class Job:
         """Ask again and again until the answer is neither None nor False. At once when nothing is really done.
 
         Raises:
-            InputError: not within `limit` seconds.
+            HostError: not within `limit` seconds.
         """
         waited = 0.0
         while not (answer := poll()):
             if self.dry_run:
                 return answer
             if waited >= limit:
-                raise InputError(f"{what} took longer than {limit:.0f} s", hint="look at it in the place's own console")
+                raise HostError(f"{what} took longer than {limit:.0f} s", hint="look at it in the place's own console")
             self.sleep(every)
             waited += every
         return answer

@@ -8,8 +8,8 @@ PLACES: dict[str, Place] = {
     place.name: place
     for place in (
         Place("aws", "AWS: an AMI, and an instance of it", "aws", push=True, run=True,
-              formats=("raw-efi",)),
+              formats=("aws", "raw", "raw-efi")),
         Place("http", "any server that takes files by HTTP PUT", "http_put", push=True,
-              formats=("raw-efi", "uki", "tar")),
+              formats=("raw", "raw-efi", "uki", "tar")),
     )
 }  # fmt: skip
