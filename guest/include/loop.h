@@ -13,6 +13,7 @@ struct loop {
     off_t log_size, sent; /* bytes of the report kept, and given to the host */
     double retry;         /* when to try the port again */
     enum wish wish;       /* what someone asked for */
+    bool ending;          /* it is being done: asking again changes nothing */
     unsigned failures;    /* `fail` events that came by */
     char first_failure[300];
     pid_t awaited;        /* the child that loop_wait() waits for */

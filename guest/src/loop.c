@@ -148,7 +148,7 @@ void loop_report(struct loop *loop, const struct event *event)
 
 static void ask(struct loop *loop, enum wish wish)
 {
-    if (loop->wish == STAY)
+    if (loop->wish == STAY && !loop->ending)
         loop->wish = wish;
 }
 

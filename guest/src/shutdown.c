@@ -120,6 +120,7 @@ void shut_down(struct loop *loop, enum wish wish, bool machine)
 {
     static const char *const words[] = {"", "poweroff", "reboot", "halt"};
     double start = now();
+    loop->ending = true;
     loop->wish = STAY; /* so that waiting works again */
     loop_report(loop, &(struct event){.event = "shutdown", .step = "shutdown", .message = words[wish]});
     say("%s", words[wish]);

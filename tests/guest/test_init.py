@@ -84,6 +84,17 @@ def test_a_shutdown_can_interrupt_the_boot(box):
     assert not [e for e in box.events() if e["event"] == "booted"]
 
 
+def test_asking_again_does_not_cut_the_shutdown_short(box):
+    """A host asks twice, by the report's port and by the power button."""
+    box.script("etc/init.d/010-a", STOP)
+    box.script("etc/shutdown.d/010-bye", "kill -USR2 1; sleep 0.3; echo bye > /out/bye")
+    box.script("etc/shutdown.d/020-last", "kill -TERM 1; sleep 0.3; echo last > /out/last")
+    assert box.run().returncode == 0
+    assert (box.root / "out/bye").exists()
+    assert (box.root / "out/last").exists()
+    assert box.event("off", "shutdown")["message"] == "poweroff"
+
+
 def test_containers_without_a_plan_are_said_not_skipped(box):
     (box.root / "containers/onboot/000-a").mkdir(parents=True)
     box.link("etc/init.d/010-onboot")
