@@ -16,7 +16,6 @@ from linuxkit.outputs.encoder import Encoder
 from linuxkit.outputs.preflight import Finding, Memory, preflight, refuse
 from linuxkit.outputs.table import Format, choose, disk_root, loaders
 from linuxkit.plan.model import Options
-from linuxkit.platforms.memory import least_for
 from linuxkit.rootfs.content import Content
 
 if TYPE_CHECKING:
@@ -65,7 +64,11 @@ def check(
 
 def found_in(build: Build, formats: Sequence[Format], memory: int) -> list[Finding]:
     """What is wrong with a build."""
-    return preflight(build, formats, Memory(memory, least_for) if memory else None)
+    if not memory:
+        return preflight(build, formats)
+    from linuxkit.platforms.memory import least_for
+
+    return preflight(build, formats, Memory(memory, least_for))
 
 
 def judge(build: Build, formats: Sequence[Format], memory: int, log: Callable[[str], None]) -> None:

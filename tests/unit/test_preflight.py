@@ -116,6 +116,26 @@ def test_nothing_is_wrong(case: Case, formats: tuple[str, ...]) -> None:
     assert not case.found()  # what was found is kept
 
 
+def test_what_is_kept_is_looked_at_again_when_it_can_differ(case: Case) -> None:
+    """A text that changes costs nothing; a program, a mode or a module that changes is seen."""
+
+    def kept(files: str) -> int:
+        case.more = f"files:\n{files}"
+        case.found()
+        return len(list((case.folder / "cache" / "derived" / "preflight").glob("*.ok")))
+
+    text = "  - {path: etc/motd, contents: '%s', mode: '0644'}\n"
+    assert kept(text % "one") == 1
+    assert kept(text % "another") == 1
+    assert kept((text % "another").replace("0644", "0755")) == 2
+    program = "  - {path: sbin/init, contents: '%s', mode: '0755'}\n"
+    assert kept(program % "#!/bin/app") == 3
+    assert not case.found()
+    assert kept(program % "no program") == 4
+    assert "init: /init is no program" in said(case.found())[0]
+    assert kept("  - {path: lib/modules/6.1/modules.builtin, contents: 'x', mode: '0644'}\n") == 5
+
+
 def change(**what: object) -> Callable[[Case], None]:
     def do(case: Case) -> None:
         for name, value in what.items():
@@ -394,7 +414,7 @@ def test_an_initrd_beyond_the_loader(case: Case) -> None:
     case.kernel["kernel"] = bzimage(initrd_end=(1 << 20) + 8192)
     case.compress = "none"
     case.init.append(member("large", bytes(9000)))
-    bios = Format("raw-bios", "", FORMATS["kernel+initrd"].make, loaders=("syslinux",))
+    bios = Format("raw-bios", "", FORMATS["kernel+initrd"].maker, loaders=("syslinux",))
     build = case.build()
     assert said(found_in(build, [bios], 0)) == [
         ("raw-bios: the initrd has 1 MB, and a BIOS has to load it below 2 MB "

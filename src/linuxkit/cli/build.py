@@ -320,11 +320,13 @@ def _data(text: str) -> DataPartition | None:
 
 def memory_size(text: str) -> int:
     """--mem in bytes; 0 when it isn't given."""
+    if not text:
+        return 0
     from linuxkit.errors import InputError
     from linuxkit.platforms.disks import parse_size
 
     try:
-        return parse_size(text, "M") if text else 0
+        return parse_size(text, "M")
     except ValueError:
         raise InputError(f"--mem {text!r} is not a size", hint="give it in MB, or as 512M or 2G") from None
 

@@ -20,9 +20,9 @@ from linuxkit.outputs.build import Build
 from linuxkit.outputs.diskroot import for_disk
 from linuxkit.outputs.initrd import whole
 from linuxkit.outputs.pieces import OutputFile
+from linuxkit.plan.asked import SYSLINUX
 
-#: The kit package with the loaders, and what there is in it.
-SYSLINUX = "syslinux"
+#: What there is in the kit package with the loaders.
 INSTALLER = "usr/bin/syslinux"
 MODULE = "usr/lib/syslinux/modules/bios/ldlinux.c32"
 MBR, GPT_MBR = "usr/lib/syslinux/mbr/mbr.bin", "usr/lib/syslinux/mbr/gptmbr.bin"

@@ -17,12 +17,11 @@ from linuxkit.entry import Entry, digest_of
 from linuxkit.errors import ImageError, InputError
 from linuxkit.outputs.build import Build
 from linuxkit.outputs.modules import Modules, modules_in
+from linuxkit.plan.asked import BOOTSTAGE
 from linuxkit.rootfs.content import layers_of
 from linuxkit.rootfs.kernel import members_of
 from linuxkit.rootfs.segment import Segment
 
-#: The kit package with the program.
-BOOTSTAGE = "bootstage"
 #: Raise it when the same inputs give another boot initrd.
 VERSION = 1
 #: The tar of a kernel image that has every module, where there is one.

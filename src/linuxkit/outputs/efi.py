@@ -22,9 +22,9 @@ from linuxkit.outputs.bootstage import Start
 from linuxkit.outputs.build import Build
 from linuxkit.outputs.diskroot import for_disk
 from linuxkit.outputs.pieces import OutputFile
+from linuxkit.plan.asked import EFI_BOOT
 
-#: The kit package with the loaders, and where they are in it.
-EFI_BOOT = "efi-boot"
+#: Where the loaders are in their kit package.
 FOLDER = "usr/lib/systemd/boot/efi"
 #: By architecture: what files of it are called, the program that firmware looks for on a disk.
 NAMES = {"amd64": ("x64", "EFI/BOOT/BOOTX64.EFI"), "arm64": ("aa64", "EFI/BOOT/BOOTAA64.EFI")}

@@ -21,13 +21,14 @@ from linuxkit.encode.tree import tree
 from linuxkit.entry import FIXED_MTIME, Entry, Kind, digest_of
 from linuxkit.errors import InputError
 from linuxkit.outputs import efi
-from linuxkit.outputs.bios import ARCHITECTURE, SYSLINUX, check_architecture, checked_kernel, configuration
+from linuxkit.outputs.bios import ARCHITECTURE, check_architecture, checked_kernel, configuration
 from linuxkit.outputs.bios import MODULE as LDLINUX
 from linuxkit.outputs.bootstage import Root, boot_initrd, cmdline_with
 from linuxkit.outputs.build import Build
 from linuxkit.outputs.filesystems import LABEL, once
 from linuxkit.outputs.initrd import whole
 from linuxkit.outputs.pieces import OutputFile
+from linuxkit.plan.asked import SYSLINUX
 
 ISOLINUX, BOOT_CODE = "usr/lib/ISOLINUX/isolinux.bin", "usr/lib/ISOLINUX/isohdpfx.bin"
 #: Places on the CD.

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from linuxkit.encode.compress import Codec
 from linuxkit.encode.pieces import of_source, size_of
 from linuxkit.errors import InputError, Problem
-from linuxkit.outputs import bios, bootstage, efi
+from linuxkit.outputs import bootstage
 from linuxkit.outputs.build import Build
 from linuxkit.outputs.kernelfile import KernelFile, inspect
 from linuxkit.outputs.rootfacts import Facts, Program, facts
 from linuxkit.outputs.table import DISK, Format
+from linuxkit.plan.asked import EFI_BOOT, LOADER_ARCHITECTURES, SYSLINUX
 
 #: Formats that nothing boots from.
 ARCHIVES = frozenset(("tar", "docker", "oci"))
@@ -116,12 +117,13 @@ def _kernel(build: Build, kernel: KernelFile) -> Iterator[Finding]:
 def _firmware(build: Build, kernel: KernelFile, formats: Sequence[Format]) -> Iterator[Finding]:
     """Formats for firmware that the machine hasn't got, and kernels that it can't start."""
     machine = build.plan.architecture
-    for_bios = [format_.name for format_ in formats if format_.loaders == (bios.SYSLINUX,)]
-    for_efi = [format_.name for format_ in formats if efi.EFI_BOOT in format_.loaders]
-    if for_bios and machine != bios.ARCHITECTURE:
+    for_bios = [format_.name for format_ in formats if format_.loaders == (SYSLINUX,)]
+    for_efi = [format_.name for format_ in formats if EFI_BOOT in format_.loaders]
+    if for_bios and machine not in LOADER_ARCHITECTURES[SYSLINUX]:
         yield _fault(for_bios[0], f"there is no BIOS boot for {machine}", "take a format for UEFI, such as raw-efi")
-    if for_efi and machine not in efi.NAMES:
-        yield _fault(for_efi[0], f"there is no UEFI boot for {machine}", f"it is for {' and '.join(efi.NAMES)}")
+    if for_efi and machine not in LOADER_ARCHITECTURES[EFI_BOOT]:
+        known = " and ".join(LOADER_ARCHITECTURES[EFI_BOOT])
+        yield _fault(for_efi[0], f"there is no UEFI boot for {machine}", f"it is for {known}")
     elif for_efi and kernel.architecture == machine and not kernel.efi and not kernel.gzip:
         yield _fault("kernel.image", f"the kernel is no EFI program, as {for_efi[0]} needs it",
                      "take one with CONFIG_EFI_STUB, such as kit://kernel")  # fmt: skip
@@ -300,7 +302,7 @@ def _containers(build: Build, known: Facts) -> Iterator[Finding]:
 def _sizes(build: Build, kernel: KernelFile, formats: Sequence[Format], memory: Memory | None) -> Iterator[Finding]:
     """An initrd that doesn't fit where it has to go."""
     in_memory = [format_ for format_ in formats if not _device_root(build, format_)]
-    on_bios = [format_.name for format_ in in_memory if bios.SYSLINUX in format_.loaders]
+    on_bios = [format_.name for format_ in in_memory if SYSLINUX in format_.loaders]
     if not (on_bios and kernel.initrd_end) and (memory is None or not in_memory):
         return
     boot = build.boot

@@ -6,6 +6,7 @@ second time. What can't be told is unknown, never missing.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import posixpath
 import re
@@ -22,13 +23,13 @@ from linuxkit.errors import ImageError
 from linuxkit.outputs.bootstage import all_modules
 from linuxkit.outputs.build import Build
 from linuxkit.outputs.kernelfile import KernelFile, embedded_config, parse_config
-from linuxkit.plan.model import BundlePlan, KernelPlan
+from linuxkit.plan.model import BundlePlan, KernelPlan, PlannedFile
 from linuxkit.rootfs.content import layers_of
 from linuxkit.rootfs.segment import Segment
 
 KIND = "preflight"
 #: Raise it when what is kept has other fields, or is told in another way.
-VERSION = 2
+VERSION = 3
 #: What a configuration is called in a kernel image.
 CONFIGS = re.compile(r"(boot/)?(kernel[-_])?config([-_.][^/]*)?")
 #: A configuration with fewer options than this is only a part of one.
@@ -88,7 +89,7 @@ def facts(
     starts = [_arguments(bundle) for bundle in plan.bundles]
     key = digest_of(part.encode(errors="surrogateescape") for part in (
         str(VERSION), build.content.whiteouts, plan.kernel.image.digest, plan.kernel.binary, *paths, *options, *drivers,
-        *(segment.key for segment in segments),
+        *(segment.key for segment in segments if segment.name != "files"), *map(_described, plan.files),
         *(repr((start, bundle.tree.image.config.diff_ids if bundle.tree else ()))
           for start, bundle in zip(starts, plan.bundles, strict=True)),
     ))  # fmt: skip
@@ -110,6 +111,14 @@ def facts(
         frozenset(row["modules"]), None if builtin is None else frozenset(builtin), row["config"],
         frozenset(row["lacking"]),
     )  # fmt: skip
+
+
+def _described(file: PlannedFile) -> str:
+    """All of a file that can make a difference: not the content of one that is neither a program nor about modules."""
+    said = [file.path, file.kind, file.mode, file.target]
+    if file.mode & 0o111 or "lib/modules/" in file.path:
+        said.append(file.source.digest if file.source is not None else hashlib.sha256(file.data).hexdigest())
+    return repr(said)
 
 
 def _kept(path: Path | None) -> dict[str, Any] | None:

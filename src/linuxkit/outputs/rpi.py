@@ -24,9 +24,9 @@ from linuxkit.outputs.build import Build
 from linuxkit.outputs.diskroot import for_disk
 from linuxkit.outputs.initrd import member
 from linuxkit.outputs.pieces import OutputFile
+from linuxkit.plan.asked import RPI_BOOT
 
-#: The kit package with the firmware; its folder, its files, and their licence.
-FIRMWARE = "rpi-boot"
+#: Of the kit package with the firmware: the folder, the files, and their licence.
 FOLDER = "usr/lib/raspi-firmware"
 PARTS = ("bootcode.bin", "start.elf", "fixup.dat", "start4.elf", "fixup4.dat")
 LICENCE = "usr/share/doc/raspi-firmware/copyright"
@@ -89,8 +89,8 @@ def files(build: Build, start: Start) -> Mapping[str, Sequence[Piece]]:
     check_architecture(build)
     kernel = _kernel(build)
     return {
-        **{name: [literal(build.loader(FIRMWARE, f"{FOLDER}/{name}"))] for name in PARTS},
-        "firmware-copyright.txt": [literal(build.loader(FIRMWARE, LICENCE))],
+        **{name: [literal(build.loader(RPI_BOOT, f"{FOLDER}/{name}"))] for name in PARTS},
+        "firmware-copyright.txt": [literal(build.loader(RPI_BOOT, LICENCE))],
         **_boards(build),
         "config.txt": [literal(CONFIG)],
         "cmdline.txt": [literal(_cmdline(start.cmdline))],

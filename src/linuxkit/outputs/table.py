@@ -2,34 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from linuxkit.encode.authenticode import Signer
 from linuxkit.errors import InputError
-from linuxkit.outputs.archive import make_docker, make_tar
-from linuxkit.outputs.bios import SYSLINUX, make_raw, make_raw_bios
-from linuxkit.outputs.bootstage import BOOTSTAGE
 from linuxkit.outputs.build import Build, DataPartition
-from linuxkit.outputs.container import make_oci
-from linuxkit.outputs.disks import (
-    make_aws,
-    make_dynamic_vhd,
-    make_gcp,
-    make_ova,
-    make_qcow2_bios,
-    make_qcow2_efi,
-    make_vhd,
-    make_vhdx,
-    make_vmdk,
-)
-from linuxkit.outputs.efi import EFI_BOOT, make_raw_efi, make_uki
-from linuxkit.outputs.filesystems import FILESYSTEMS, make_kernel_erofs, make_kernel_iso, make_kernel_squashfs
-from linuxkit.outputs.initrd import make_kernel_initrd, make_tar_kernel_initrd
-from linuxkit.outputs.iso import make_iso, make_iso_bios, make_iso_efi, make_iso_efi_initrd
+from linuxkit.outputs.filesystems import FILESYSTEMS
 from linuxkit.outputs.pieces import OutputFile
-from linuxkit.outputs.rpi import FIRMWARE, make_rpi, make_rpi3
+from linuxkit.plan.asked import BOOTSTAGE, EFI_BOOT, RPI_BOOT, SYSLINUX
 
 DEFAULT, DEFAULT_STREAM = "kernel+initrd", "tar"
 #: Values of --root; what --verity alone means.
@@ -44,7 +27,7 @@ class Format:
     """A value of --format.
 
     stream  it is one file, which can go to standard output.
-    make    (build, what names start with) → its files.
+    maker   of its files, imported when it is called: module below outputs, function.
     loaders kit packages with the boot loaders that go into it.
     root    where its root filesystem is: one of FILESYSTEMS, that on a device of its own; DISK, in an initrd or,
             with --root, in a partition; empty: neither is the case.
@@ -53,11 +36,22 @@ class Format:
 
     name: str
     summary: str
-    make: Callable[[Build, str], list[OutputFile]]
+    maker: str
     stream: bool = False
     loaders: tuple[str, ...] = ()
     endings: tuple[str, ...] = ()
     root: str = ""
+
+    def make(self, build: Build, base: str) -> list[OutputFile]:
+        """Its files.
+
+        Args:
+            base: what their names start with.
+        """
+        module, _, name = self.maker.partition(":")
+        maker: Callable[[Build, str], list[OutputFile]]
+        maker = getattr(importlib.import_module(f"linuxkit.outputs.{module}"), name)
+        return maker(build, base)
 
     @property
     def on_device(self) -> bool:
@@ -70,52 +64,60 @@ _BOTH = (EFI_BOOT, SYSLINUX)
 FORMATS = {
     f.name: f
     for f in (
-        Format("aws", "NAME.raw: a disk for Amazon's cloud", make_aws, loaders=_BOTH, endings=(".raw",), root=DISK),
-        Format("docker", "the root filesystem with a Dockerfile, for docker build -", make_docker, stream=True,
-               endings=(".docker",)),
-        Format("dynamic-vhd", "NAME.vhd: a disk that grows, for Hyper-V", make_dynamic_vhd, loaders=_BOTH,
-               endings=(".vhd",), root=DISK),
-        Format("gcp", "NAME.img.tar.gz: a disk for Google's cloud", make_gcp, loaders=_BOTH,
-               endings=(".img.tar.gz",), root=DISK),
-        Format("iso", "NAME.iso: a CD or USB stick for BIOS and UEFI", make_iso, loaders=_BOTH,
-               endings=(".iso",)),
-        Format("iso-bios", "NAME.iso: the root filesystem on a CD or USB stick that a BIOS boots", make_iso_bios,
+        Format("aws", "NAME.raw: a disk for Amazon's cloud", "disks:make_aws",
+               loaders=_BOTH, endings=(".raw",), root=DISK),
+        Format("docker", "the root filesystem with a Dockerfile, for docker build -", "archive:make_docker",
+               stream=True, endings=(".docker",)),
+        Format("dynamic-vhd", "NAME.vhd: a disk that grows, for Hyper-V", "disks:make_dynamic_vhd",
+               loaders=_BOTH, endings=(".vhd",), root=DISK),
+        Format("gcp", "NAME.img.tar.gz: a disk for Google's cloud", "disks:make_gcp",
+               loaders=_BOTH, endings=(".img.tar.gz",), root=DISK),
+        Format("iso", "NAME.iso: a CD or USB stick for BIOS and UEFI", "iso:make_iso",
+               loaders=_BOTH, endings=(".iso",)),
+        Format("iso-bios", "NAME.iso: the root filesystem on a CD or USB stick that a BIOS boots", "iso:make_iso_bios",
                loaders=(SYSLINUX,), endings=(".iso",), root="iso9660"),
-        Format("iso-efi", "NAME-efi.iso: the same for UEFI firmware", make_iso_efi, loaders=(EFI_BOOT,),
-               endings=("-efi.iso",), root="iso9660"),
-        Format("iso-efi-initrd", "NAME-efi-initrd.iso: a CD or USB stick for UEFI", make_iso_efi_initrd,
+        Format("iso-efi", "NAME-efi.iso: the same for UEFI firmware", "iso:make_iso_efi",
+               loaders=(EFI_BOOT,), endings=("-efi.iso",), root="iso9660"),
+        Format("iso-efi-initrd", "NAME-efi-initrd.iso: a CD or USB stick for UEFI", "iso:make_iso_efi_initrd",
                loaders=(EFI_BOOT,), endings=("-efi-initrd.iso",)),
-        Format("kernel+erofs", "NAME-kernel, NAME-cmdline and NAME-erofs.img", make_kernel_erofs,
+        Format("kernel+erofs", "NAME-kernel, NAME-cmdline and NAME-erofs.img", "filesystems:make_kernel_erofs",
                endings=("-kernel", "-cmdline", "-initrd.img", "-erofs.img"), root="erofs"),
-        Format("kernel+initrd", "NAME-kernel, NAME-initrd.img and NAME-cmdline", make_kernel_initrd,
+        Format("kernel+initrd", "NAME-kernel, NAME-initrd.img and NAME-cmdline", "initrd:make_kernel_initrd",
                endings=("-kernel", "-initrd.img", "-cmdline")),
-        Format("kernel+iso", "NAME-kernel, NAME-cmdline and NAME.iso: the root filesystem on a CD", make_kernel_iso,
-               endings=("-kernel", "-cmdline", "-initrd.img", ".iso"), root="iso9660"),
-        Format("kernel+squashfs", "NAME-kernel, NAME-cmdline and NAME-squashfs.img", make_kernel_squashfs,
+        Format("kernel+iso", "NAME-kernel, NAME-cmdline and NAME.iso: the root filesystem on a CD",
+               "filesystems:make_kernel_iso", endings=("-kernel", "-cmdline", "-initrd.img", ".iso"), root="iso9660"),
+        Format("kernel+squashfs", "NAME-kernel, NAME-cmdline and NAME-squashfs.img", "filesystems:make_kernel_squashfs",
                endings=("-kernel", "-cmdline", "-initrd.img", "-squashfs.img"), root="squashfs"),
-        Format("oci", "NAME.oci.tar: a container image of the root filesystem", make_oci, endings=(".oci.tar",)),
-        Format("ova", "NAME.ova: a machine with its disk, for VMware and VirtualBox", make_ova, loaders=_BOTH,
-               endings=(".ova",), root=DISK),
-        Format("qcow2-bios", "NAME.qcow2: a disk for QEMU and OpenStack", make_qcow2_bios, loaders=_BOTH,
-               endings=(".qcow2",), root=DISK),
-        Format("qcow2-efi", "NAME-efi.qcow2: the same for UEFI firmware only", make_qcow2_efi, loaders=(EFI_BOOT,),
-               endings=("-efi.qcow2",), root=DISK),
-        Format("raw", "NAME.img: a disk for BIOS and UEFI", make_raw, loaders=_BOTH, endings=(".img",), root=DISK),
-        Format("raw-bios", "NAME-bios.img: a disk for a BIOS", make_raw_bios, loaders=(SYSLINUX,),
-               endings=("-bios.img",), root=DISK),
-        Format("raw-efi", "NAME-efi.img: a disk for UEFI firmware", make_raw_efi, loaders=(EFI_BOOT,),
-               endings=("-efi.img",), root=DISK),
-        Format("rpi", "NAME-rpi.img: a card for the Raspberry Pi", make_rpi, loaders=(FIRMWARE,),
-               endings=("-rpi.img",), root=DISK),
-        Format("rpi3", "NAME.tar: the files of that card", make_rpi3, loaders=(FIRMWARE,), endings=(".tar",)),
-        Format("tar", "the root filesystem, one archive", make_tar, stream=True, endings=(".tar",)),
-        Format("tar-kernel-initrd", "kernel, initrd.img and cmdline in one tar", make_tar_kernel_initrd,
+        Format("oci", "NAME.oci.tar: a container image of the root filesystem", "container:make_oci",
+               endings=(".oci.tar",)),
+        Format("ova", "NAME.ova: a machine with its disk, for VMware and VirtualBox", "disks:make_ova",
+               loaders=_BOTH, endings=(".ova",), root=DISK),
+        Format("qcow2-bios", "NAME.qcow2: a disk for QEMU and OpenStack", "disks:make_qcow2_bios",
+               loaders=_BOTH, endings=(".qcow2",), root=DISK),
+        Format("qcow2-efi", "NAME-efi.qcow2: the same for UEFI firmware only", "disks:make_qcow2_efi",
+               loaders=(EFI_BOOT,), endings=("-efi.qcow2",), root=DISK),
+        Format("raw", "NAME.img: a disk for BIOS and UEFI", "bios:make_raw",
+               loaders=_BOTH, endings=(".img",), root=DISK),
+        Format("raw-bios", "NAME-bios.img: a disk for a BIOS", "bios:make_raw_bios",
+               loaders=(SYSLINUX,), endings=("-bios.img",), root=DISK),
+        Format("raw-efi", "NAME-efi.img: a disk for UEFI firmware", "efi:make_raw_efi",
+               loaders=(EFI_BOOT,), endings=("-efi.img",), root=DISK),
+        Format("rpi", "NAME-rpi.img: a card for the Raspberry Pi", "rpi:make_rpi",
+               loaders=(RPI_BOOT,), endings=("-rpi.img",), root=DISK),
+        Format("rpi3", "NAME.tar: the files of that card", "rpi:make_rpi3",
+               loaders=(RPI_BOOT,), endings=(".tar",)),
+        Format("tar", "the root filesystem, one archive", "archive:make_tar",
+               stream=True, endings=(".tar",)),
+        Format("tar-kernel-initrd", "kernel, initrd.img and cmdline in one tar", "initrd:make_tar_kernel_initrd",
                endings=("-initrd.tar",)),
-        Format("uki", "NAME.efi: kernel, initrd and command line in one EFI program", make_uki, loaders=(EFI_BOOT,),
-               endings=(".efi",)),
-        Format("vhd", "NAME.vhd: a disk for Azure", make_vhd, loaders=_BOTH, endings=(".vhd",), root=DISK),
-        Format("vhdx", "NAME.vhdx: a disk for Hyper-V", make_vhdx, loaders=_BOTH, endings=(".vhdx",), root=DISK),
-        Format("vmdk", "NAME.vmdk: a disk for VMware", make_vmdk, loaders=_BOTH, endings=(".vmdk",), root=DISK),
+        Format("uki", "NAME.efi: kernel, initrd and command line in one EFI program", "efi:make_uki",
+               loaders=(EFI_BOOT,), endings=(".efi",)),
+        Format("vhd", "NAME.vhd: a disk for Azure", "disks:make_vhd",
+               loaders=_BOTH, endings=(".vhd",), root=DISK),
+        Format("vhdx", "NAME.vhdx: a disk for Hyper-V", "disks:make_vhdx",
+               loaders=_BOTH, endings=(".vhdx",), root=DISK),
+        Format("vmdk", "NAME.vmdk: a disk for VMware", "disks:make_vmdk",
+               loaders=_BOTH, endings=(".vmdk",), root=DISK),
     )
 }
 

@@ -12,8 +12,11 @@ from linuxkit.oci.reference import parse_reference
 KIT = "kit://"
 #: Schemes of images in files on this machine; oci.archive reads them.
 ARCHIVES = ("oci", "oci-archive", "docker-archive")
-#: Boot loaders that are not for every architecture: a format that takes one does without it on others, or is refused.
-LOADER_ARCHITECTURES = {"bootstage": ("amd64", "arm64"), "rpi-boot": ("arm64",), "syslinux": ("amd64",)}
+#: Kit packages with boot loaders, and their architectures: on others, a format does without one, or is refused.
+BOOTSTAGE, EFI_BOOT, RPI_BOOT, SYSLINUX = "bootstage", "efi-boot", "rpi-boot", "syslinux"
+LOADER_ARCHITECTURES = {
+    BOOTSTAGE: ("amd64", "arm64"), EFI_BOOT: ("amd64", "arm64"), RPI_BOOT: ("arm64",), SYSLINUX: ("amd64",),
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
