@@ -131,7 +131,6 @@ def build(
     if shortcut is not None and shortcut.take(output, directory, started):
         return
     from linuxkit import api
-    from linuxkit.bundling import load_bundled
     from linuxkit.cli.progress import Progress
     from linuxkit.cli.sbom import created as when
     from linuxkit.cli.sbom import provenance_of
@@ -155,6 +154,8 @@ def build(
             locked, lock_file = sources.opened.contents.lock, bundle_file
     bundled = sources.opened if not files else None
     if bundled is not None:
+        from linuxkit.bundling import load_bundled
+
         config = load_bundled(bundled)
         documents += bundled.contents.documents
     else:
