@@ -6,7 +6,6 @@ import gzip
 import lzma
 import os
 import socket
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from hypothesis import strategies as st
 
 from linuxkit.encode import config_iso
 from linuxkit.errors import HostError, InputError
+from linuxkit.oci.unpack import zstd_module
 from linuxkit.platforms import bootfiles, memory
 from linuxkit.platforms.disks import make_disks, parse_disk, parse_size
 from linuxkit.platforms.ports import claim
@@ -27,11 +27,8 @@ MIB = 1 << 20
 
 
 def zstd(data: bytes) -> bytes:
-    if sys.version_info >= (3, 14):
-        from compression import zstd as module
-    else:
-        from backports import zstd as module
-    return module.compress(data)
+    compressed: bytes = zstd_module().compress(data)
+    return compressed
 
 
 # -- memory
@@ -52,6 +49,18 @@ def test_archives_of_several_kinds_with_padding_between(tmp_path: Path) -> None:
     image = tmp_path / "i"
     image.write_bytes(ONE + bytes(512) + gzip.compress(ONE) + zstd(ONE) + lzma.compress(ONE))
     assert memory.unpacked_size(image) == 4 * len(ONE)
+
+
+def test_zstd_that_does_not_say_its_size_is_counted(tmp_path: Path) -> None:
+    """As this project's own initrds are; with many small blocks, whose number says little."""
+    packer = zstd_module().ZstdCompressor()
+    parts = [packer.compress(ONE[at : at + 1000], packer.FLUSH_BLOCK) for at in range(0, len(ONE), 1000)]
+    whole = b"".join(parts) + packer.flush()
+    image = tmp_path / "i"
+    image.write_bytes(whole * 2 + ONE)
+    assert memory.unpacked_size(image) == 3 * len(ONE)
+    image.write_bytes(whole[:40] + b"\xff" * 20 + whole[60:])  # damaged: as much as it may be
+    assert memory.unpacked_size(image) >= len(whole)
 
 
 def test_lz4_as_the_kernel_has_it_is_an_upper_bound(tmp_path: Path) -> None:

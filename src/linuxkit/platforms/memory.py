@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from linuxkit.errors import InputError
+from linuxkit.oci.unpack import zstd_module
 
 MIB = 1 << 20
 DEFAULT = 1024
@@ -25,6 +26,7 @@ MOST = 4096  # of a guess
 KERNEL = 96 * MIB  # the kernel, its page tables, early user space
 WORK = 256 * MIB  # what containers may use before anybody has to think of --mem
 CHUNK = 1 << 18
+COUNTED = 4 << 30  # what could be more than that is estimated
 
 ZSTD, ZSTD_SKIP, LZ4 = 0xFD2FB528, 0x184D2A50, 0x184C2102
 LZ4_BLOCK = 8 * MIB
@@ -103,6 +105,7 @@ def _cpio(f: BinaryIO) -> int:
 
 def _zstd(f: BinaryIO) -> int:
     """One frame (RFC 8878, 3.1.1)."""
+    start = f.tell()
     magic = int.from_bytes(_exactly(f, 4), "little")
     if magic != ZSTD:
         f.seek(int.from_bytes(_exactly(f, 4), "little"), 1)
@@ -121,7 +124,26 @@ def _zstd(f: BinaryIO) -> int:
         blocks += 1
         f.seek(1 if kind == 1 else length, 1)
     f.seek(4 if flags & 4 else 0, 1)
-    return size if count else blocks * 128 * 1024  # without a size: no block unpacks to more than 128 KiB
+    if count:
+        return size
+    most = blocks * 128 * 1024  # no block unpacks to more than 128 KiB, and most to less
+    return _zstd_counted(f, start, f.tell()) if most <= COUNTED else most
+
+
+def _zstd_counted(f: BinaryIO, start: int, end: int) -> int:
+    """What a frame unpacks to, unpacked to nowhere."""
+    zstd = zstd_module()
+    unpack = zstd.ZstdDecompressor()
+    total = 0
+    f.seek(start)
+    try:
+        while not unpack.eof:
+            data = _exactly(f, min(CHUNK, end - f.tell()) or 1) if unpack.needs_input else b""
+            total += len(unpack.decompress(data, 4 * MIB))
+    except zstd.ZstdError:
+        raise ValueError from None
+    f.seek(end)
+    return total
 
 
 def _gzip(f: BinaryIO) -> int:
