@@ -180,13 +180,13 @@ SETTINGS = (
     Setting("zone", "Where.", env=("A_ZONE", "ZONE"), default="a"),
     Setting("size", "How much.", env=("SIZE",), default=1, kind=int),
     Setting("key", "Who.", env=("KEY",), required=True, secret=True),
-    Setting("tag", "Which.", env=("TAGS",), kind="list"),
+    Setting("keep", "Whether.", env=("KEEP",), kind=bool, default=False),
 )
 
 
 def test_a_flag_wins_over_the_environment_and_that_over_the_default() -> None:
-    values = settle(SETTINGS, {"zone": "a", "tag": ()}, {"ZONE": "b", "SIZE": "7", "KEY": "k", "TAGS": "x,y z"})
-    assert values == {"zone": "a", "size": 7, "key": "k", "tag": ("x", "y", "z")}
+    values = settle(SETTINGS, {"zone": "a", "keep": None}, {"ZONE": "b", "SIZE": "7", "KEY": "k", "KEEP": "yes"})
+    assert values == {"zone": "a", "size": 7, "key": "k", "keep": True}
     assert settle(SETTINGS, {}, {"A_ZONE": "c", "ZONE": "b", "KEY": "k"})["zone"] == "c"
     with pytest.raises(InputError, match="needed and not set: key"):
         settle(SETTINGS, {}, {})

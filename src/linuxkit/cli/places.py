@@ -80,15 +80,13 @@ def options(settings: tuple[Setting, ...]) -> list[click.Parameter]:
     for setting in settings:
         if setting.secret:
             continue
-        shown = "" if setting.default in ("", False, None, ()) else f"  [default: {setting.default}]"
+        shown = "" if setting.default in ("", False) else f"  [default: {setting.default}]"
         known = f"  [env: {', '.join(setting.env)}]" if setting.env else ""
         kind: dict[str, Any] = {"type": setting.kind}
         if setting.kind is bool:
-            kind = {"is_flag": True, "flag_value": True, "type": bool}
-        elif setting.kind == "list":
-            kind = {"multiple": True, "type": str}
+            kind |= {"is_flag": True, "flag_value": True}
         made.append(click.Option(
-            [setting.key, setting.flag, *setting.also], default=None, help=setting.help + shown + known,
+            [setting.key, setting.flag], default=None, help=setting.help + shown + known,
             metavar=setting.metavar or None, **kind,
         ))  # fmt: skip
     return made

@@ -30,7 +30,7 @@ def _command(place: Place) -> click.Command:
     return click.Command(
         place.name, callback=run, help=f"Run an image: {place.summary}.\n\nCtrl-C ends the machine and "
         "removes what was made for it, unless --keep is given.", epilog=secrets(settings),
-        params=[click.Argument(["target"], metavar=place.takes), *options(settings),
+        params=[click.Argument(["target"], metavar="NAME"), *options(settings),
                 click.Option(["--data"], metavar="TEXT", help="User data for the machine."),
                 click.Option(["--data-file"], type=click.Path(path_type=Path), metavar="FILE",
                              help="The same, in a file."),

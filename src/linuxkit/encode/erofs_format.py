@@ -19,7 +19,7 @@ from linuxkit.errors import InputError
 
 BLOCK = 4096
 SLOT = 32  # inodes stand at multiples of it
-SUPER_OFFSET, SUPER_SIZE = 1024, 128
+SUPER_OFFSET = 1024
 MAX_NAME, MAX_TARGET = 255, BLOCK - 1
 #: The address of a block that isn't there.
 NULL = 0xFFFFFFFF

@@ -28,7 +28,6 @@ VERSION = 1
 BITS = 16
 CLUSTER = 1 << BITS
 ENTRIES = CLUSTER // 8  # of an L2 table
-COUNTS = CLUSTER // 2  # of a refcount block
 #: --qcow2-compress: the number of the compression type.
 TYPES = {"zlib": 0, "zstd": 1}
 #: The largest disk: its L1 table has 1 MiB. QEMU would open larger ones.

@@ -71,10 +71,6 @@ class Name:
         """With the registry: docker.io/ORG/IMAGE:TAG."""
         return expand(self.text)
 
-    def with_tag(self, tag: str) -> str:
-        """The full name with another tag."""
-        return expand(f"{self.org}/{self.image}:{tag}")
-
 
 def package_name(directory: Path, *, build_file: str = "build.yml") -> str:
     """The full image name of a package, which `@pkg:DIR` stands for.

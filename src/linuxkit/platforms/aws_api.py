@@ -87,10 +87,9 @@ class Api:
         answer = self._sts.call("POST", "/", body=body, reads=True, headers=FORM)
         return text(ElementTree.fromstring(answer.body), ".//Arn")
 
-    def image(self, *, name: str = "", digest: str = "", identity: str = "") -> tuple[str, str] | None:
-        """(id, digest) of an own image, by its name, the tag with its content's digest, or its id."""
+    def image(self, *, name: str = "", identity: str = "") -> tuple[str, str] | None:
+        """(id, digest of its content) of an own image by its name, or of any by its id."""
         filters = [{"Name": "name", "Value": [name]}] if name else []
-        filters += [{"Name": "tag:linuxkit-sha256", "Value": [digest]}] if digest else []
         found = self.ec2("DescribeImages", Owner=[] if identity else ["self"], Filter=filters,
                          ImageId=[identity] if identity else [],
                          allow=("InvalidAMIID.NotFound", "InvalidAMIID.Malformed"))  # fmt: skip

@@ -24,20 +24,17 @@ class Setting:
     """Something that the user can set, by `--name` or by an environment variable.
 
     env     variables, the first that is set and not empty counts.
-    kind    str, int, float, bool or "list" (a flag that can be repeated).
     secret  has no flag, and is never shown.
-    also    other flags for the same, such as LinuxKit's.
     """
 
     name: str
     help: str
     env: tuple[str, ...] = ()
     default: Any = ""
-    kind: type[Any] | str = str
+    kind: type[str] | type[int] | type[bool] = str
     required: bool = False
     secret: bool = False
     metavar: str = ""
-    also: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
@@ -54,7 +51,6 @@ class Place:
 
     module   below linuxkit.platforms.
     formats  of build that it takes when pushing, the one that is built when none is there first.
-    takes    what `run` is given: "PREFIX" for local files, "NAME" of what was pushed.
     """
 
     name: str
@@ -63,7 +59,6 @@ class Place:
     push: bool = False
     run: bool = False
     formats: tuple[str, ...] = ()
-    takes: str = "NAME"
 
     def load(self) -> Any:
         """The module: PUSH_SETTINGS and Push, RUN_SETTINGS and Run."""
@@ -162,11 +157,11 @@ def settle(settings: tuple[Setting, ...], given: Mapping[str, Any], environment:
     missing = []
     for setting in settings:
         value = given.get(setting.key)
-        if value is None or value == ():
+        if value is None:
             value = next((_typed(setting, name, text) for name in setting.env if (text := environment.get(name))), None)
         if value is None:
-            value = () if setting.kind == "list" else setting.default
-        if setting.required and value in ("", None, ()):
+            value = setting.default
+        if setting.required and value == "":
             missing.append(setting)
         values[setting.key] = value
     if missing:
@@ -179,12 +174,10 @@ def _typed(setting: Setting, variable: str, text: str) -> Any:
     try:
         if setting.kind is bool:
             return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[text.lower()]
-        if setting.kind == "list":
-            return tuple(text.replace(",", " ").split())
-        return setting.kind(text) if callable(setting.kind) else text
+        return setting.kind(text)
     except (ValueError, KeyError):
         shown = "" if setting.secret else f": {text!r}"
         raise InputError(f"{variable} is not {_KINDS.get(setting.kind, 'right')}{shown}") from None
 
 
-_KINDS: dict[type[Any] | str, str] = {int: "a whole number", float: "a number", bool: "true or false"}
+_KINDS: dict[type[Any], str] = {int: "a whole number", bool: "true or false"}

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 from urllib.parse import urlencode
 
-from linuxkit.errors import HostError, NetworkError
+from linuxkit.errors import NetworkError
 from linuxkit.oci.transport import ATTEMPTS, Body, Response, redact
 from linuxkit.platforms.place import Job
 
@@ -121,20 +121,9 @@ class Rest:
     def post(self, path: str, **more: Any) -> Any:
         return self.call("POST", path, **more).json
 
-    def put(self, path: str, **more: Any) -> Any:
-        return self.call("PUT", path, **more).json
-
-    def patch(self, path: str, **more: Any) -> Any:
-        return self.call("PATCH", path, **more).json
-
     def delete(self, path: str, **more: Any) -> Any:
         """A DELETE, for which it is as good that nothing is there."""
         return self.call("DELETE", path, **({"allow": (404,)} | more)).json
-
-    def find(self, path: str, **more: Any) -> Any:
-        """The JSON of a GET, or None when there is no such thing."""
-        answer = self.call("GET", path, allow=(404,), **more)
-        return None if answer.status == 404 else answer.json
 
     def call(
         self, method: str, path: str, *, query: Mapping[str, Any] | None = None, json: Any = None,
@@ -229,20 +218,6 @@ def _json_message(body: bytes) -> str:
     if isinstance(inner, str):
         return str(found.get("message") or inner)
     return str(inner.get("message") or inner.get("detail") or inner.get("title") or "")
-
-
-def required(answer: Any, *keys: str | int, place: str) -> Any:
-    """A part of an answer.
-
-    Raises:
-        HostError: it isn't there: the place speaks another language than it should.
-    """
-    for key in keys:
-        try:
-            answer = answer[key]
-        except (KeyError, IndexError, TypeError):
-            raise HostError(f"{place} sent an answer without {'.'.join(map(str, keys))}") from None
-    return answer
 
 
 def gone_is_fine(undo: Callable[[], object]) -> Callable[[], object]:
