@@ -3,8 +3,8 @@
     faults.py FOLDER REGISTRY NAMES ARCHIVE KILLS [in-place]
 
 Prints {"kills": N, "finished": N, "failed": N, "blobs": N, "damage": [...]}; blobs are those that were there at the end
-of a round. With `in-place`, blobs are written under their own names, without a temporary file and a rename: the
-negative control.
+of a round. With `in-place`, blobs are written under their own names, without a temporary file and a rename, and slowly,
+so that a kill meets one half-written: the negative control.
 """
 
 from __future__ import annotations
@@ -44,13 +44,20 @@ def write_in_place() -> None:
         self._stream = open(self._path, "w+b")  # noqa: SIM115
         return self
 
+    def write(self: BlobWriter, data: bytes | memoryview) -> None:
+        half = len(data) // 2
+        for part in (data[:half], data[half:]):
+            self._stream.write(part)
+            self._stream.flush()
+            time.sleep(0.01)
+
     def leave(self: BlobWriter, kind: object, error: object, trace: object) -> None:
         self._stream.close()
 
     def busy(*args: object) -> None:
         raise BusyError
 
-    BlobWriter.__enter__, BlobWriter.__exit__ = enter, leave
+    BlobWriter.__enter__, BlobWriter.write, BlobWriter.__exit__ = enter, write, leave
     pull.PartialBlob = busy
 
 
