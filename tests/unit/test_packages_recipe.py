@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,22 @@ def test_the_kit_has_what_its_page_says() -> None:
     page = (Path(__file__).resolve().parents[2] / "docs/kit.md").read_text()
     for folder in FOLDERS:
         assert f"| `{folder.name}` |" in page, folder.name
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda p: str(p.name))
+def test_a_packages_hash_covers_what_it_compiles_and_no_other_source(folder: Path, tmp_path: Path) -> None:
+    guest, store = tmp_path / "guest", Store(tmp_path / "cache")
+    shutil.copytree(data_dir("guest"), guest)
+    kit = Kit(store, tmp_path, guest=guest)
+    compiled = {p for program in load(folder).programs for pattern in program.sources for p in guest.glob(pattern)}
+    before = kit.hash(folder.name)
+    for source in sorted(guest.rglob("*.c")):
+        text = source.read_bytes()
+        source.write_bytes(text + b"\n")
+        assert (kit.hash(folder.name) != before) == (source in compiled), source
+        source.write_bytes(text)
+    (guest / "include/util.h").write_bytes(b"")
+    assert (kit.hash(folder.name) != before) == bool(compiled)
 
 
 def test_init_says_that_it_wants_the_plan() -> None:

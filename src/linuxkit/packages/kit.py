@@ -12,6 +12,7 @@ from __future__ import annotations
 import difflib
 import fcntl
 import hashlib
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -99,15 +100,21 @@ class Kit:
         folder = self._path(name)
         text = (folder / "build.yml").read_bytes()
         files = [(p.relative_to(folder).as_posix(), p) for p in folder.rglob("*") if p.is_file()]
-        if text.startswith(b"c:") or b"\nc:" in text:  # it compiles: the sources count
-            for kind in ("src", "include"):
-                files += [(f"guest/{p.relative_to(self._guest).as_posix()}", p)
-                          for p in (self._guest / kind).rglob("*") if p.is_file()]  # fmt: skip
+        if text.startswith(b"c:") or b"\nc:" in text:  # it compiles: its sources and the headers count
+            files += [(f"guest/{p.relative_to(self._guest).as_posix()}", p) for p in self._compiled(text)]
         digest = hashlib.sha256(b"linuxkit kit %d\n" % FORMAT)
         for key, path in sorted(files):
             data = path.read_bytes()
             digest.update(b"%d %s %d\n" % (len(key), key.encode(), len(data)) + data)
         return digest.hexdigest()[:40]
+
+    def _compiled(self, text: bytes) -> set[Path]:
+        """What the compiler reads: the sources that a recipe names, headers beside them, and those of include/."""
+        found = {p for p in (self._guest / "include").rglob("*") if p.is_file()}
+        for pattern in re.findall(rb"[\w.*/-]+\.c\b", text):  # no YAML is read here: this is asked often
+            sources = list(self._guest.glob(pattern.decode().lstrip("/")))
+            found.update(sources, *(folder.glob("*.h") for folder in {p.parent for p in sources}))
+        return found
 
     def reference(self, name: str) -> str:
         """The name of the package's image in the store."""
