@@ -54,7 +54,8 @@ for what in "$@"; do
         [ -e /usr/share/AAVMF/AAVMF_CODE.fd ] || missing="$missing qemu-efi-aarch64"
         want xorriso xorriso; want isoinfo genisoimage; want bsdtar libarchive-tools; want syslinux syslinux
         want unsquashfs squashfs-tools; want fsck.erofs erofs-utils; want e2fsck e2fsprogs
-        want veritysetup cryptsetup-bin; want swtpm swtpm
+        want veritysetup cryptsetup-bin; want swtpm swtpm; want ssh openssh-client
+        [ -e /usr/sbin/sshd ] || missing="$missing openssh-server"
         [ -e /usr/include/stdio.h ] || missing="$missing libc6-dev"
         ;;
     *) echo "usage: setup.sh python|qemu|test..." >&2; exit 2 ;;

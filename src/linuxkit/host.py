@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from linuxkit.errors import HostError
@@ -20,6 +22,8 @@ PACKAGES = {
     "gpgv": "gpgv",
     "git": "git",
     "apt-get": "apt",
+    "ssh": "openssh-client",
+    "ssh-keygen": "openssh-client",
 }
 
 
@@ -75,3 +79,35 @@ def run(
         said = "\n  ".join(tail) or ("see above" if show else "no message")
         raise HostError(f"{name} failed with exit status {done.returncode}: {said}")
     return done
+
+
+def feed(command: Sequence[str | os.PathLike[str]], pieces: Iterable[bytes]) -> Completed:
+    """Run a program to its end, with its input made while it runs. Whether it failed is for the caller to see.
+
+    It ends early when the program wants no more; whatever is raised on the way ends the program.
+
+    Raises:
+        HostError: it could not start.
+    """
+    name = Path(os.fspath(command[0])).name
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
+        try:
+            child = subprocess.Popen([os.fspath(c) for c in command], stdin=subprocess.PIPE, stdout=out, stderr=errors)
+        except OSError as e:
+            raise HostError(f"{name} could not be started: {e.strerror or e}") from e
+        assert child.stdin is not None
+        try:
+            with suppress(BrokenPipeError):  # its exit status and its words say why
+                for piece in pieces:
+                    child.stdin.write(piece)
+                child.stdin.flush()
+            with suppress(BrokenPipeError):
+                child.stdin.close()
+            child.wait()
+        except BaseException:
+            child.kill()
+            child.wait()
+            raise
+        out.seek(0)
+        errors.seek(0)
+        return subprocess.CompletedProcess(child.args, child.returncode, out.read(1 << 20), errors.read(1 << 20))

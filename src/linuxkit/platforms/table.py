@@ -9,6 +9,8 @@ PLACES: dict[str, Place] = {
     for place in (
         Place("aws", "AWS: an AMI, and an instance of it", "aws", push=True, run=True,
               formats=("aws", "raw", "raw-efi")),
+        Place("hetzner", "Hetzner's cloud: a snapshot, and a server of it", "hetzner", push=True, run=True,
+              formats=("raw", "raw-bios", "raw-efi")),
         Place("http", "any server that takes files by HTTP PUT", "http_put", push=True,
               formats=("raw", "raw-efi", "uki", "tar")),
     )
