@@ -40,9 +40,14 @@ class PublicKey:
         value = int.from_bytes(signature, "big")
         if len(signature) != size or value >= self.n:
             return False
-        info = _INFO[algorithm] + digest
-        wanted = b"\0\1" + b"\xff" * (size - len(info) - 3) + b"\0" + info
+        wanted = padded_digest(algorithm, digest, size)
         return hmac.compare_digest(pow(value, self.e, self.n).to_bytes(size, "big"), wanted)
+
+
+def padded_digest(algorithm: str, digest: bytes, size: int) -> bytes:
+    """The block of `size` bytes that is signed for a digest (RFC 8017 section 9.2)."""
+    info = _INFO[algorithm] + digest
+    return b"\0\1" + b"\xff" * (size - len(info) - 3) + b"\0" + info
 
 
 def parse_key(text: bytes, name: str) -> PublicKey:
@@ -59,15 +64,15 @@ def parse_key(text: bytes, name: str) -> PublicKey:
         if len(lines) < 3 or not lines[0].startswith(b"-----BEGIN ") or not lines[-1].startswith(b"-----END "):
             raise ValueError("no PEM")
         der = base64.b64decode(b"".join(lines[1:-1]), validate=True)
-        body = _element(der, 0x30)[0]
+        body = element(der, 0x30)[0]
         if b"RSA PUBLIC KEY" not in lines[0]:
-            algorithm, rest = _element(body, 0x30)
+            algorithm, rest = element(body, 0x30)
             if not algorithm.startswith(_RSA):
                 raise ValueError("no RSA key")
-            bits = _element(rest, 0x03)[0]
-            body = _element(bits[1:], 0x30)[0]
-        modulus, rest = _element(body, 0x02)
-        exponent = _element(rest, 0x02)[0]
+            bits = element(rest, 0x03)[0]
+            body = element(bits[1:], 0x30)[0]
+        modulus, rest = element(body, 0x02)
+        exponent = element(rest, 0x02)[0]
     except (ValueError, IndexError, binascii.Error) as e:
         raise InputError(f"{name} is not an RSA public key in PEM", hint="such as /etc/apk/keys/*.rsa.pub") from e
     key = PublicKey(int.from_bytes(modulus, "big"), int.from_bytes(exponent, "big"))
@@ -77,7 +82,7 @@ def parse_key(text: bytes, name: str) -> PublicKey:
     return key
 
 
-def _element(data: bytes, tag: int) -> tuple[bytes, bytes]:
+def element(data: bytes, tag: int) -> tuple[bytes, bytes]:
     """The content of the DER element at the start, and what follows it."""
     if data[0] != tag:
         raise ValueError("another element")

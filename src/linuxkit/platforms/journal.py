@@ -39,6 +39,10 @@ class Journal:
         """Write down what was just made. `temporary`: it is unmade in the end in any case."""
         self._made.append(Made(what, undo, command, temporary))
 
+    def keep_all(self) -> None:
+        """Unmake nothing from now on."""
+        self._keep = True
+
     def result(self, what: str) -> None:
         """This one stays: it is what was wanted."""
         self._made = [made for made in self._made if made.what != what]

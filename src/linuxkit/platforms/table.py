@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from linuxkit.platforms.place import Place
 
+#: What is pushed where any file can be.
+FILES = ("raw", "raw-efi", "uki", "tar")
 PLACES: dict[str, Place] = {
     place.name: place
     for place in (
         Place("aws", "AWS: an AMI, and an instance of it", "aws", push=True, run=True,
               formats=("aws", "raw", "raw-efi")),
+        Place("gcp", "Google Cloud: an image, and an instance of it", "gcp", push=True, run=True, formats=("gcp",)),
+        Place("gcs", "a bucket of Google Cloud Storage", "gcs", push=True, formats=FILES),
         Place("hetzner", "Hetzner's cloud: a snapshot, and a server of it", "hetzner", push=True, run=True,
               formats=("raw", "raw-bios", "raw-efi")),
         Place("http", "any server that takes files by HTTP PUT", "http_put", push=True,
-              formats=("raw", "raw-efi", "uki", "tar")),
+              formats=FILES),
     )
 }  # fmt: skip

@@ -38,6 +38,7 @@ class Proxy(ThreadingHTTPServer):
         self.seen: list[tuple[str, str, bytes]] = []  # method, path, start of the body
         self.rules: list[_Rule] = []
         self.answers: list[tuple[bytes, Callable[[bytes], Reply]]] = []
+        self.reply_headers = {"content-type": "text/xml"}  # of those
         self.lock = threading.Lock()
 
     @property
@@ -105,7 +106,7 @@ class _Handler(BaseHTTPRequestHandler):
         for part, answer in self.server.answers:
             if part in text:
                 status, data = answer(body)
-                self._reply(status, data, {"content-type": "text/xml"})
+                self._reply(status, data, self.server.reply_headers)
                 return
         self._pass(body)
 
