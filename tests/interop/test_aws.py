@@ -5,10 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import os
-import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +20,7 @@ from linuxkit.platforms import aws as aws_place
 from linuxkit.platforms.image import LocalImage
 from linuxkit.platforms.journal import Journal
 from linuxkit.platforms.place import Job, Setting, settle
+from support.clouds.moto import serve
 from support.clouds.proxy import Proxy
 
 pytestmark = pytest.mark.interop
@@ -30,24 +29,8 @@ BLOCK = 512 << 10
 
 @pytest.fixture(scope="module")
 def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A moto server."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    log = tmp_path_factory.mktemp("moto") / "log"
-    environment = {"PATH": os.environ["PATH"], "MOTO_EC2_LOAD_DEFAULT_AMIS": "false", "HOME": str(log.parent)}
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    with log.open("wb") as out, subprocess.Popen(command, stdout=out, stderr=out, env=environment) as server:
-        try:
-            for _ in range(200):
-                try:
-                    urllib.request.urlopen(f"http://127.0.0.1:{port}/moto-api/data.json", timeout=5).close()
-                    break
-                except OSError:
-                    time.sleep(0.1)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            server.terminate()
+    with serve(tmp_path_factory.mktemp("moto")) as url:
+        yield url
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ from functools import cached_property
 from typing import Any
 
 from linuxkit.errors import InputError, MachineError
-from linuxkit.platforms.aws_api import BLOCK, Api, text
+from linuxkit.platforms.aws_api import BLOCK, Api
+from linuxkit.platforms.aws_xml import text
 from linuxkit.platforms.bootimage import Image, Media, look
 from linuxkit.platforms.image import LocalImage, side_by_side
 from linuxkit.platforms.place import Job, Pushed, Setting
@@ -74,8 +75,7 @@ class Push:
         if job["method"] == "import":
             if not job["bucket"]:
                 raise InputError("--method import needs a bucket", hint="give --bucket, or --method direct")
-            if not self._api.bucket_exists(job["bucket"]):
-                raise InputError(f"there is no bucket {job['bucket']}", hint="give --bucket one that exists")
+            self._api.bucket(job["bucket"]).check(self._api.region)
         there = self._api.image(name=self._name)
         if there is not None and there[1] != image.digest:
             raise InputError(f"there is an AMI named {self._name} already ({there[0]}), with other content",
@@ -164,10 +164,11 @@ class Push:
     def _import(self) -> str:
         """A snapshot that EC2 makes of an object in S3."""
         job, api, bucket = self._job, self._api, str(self._job["bucket"])
+        objects = api.bucket(bucket)
         key = f"{self._name}-{self._image.digest[:16]}.raw"
         command = f"aws s3 rm s3://{bucket}/{key}"
-        job.journal.made(f"s3://{bucket}/{key}", lambda: api.delete_object(bucket, key), command, temporary=True)
-        api.put_object(bucket, key, self._image)
+        job.journal.made(f"s3://{bucket}/{key}", lambda: objects.delete(key), command, temporary=True)
+        objects.put(key, self._image)
         task = text(api.ec2("ImportSnapshot", Description=f"linuxkit {self._name}", DiskContainer={
             "Format": "raw", "UserBucket": {"S3Bucket": bucket, "S3Key": key}}), "importTaskId")  # fmt: skip
         what = f"import task {task}"

@@ -9,20 +9,20 @@ import hashlib
 from base64 import b64encode
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 from xml.etree import ElementTree
 
 from linuxkit.errors import InputError
 from linuxkit.platforms.aws_login import Login
-from linuxkit.platforms.image import LocalImage
+from linuxkit.platforms.aws_xml import message, text
 from linuxkit.platforms.place import Job
 from linuxkit.platforms.rest import Rest, Unknown, Words
+from linuxkit.platforms.s3_api import Bucket
 from linuxkit.platforms.sigv4 import SigV4
 
 VERSION = "2016-11-15"
 FORM = {"content-type": "application/x-www-form-urlencoded; charset=utf-8"}
 BLOCK = 512 << 10  # of EBS direct
-PART = 64 << 20  # of an upload to S3
 HINTS: Mapping[str | int, str] = {
     "UnauthorizedOperation": "a permission of EC2 is missing; docs/platforms/aws.md lists those that are needed",
     "AccessDeniedException": "needed are ebs:StartSnapshot, ebs:PutSnapshotBlock and ebs:CompleteSnapshot",
@@ -33,6 +33,9 @@ HINTS: Mapping[str | int, str] = {
     "ServiceQuotaExceededException": "delete old snapshots, or ask AWS for a higher quota",
     "InvalidParameter": "see docs/platforms/aws.md",
     "NoSuchBucket": "give --bucket the name of one that exists",
+    "SignatureDoesNotMatch": "the secret key is not the one of this access key",
+    "InvalidAccessKeyId": "the keys are not of this server",
+    "AuthorizationHeaderMalformed": "give --region the one of the bucket",
     "RequestExpired": "this machine's clock is wrong, or the login has expired",
 }  # fmt: skip
 
@@ -51,7 +54,7 @@ class Api:
 
         def rest(service: str, base: str = "") -> Rest:
             signer = SigV4(login, self.region, service, job.now)
-            words = Words("AWS", credentials=credentials.source, hints=HINTS, message=_message)
+            words = Words("AWS", credentials=credentials.source, hints=HINTS, message=message)
             return Rest(job, base or login.endpoint(service, self.region), words=words, sign=signer)
 
         self._ec2, self.ebs, self._s3, self._sts = rest("ec2"), rest("ebs"), rest("s3"), rest("sts")
@@ -112,45 +115,8 @@ class Api:
 
     # -- S3
 
-    def bucket_exists(self, bucket: str) -> bool:
-        return self._s3.call("HEAD", f"/{bucket}", allow=(404,)).status != 404
-
-    def put_object(self, bucket: str, key: str, image: LocalImage) -> None:
-        """A file as an object, in parts when it is large. What has been sent of it is removed when it fails."""
-        path = f"/{bucket}/{quote(key)}"
-        if image.size <= PART:
-            self._s3.call("PUT", path, body=image.read(0, image.size), shown=f"{image.path} ({image.size} bytes)")
-            return
-        begun = self._s3.call("POST", path + "?uploads=", shown=f"an upload of {image.path} in parts")
-        upload = text(ElementTree.fromstring(begun.body), "UploadId") if begun.body else "<upload>"
-        what = f"half an upload of s3://{bucket}/{key}"
-        query = {"uploadId": upload}
-        self.job.journal.made(
-            what, lambda: self._s3.delete(path, query=query),
-            f"aws s3api abort-multipart-upload --bucket {bucket} --key {key} --upload-id {upload}",
-        )  # fmt: skip
-        tags = []
-        for number in range(-(-image.size // PART)):
-            data = image.read(number * PART, PART)
-            sent = self._s3.call("PUT", path, query={"partNumber": number + 1, **query}, body=data,
-                                 shown=f"part {number + 1} of {image.path}")  # fmt: skip
-            tags.append(sent.headers.get("etag", ""))
-            self.job.progress(image.path.name, min((number + 1) * PART, image.size), image.size)
-        parts = "".join(f"<Part><PartNumber>{n}</PartNumber><ETag>{tag}</ETag></Part>" for n, tag in enumerate(tags, 1))
-        body = f"<CompleteMultipartUpload>{parts}</CompleteMultipartUpload>".encode()
-        self._s3.call("POST", path, query=query, body=body, headers={"content-type": "application/xml"})
-        self.job.journal.forget(what)
-
-    def delete_object(self, bucket: str, key: str) -> None:
-        self._s3.delete(f"/{bucket}/{quote(key)}")
-
-
-def text(element: Any, name: str) -> str:
-    """The text of a child, whatever its namespace; empty when there is none. Of an Unknown, an Unknown."""
-    if isinstance(element, Unknown):
-        return element[name]
-    found = element.find(f".//{{*}}{name.removeprefix('.//')}")
-    return (found.text or "") if found is not None else ""
+    def bucket(self, name: str) -> Bucket:
+        return Bucket(self.job, self._s3, name)
 
 
 def _flat(parameters: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
@@ -168,16 +134,3 @@ def _flat(parameters: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         elif value not in ("", None):
             flat[key] = str(value)
     return flat
-
-
-def _message(body: bytes) -> tuple[str, str]:
-    """Code and message of an error: XML of EC2 and S3, JSON of EBS."""
-    if body.lstrip().startswith(b"<"):
-        root = ElementTree.fromstring(body)
-        found = {e.tag.rpartition("}")[2]: e.text or "" for e in root.iter()}
-        return found.get("Code", ""), found.get("Message", "")
-    import json
-
-    said = json.loads(body)
-    code = str(said.get("__type") or said.get("code") or "").rpartition("#")[2].partition(":")[0]
-    return code, str(said.get("message") or said.get("Message") or "")

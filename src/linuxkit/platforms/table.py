@@ -17,5 +17,6 @@ PLACES: dict[str, Place] = {
               formats=("raw", "raw-bios", "raw-efi")),
         Place("http", "any server that takes files by HTTP PUT", "http_put", push=True,
               formats=FILES),
+        Place("s3", "a bucket of S3, AWS' or another", "s3", push=True, formats=FILES),
     )
 }  # fmt: skip
