@@ -56,6 +56,7 @@ for what in "$@"; do
         want unsquashfs squashfs-tools; want fsck.erofs erofs-utils; want e2fsck e2fsprogs
         want veritysetup cryptsetup-bin; want swtpm swtpm; want ssh openssh-client
         [ -e /usr/sbin/sshd ] || missing="$missing openssh-server"
+        want node nodejs; want npm npm
         [ -e /usr/include/stdio.h ] || missing="$missing libc6-dev"
         ;;
     *) echo "usage: setup.sh python|qemu|test..." >&2; exit 2 ;;

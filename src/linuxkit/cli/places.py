@@ -86,7 +86,7 @@ def options(settings: tuple[Setting, ...]) -> list[click.Parameter]:
         if setting.kind is bool:
             kind |= {"is_flag": True, "flag_value": True}
         made.append(click.Option(
-            [setting.key, setting.flag], default=None, help=setting.help + shown + known,
+            [setting.key, setting.flag, *setting.also], default=None, help=setting.help + shown + known,
             metavar=setting.metavar or None, **kind,
         ))  # fmt: skip
     return made

@@ -25,6 +25,7 @@ class Setting:
 
     env     variables, the first that is set and not empty counts.
     secret  has no flag, and is never shown.
+    also    other names of its flag, such as LinuxKit's.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Setting:
     required: bool = False
     secret: bool = False
     metavar: str = ""
+    also: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:

@@ -188,7 +188,7 @@ class Rest:
             hint = hint or "the login is good, but a permission is missing"
         elif status == 404:
             head = f"{words.place} does not have {redact(url)}"
-        elif status == 409:
+        elif status == 409 and code not in words.hints:
             head = f"{words.place}: there is one already, or it is in use"
         elif status == 429:
             head = f"{words.place} limits the rate of requests"

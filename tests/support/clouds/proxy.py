@@ -89,6 +89,7 @@ class Proxy(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # head and body of an answer are sent one after the other
     server: Proxy
 
     def do(self) -> None:
@@ -118,7 +119,7 @@ class _Handler(BaseHTTPRequestHandler):
         there.request(self.command, self.path, body=body or None, headers=headers)
         answer = there.getresponse()
         data = answer.read()
-        ours = ("transfer-encoding", "connection", "content-length", "server", "date")
+        ours = ("transfer-encoding", "connection", "content-length" if self.command != "HEAD" else "", "server", "date")
         kept = {k: v for k, v in answer.getheaders() if k.lower() not in ours}
         self._reply(answer.status, data, kept)
         there.close()
