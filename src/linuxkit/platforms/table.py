@@ -19,5 +19,7 @@ PLACES: dict[str, Place] = {
         Place("http", "any server that takes files by HTTP PUT", "http_put", push=True,
               formats=FILES),
         Place("s3", "a bucket of S3, AWS' or another", "s3", push=True, formats=FILES),
+        Place("scaleway", "Scaleway: an image, and an instance of it", "scaleway", push=True, run=True,
+              formats=("qcow2-bios", "qcow2-efi")),
     )
 }  # fmt: skip
