@@ -7,6 +7,7 @@ import hashlib
 import socket
 import struct
 import threading
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -37,7 +38,7 @@ class Console:
                 client, _ = self._socket.accept()
             except OSError:
                 return
-            with client, client.makefile("rb") as stream:
+            with client, client.makefile("rb") as stream, suppress(ConnectionError):  # the client has enough
                 self._talk(client, stream)
 
     def _talk(self, client: socket.socket, stream: object) -> None:
