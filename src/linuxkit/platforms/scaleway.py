@@ -78,9 +78,8 @@ class Push:
                              hint="give another --img-name, or remove it: scw instance image delete "
                                   f"{there['id']} with-snapshots=true zone={self._api.zone}")  # fmt: skip
         self._api.get(f"{self._api.block}/snapshots", project_id=self._api.project, page_size=1)
-        if job["bucket"] and not self._api.bucket(job["bucket"]).exists():
-            raise InputError(f"there is no bucket {job['bucket']} in {self._api.login.region}",
-                             hint="give --bucket one that exists, or none: then one is made for the time being")
+        if job["bucket"]:
+            self._api.bucket(job["bucket"]).check(self._api.login.region)
 
     def push(self) -> Pushed:
         job, api, image = self._job, self._api, self._image
@@ -126,9 +125,10 @@ class Push:
         name = job["bucket"] or f"linuxkit-{image.digest[:12]}-{int(job.now()):x}"
         bucket = self._api.bucket(name)
         if not job["bucket"]:
-            job.journal.made(f"bucket {name}", bucket.remove, f"scw object bucket delete {name}", temporary=True)
+            job.journal.made(f"bucket {name}", lambda: self._api.remove_bucket(name),
+                             f"scw object bucket delete {name}", temporary=True)  # fmt: skip
             try:
-                bucket.create(self._api.login.region)
+                self._api.make_bucket(name)
             except RefusedError:
                 job.journal.forget(f"bucket {name}")  # it was not made
                 raise

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from linuxkit.errors import InputError
-from linuxkit.platforms.object_storage import Bucket
 from linuxkit.platforms.place import Job, Setting
 from linuxkit.platforms.rest import RefusedError, Rest, Words
+from linuxkit.platforms.s3_api import Bucket
 from linuxkit.platforms.sigv4 import Credentials, SigV4
 from linuxkit.platforms.strict_xml import parse_xml
 
@@ -105,12 +105,25 @@ class Api:
         self.instance, self.block = f"/instance/v1/zones/{self.zone}", f"/block/v1/zones/{self.zone}"
 
     def bucket(self, name: str) -> Bucket:
+        return Bucket(self.job, self._store(), name)
+
+    def make_bucket(self, name: str) -> None:
+        """An empty bucket, of this region."""
+        where = f"<LocationConstraint>{self.login.region}</LocationConstraint>"
+        body = f"<CreateBucketConfiguration>{where}</CreateBucketConfiguration>".encode()
+        self._store().call("PUT", f"/{name}", body=body, headers={"content-type": "application/xml"},
+                           shown="a bucket for the time being")  # fmt: skip
+
+    def remove_bucket(self, name: str) -> None:
+        self._store().delete(f"/{name}")
+
+    def _store(self) -> Rest:
         login, job = self.login, self.job
         url = job.environment.get("SCW_S3_ENDPOINT") or f"https://s3.{login.region}.scw.cloud"
         keys = Credentials(login.access, login.secret, "", login.source)
         words = Words("Scaleway's object storage", credentials=login.source, hints=HINTS, message=_message)
         signer = SigV4(lambda: keys, login.region, "s3", job.now)
-        return Bucket(job, Rest(job, url, words=words, sign=signer), name)
+        return Rest(job, url, words=words, sign=signer)
 
     def get(self, path: str, **query: Any) -> Any:
         return self._rest.get(path, query=query or None)

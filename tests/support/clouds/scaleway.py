@@ -45,6 +45,8 @@ class Store(Strict):
         if asked.method == "PUT":
             self.buckets[bucket][key] = asked.body
             return 200, {"etag": '"x"'}, b""
+        if asked.method == "HEAD":
+            return 200 if key in self.buckets[bucket] else 404, {}, b""
         self.want(asked.method == "DELETE", f"{asked.method} of an object")
         self.buckets[bucket].pop(key, None)
         return 204, {}, b""
@@ -63,7 +65,7 @@ class Store(Strict):
                 raise RefusedError(409, "BucketNotEmpty", "not empty")
             del self.buckets[bucket]
             return 204, {}, b""
-        self.want(asked.method == "HEAD", f"{asked.method} of a bucket")
+        self.want(asked.method == "GET" and asked.query["list-type"] == "2", f"{asked.method} of a bucket")
         return 200, {}, b""
 
     def _part(self, asked: Asked, bucket: str, key: str) -> Reply:
