@@ -111,3 +111,16 @@ def feed(command: Sequence[str | os.PathLike[str]], pieces: Iterable[bytes]) -> 
         out.seek(0)
         errors.seek(0)
         return subprocess.CompletedProcess(child.args, child.returncode, out.read(1 << 20), errors.read(1 << 20))
+
+
+def attach(command: Sequence[str | os.PathLike[str]]) -> int:
+    """Run a program that has this terminal until it ends; its exit status.
+
+    Raises:
+        HostError: it could not start.
+    """
+    name = Path(os.fspath(command[0])).name
+    try:
+        return subprocess.run([os.fspath(c) for c in command], check=False).returncode
+    except OSError as e:
+        raise HostError(f"{name} could not be started: {e.strerror or e}") from e

@@ -64,7 +64,7 @@ def unpacked_size(path: Path, offset: int = 0, size: int | None = None) -> int:
                 if head[:4] == b"\0\0\0\0":  # padding between archives
                     f.seek(at + 4)
                 elif head.startswith(b"0707"):
-                    total += _cpio(f)
+                    total += skip_cpio(f)
                 elif magic == ZSTD or magic & 0xFFFFFFF0 == ZSTD_SKIP:
                     total += _zstd(f)
                 elif head.startswith(b"\x1f\x8b"):
@@ -86,7 +86,7 @@ def _exactly(f: BinaryIO, count: int) -> bytes:
     return data
 
 
-def _cpio(f: BinaryIO) -> int:
+def skip_cpio(f: BinaryIO) -> int:
     """One newc archive, to its trailer; the next archive begins at the next multiple of four that is not zero."""
     start = f.tell()
     while True:

@@ -12,6 +12,8 @@ PLACES: dict[str, Place] = {
         Place("aws", "AWS: an AMI, and an instance of it", "aws", push=True, run=True,
               formats=("aws", "raw", "raw-efi")),
         Place("azure", "Azure: an image, and a machine of it", "azure", push=True, run=True, formats=("vhd",)),
+        Place("equinixmetal", "a folder for iPXE, and a bare machine that boots it", "equinixmetal",
+              push=True, run=True, formats=("kernel+initrd",)),
         Place("gcp", "Google Cloud: an image, and an instance of it", "gcp", push=True, run=True, formats=("gcp",)),
         Place("gcs", "a bucket of Google Cloud Storage", "gcs", push=True, formats=FILES),
         Place("hetzner", "Hetzner's cloud: a snapshot, and a server of it", "hetzner", push=True, run=True,

@@ -58,14 +58,14 @@ def script(folder: Path, name: str) -> str | None:
     """
     if _is_file(folder, f"{name}-kernel") and _is_file(folder, f"{name}-initrd.img"):
         kernel, initrd = quote(f"{name}-kernel"), quote(f"{name}-initrd.img")
-        words = " ".join([kernel, f"initrd={initrd}", *_cmdline(folder / f"{name}-cmdline")])
+        words = " ".join([kernel, f"initrd={initrd}", *cmdline(folder / f"{name}-cmdline")])
         return f"{HEAD}kernel {words}\ninitrd {initrd}\nboot\n"
     if _is_file(folder, f"{name}.efi"):
         return f"{HEAD}kernel {quote(f'{name}.efi')}\nboot\n"
     return None
 
 
-def _cmdline(path: Path) -> list[str]:
+def cmdline(path: Path) -> list[str]:
     if not path.is_file():
         return []
     with path.open("rb") as f:
