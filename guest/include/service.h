@@ -44,8 +44,11 @@ struct tail {
     size_t count;
 };
 int log_open(const char *path, bool truncate); /* /dev/null when it can't be written */
+/* Where output goes whose file would be `path` (….log): to memlogd, under the file's name, when it takes it. */
+int log_stream(const char *path, bool truncate);
+void log_show(const char *out, const char *err); /* what came in both so far, to standard output */
 void log_cap(const char *path, size_t limit);  /* longer: the content moves to PATH.1 and the file starts anew */
-/* The last lines of the second file, filled up with the first one's in front. */
+/* The last lines of the second file, filled up with the first one's in front; or the last ones that memlogd has of both. */
 void tail_read(struct tail *tail, const char *out, const char *err);
 void tail_free(struct tail *tail);
 #define scoped_tail __attribute__((cleanup(tail_free))) struct tail

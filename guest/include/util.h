@@ -59,6 +59,9 @@ long read_number(const char *path); /* -1 when there is none */
 bool starts_with(const char *text, const char *prefix);
 bool ends_with(const char *text, const char *suffix);
 const char *base_name(const char *path);
+/* Bytes of the character at the start of a text that a NUL ends, or 0 when it isn't UTF-8 (as overlong forms and
+ * surrogates). */
+size_t utf8_length(const char *text);
 
 /* Looks for an exact word, or for WORD=VALUE (the last one wins; the caller frees it), in a kernel command line. */
 bool cmdline_has(const char *cmdline, const char *word);

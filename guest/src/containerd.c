@@ -59,8 +59,8 @@ int containerd_start(struct containerd *containerd)
          word = strtok_r(NULL, " \t", &save))
         argv[argc++] = word;
     /* Its chatter would fill the console: a file, unless the configuration says otherwise. */
-    scoped_fd out_fd = out ? stream(out, 1) : log_open("/var/log/containerd.out.log", true);
-    scoped_fd err_fd = err ? stream(err, 2) : log_open("/var/log/containerd.log", true);
+    scoped_fd out_fd = out ? stream(out, 1) : log_stream("/var/log/containerd.out.log", true);
+    scoped_fd err_fd = err ? stream(err, 2) : log_stream("/var/log/containerd.log", true);
     unlink(CONTAINERD_SOCKET);
     containerd->pid = spawn(&(struct spawn){.argv = argv, .out = &out_fd, .err = &err_fd});
     containerd->since = now();

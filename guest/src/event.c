@@ -25,22 +25,6 @@ static void puts_text(struct text *to, const char *text)
     put(to, text, strlen(text));
 }
 
-/* Length of the UTF-8 sequence at `at`, or 0 when it is not one. Overlong forms and surrogates are not. */
-static size_t utf8(const unsigned char *at)
-{
-    static const unsigned least[] = {0, 0, 0x80, 0x800, 0x10000};
-    size_t length = *at < 0x80 ? 1 : *at >= 0xf0 && *at < 0xf5 ? 4 : *at >= 0xe0 && *at < 0xf0 ? 3 : *at >= 0xc2 && *at < 0xe0 ? 2 : 0;
-    if (length < 2)
-        return length;
-    unsigned code = *at & (0x7fU >> length);
-    for (size_t i = 1; i < length; i++) {
-        if ((at[i] & 0xc0) != 0x80)
-            return 0;
-        code = code << 6 | (at[i] & 0x3f);
-    }
-    return code < least[length] || (code >= 0xd800 && code < 0xe000) || code > 0x10ffff ? 0 : length;
-}
-
 /* The string in quotes; stops between characters before it takes more than `limit` bytes. */
 static void put_string(struct text *to, const char *text, size_t limit)
 {
@@ -48,7 +32,7 @@ static void put_string(struct text *to, const char *text, size_t limit)
     size_t start = to->used;
     for (const unsigned char *at = (const unsigned char *)text; *at && !to->full;) {
         char piece[8];
-        size_t length = utf8(at), size;
+        size_t length = utf8_length((const char *)at), size;
         if (length == 0)
             size = (size_t)sprintf(piece, "\\ufffd");
         else if (*at == '"' || *at == '\\')

@@ -45,13 +45,6 @@ static int run_in_stages(const struct once *once, char error[static ERROR_MAX])
     return status;
 }
 
-static void dump(const char *path)
-{
-    scoped_free char *text = read_file(path, 1 << 20, NULL);
-    if (text && *text)
-        write_all(STDOUT_FILENO, text, strlen(text));
-}
-
 /* Runs it; the wait status, or -1 with the reason. */
 static int run_one(struct once *once, char error[static ERROR_MAX])
 {
@@ -62,16 +55,16 @@ static int run_one(struct once *once, char error[static ERROR_MAX])
     if (prepare_files(once->container, error) < 0)
         return -1;
     bool console = booted_with("linuxkit.runc_console=1");
-    scoped_fd out = console ? -1 : log_open(once->out, true);
-    scoped_fd err = console ? -1 : log_open(once->err, true);
+    scoped_fd out = console ? -1 : log_stream(once->out, true);
+    scoped_fd err = console ? -1 : log_stream(once->err, true);
     once->out_fd = console ? NULL : &out;
     once->err_fd = console ? NULL : &err;
     int status = needs_process(once->container) ? run_in_stages(once, error) : call(once, "run", NULL);
     if (status == -1 && !*error)
         snprintf(error, ERROR_MAX, "%s: %s", once->runtime->path, strerror(errno));
     undo_files(once->container);
-    dump(once->out);
-    dump(once->err);
+    if (!console)
+        log_show(once->out, once->err);
     return status;
 }
 

@@ -22,7 +22,8 @@ static bool call(struct supervisor *all, struct service *one, const char *verb)
 {
     /* What ctr says about the end of a task is for us, not for the log. */
     bool end = all->containerd && strcmp(verb, "delete") == 0;
-    scoped_fd out = log_open(end ? "/dev/null" : one->out, false), err = log_open(end ? one->end : one->err, end);
+    scoped_fd out = end ? log_open("/dev/null", false) : log_stream(one->out, false);
+    scoped_fd err = end ? log_open(one->end, true) : log_stream(one->err, false);
     one->helper_since = now();
     if (!all->containerd) {
         const char *argv[RUNTIME_ARGS];
@@ -93,8 +94,8 @@ void service_begin(struct supervisor *all, struct service *one)
     one->stopping = false;
     one->asked = one->state_since = now();
     if (first) {
-        close(log_open(one->out, true));
-        close(log_open(one->err, true));
+        (void)!truncate(one->out, 0);
+        (void)!truncate(one->err, 0);
         if (prepare_files(one->plan, one->error) < 0) {
             failed_start(one, 0);
             return;
