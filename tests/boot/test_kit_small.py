@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from linuxkit.machine.machine import Machine
-from linuxkit.machine.report import State, Step
+from linuxkit.machine.report import Step
 from support.system import CRUN, Build
 from support.vm import boot
 
@@ -29,36 +29,36 @@ def container(name: str, script: str, **extra: str) -> str:
 def ended(machine: Machine, *names: str, seconds: float = 30) -> dict[str, int | None]:
     """The statuses of services, once all of them have ended."""
     until = time.monotonic() + seconds
-    while not all(steps(machine)[f"service/{n}"].state is State.FAILED or steps(machine)[f"service/{n}"].status is not None
-                  for n in names):  # fmt: skip
+    while any(steps(machine)[f"service/{n}"].status is None for n in names):
         assert time.monotonic() < until and machine.running, f"{names} have not ended: {machine.report}"
         time.sleep(0.1)
     return {n: steps(machine)[f"service/{n}"].status for n in names}
 
 
 LOOK = """\
-wait_for() { n=0; until eval "$1"; do n=$((n+1)); [ $n -lt 150 ] || { echo "FAULT $2" >/dev/console; exit 1; }; sleep 0.1; done; }
+fault() { echo "FAULT $1" >/dev/console; exit 1; }
+wait_for() { n=0; until eval "$1"; do n=$((n+1)); [ $n -lt 150 ] || fault "$2"; sleep 0.1; done; }
 wait_for 'grep -q "Linux version" /var/log/kmsg.log' kmsg
-grep -qE '^[0-9-]+T[0-9:.]+Z kmsg \\([0-9]+\\) - [0-9-]+T[0-9:.]+Z: Linux version' /var/log/kmsg.log || { echo FAULT form >/dev/console; exit 1; }
+grep -qE '^[0-9-]+T[0-9:.]+Z kmsg \\([0-9]+\\) - [0-9-]+T[0-9:.]+Z: Linux version' /var/log/kmsg.log || fault form
 wait_for 'test -s /var/log/noisy.out.log.0' rotation
 wait_for 'grep -q "noisy to-stderr" /var/log/noisy.log' stderr
 wait_for 'grep -q "onboot.000-first.out early" /var/log/onboot.000-first.out.log' onboot
-test ! -e /var/log/logwrite.log || { echo FAULT own >/dev/console; exit 1; }
-test ! -e /run/log/onboot/onboot.000-first.out.log || { echo FAULT file >/dev/console; exit 1; }
-/usr/bin/logread | grep -q ';noisy.out;line ' || { echo FAULT dump >/dev/console; exit 1; }
+test ! -e /var/log/logwrite.log || fault own
+test ! -e /run/log/onboot/onboot.000-first.out.log || fault file
+/usr/bin/logread | grep -q ';noisy.out;line ' || fault dump
 /usr/bin/logread -f >/tmp/followed & follower=$!
 sleep 0.5
 /usr/bin/logwrite -n "by;hand" echo of-a-program
 wait_for "grep -q '^[^;]*;by.;hand.out;of-a-program' /tmp/followed" follow
-! grep -q 'Linux version' /tmp/followed || { echo FAULT past >/dev/console; exit 1; }
+! grep -q 'Linux version' /tmp/followed || fault past
 kill $follower
 echo logs-are-good >/dev/console
 """
 
 
 def test_logs_in_memory_and_in_files(build: Build) -> None:
-    noisy = "i=0; while [ $i -lt 1200 ]; do echo line $i of the log that is long enough; i=$((i+1)); done; " \
-            "echo to-stderr >&2; sleep 1000"  # fmt: skip
+    noisy = "i=0; while [ $i -lt 1200 ]; do echo line $i of the log that is long enough; i=$((i+1)); done; "
+    noisy += "echo to-stderr >&2; sleep 1000"
     system = LOGGED + "onboot:\n" + container("first", "echo early") + container("bad", "echo why >&2; exit 3")
     system += "services:\n  - name: logwrite\n    image: kit://logwrite\n"
     system += "    command: ['/usr/bin/logwrite', '-max-log-size', '60000', '-max-log-files', '3']\n"

@@ -339,7 +339,8 @@ def test_logread_without_memlogd_says_what_is_missing(kit_program: Programs, tmp
 @pytest.mark.parametrize("answer", [
     b"", b"\n", b"junk\n", b"{\n", b'{"time":1,"source":"a","msg":"b"}\n', b'{"time":"t","source":"a"}\n',
     b'{"time":"t","source":"a","msg":"b\n', b'{"x":[[[{"msg":"no"}]],"time":"t"\n',
-    b'{"msg":"\\ud83d","source":"\\u12\n', b"[" * 100000 + b"\n", b'{"a":' * 1000 + b"\n", b"\0\0\0\n", b'{"time":"' + b"t" * 3_000_000 + b'"}\n',
+    b'{"msg":"\\ud83d","source":"\\u12\n', b"[" * 100000 + b"\n",
+    b'{"a":' * 1000 + b"\n", b"\0\0\0\n", b'{"time":"' + b"t" * 3_000_000 + b'"}\n',
     b'{"source":"\\', b'{"time" "x"}\n', b'{"k":}\n', b'{"k":"\\x"}\n',
 ])  # fmt: skip
 def test_answers_that_are_none_are_passed_over(kit_program: Programs, tmp_path: Path, answer: bytes) -> None:
