@@ -111,12 +111,12 @@ def job(ctx: click.Context, settings: tuple[Setting, ...], given: dict[str, Any]
     program: Settings = ctx.obj
     progress = Progress(sys.stderr, verb, quiet=not program.verbose)
     ctx.call_on_close(progress.clear)
-    keep = bool(given.pop("keep", False))
+    keep, dry_run = bool(given.pop("keep", False)), bool(given.pop("dry_run", False))
     return Job(
         settings=settle(settings, given, os.environ), environment=os.environ,
         transport=Transport(cert_files=program.cert_files, environment=os.environ),
-        journal=Journal(progress.line, keep=keep), log=progress.line, output=show, progress=progress,
-        dry_run=bool(given.pop("dry_run", False)), keep=keep, data=data,
+        journal=Journal(progress.line, keep=keep, dry_run=dry_run), log=progress.line, output=show, progress=progress,
+        dry_run=dry_run, keep=keep, data=data,
     )  # fmt: skip
 
 

@@ -55,6 +55,11 @@ class Transport:
         self._lock = threading.Lock()
         self._context: ssl.SSLContext | None = None
 
+    def trusting(self, *cert_files: Path) -> Transport:
+        """One that trusts these certificates, too."""
+        return Transport(cert_files=(*self._certs, *cert_files), environment=self._environment, sleep=self.sleep,
+                         read_timeout=self._read_timeout)  # fmt: skip
+
     def get(self, url: str, headers: Mapping[str, str] | None = None) -> Response:
         """The response to a GET; see request."""
         return self.request("GET", url, headers)

@@ -29,10 +29,15 @@ class Made:
 
 
 class Journal:
-    """See the module. `keep`: unmake nothing, only list."""
+    """See the module.
 
-    def __init__(self, log: Callable[[str], None], *, keep: bool = False) -> None:
-        self._log, self._keep = log, keep
+    Args:
+        keep: unmake nothing, only list.
+        dry_run: nothing is really made, so nothing is said to be removed or kept.
+    """
+
+    def __init__(self, log: Callable[[str], None], *, keep: bool = False, dry_run: bool = False) -> None:
+        self._log, self._keep, self._dry_run = log, keep, dry_run
         self._made: list[Made] = []
 
     def made(self, what: str, undo: Callable[[], object], command: str, *, temporary: bool = False) -> None:
@@ -60,7 +65,8 @@ class Journal:
         failed = error is not None
         for made in reversed(self._made):
             if self._keep:
-                self._log(f"kept: {made.what}; remove it with: {made.command}")
+                if not self._dry_run:
+                    self._log(f"kept: {made.what}; remove it with: {made.command}")
             elif failed or made.temporary:
                 self._undo(made)
         self._made.clear()
@@ -74,4 +80,5 @@ class Journal:
         except KeyboardInterrupt:
             self._log(f"left behind: {made.what} (interrupted); remove it with: {made.command}")
         else:
-            self._log(f"removed: {made.what}")
+            if not self._dry_run:
+                self._log(f"removed: {made.what}")

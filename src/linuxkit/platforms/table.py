@@ -20,6 +20,8 @@ PLACES: dict[str, Place] = {
               formats=("raw", "raw-bios", "raw-efi")),
         Place("http", "any server that takes files by HTTP PUT", "http_put", push=True,
               formats=FILES),
+        Place("openstack", "OpenStack: an image, and a server of it", "openstack", push=True, run=True,
+              formats=("qcow2-bios", "qcow2-efi", "raw", "raw-efi", "iso", "vmdk", "vhdx", "vhd")),
         Place("s3", "a bucket of S3, AWS' or another", "s3", push=True, formats=FILES),
         Place("scaleway", "Scaleway: an image, and an instance of it", "scaleway", push=True, run=True,
               formats=("qcow2-bios", "qcow2-efi")),

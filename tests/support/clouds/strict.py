@@ -144,6 +144,7 @@ class Clock:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # head and body of an answer are sent one after the other
     server: Strict
 
     def do(self) -> None:
