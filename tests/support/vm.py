@@ -100,19 +100,27 @@ def testguest(tmp_path: Path, kernel: Path, guest_init: bytes) -> Any:
 
 @contextlib.contextmanager
 def boot(
-    prefix: str, *, seconds: float = SECONDS, change: Callable[[list[str]], list[str]] | None = None, **request: Any
+    prefix: str, *, seconds: float = SECONDS, change: Callable[[list[str]], list[str]] | None = None,
+    data: bytes | None = None, **request: Any,
 ) -> Iterator[Machine]:
     """Boot the files of a prefix, as `linuxkit run` does.
 
     Args:
         seconds: the machine is ended when it has run that long, whatever the test waits for.
         change: changes QEMU's command line before it starts.
+        data: what `--data` takes.
         request: fields of `platforms.prepare.Request`: memory, publish, disks, …
 
     Yields the running Machine, with what it decided as `machine.prepared` and its events as `machine.events`.
     """
     request.setdefault("accel", os.environ.get("LINUXKIT_QEMU_ACCEL", ""))
-    prepared = prepare(Request(prefix=str(prefix), **request))
+
+    def write_data(path: Path) -> None:
+        from linuxkit.encode.config_iso import write_config
+
+        write_config(path, data or b"")
+
+    prepared = prepare(Request(prefix=str(prefix), **request), write_data=None if data is None else write_data)
     events: list[Event] = []
 
     def command(channels: Channels) -> list[str]:

@@ -1,0 +1,163 @@
+/* metadata: asks the place where the machine runs who it is, and puts the answers into /run/config. */
+#pragma once
+
+#include "util.h"
+
+#define METADATA_SECONDS 2.0     /* for one question; all first questions are asked side by side */
+#define EXTRACT_SECONDS 30.0     /* for everything the chosen provider is asked */
+#define USERDATA_MAX (64u << 20) /* bytes; what `linuxkit metadata create` takes */
+#define VALUE_MAX (1u << 20)     /* bytes of any other answer */
+
+struct metadata_options {
+    const char *config; /* where the answers go: /run/config */
+    const char *base;   /* http://ADDRESS:PORT that is asked instead of every service, or NULL */
+    const char *root;   /* "" or where /proc, /sys and /dev are looked for */
+    bool verbose, dry;  /* dry: a network plan is printed instead of carried out */
+};
+extern struct metadata_options metadata_options;
+
+/* One line on standard error; detail() only with -v. */
+void note(const char *fmt, ...) PRINTF(1, 2);
+void detail(const char *fmt, ...) PRINTF(1, 2);
+/* Below the root of metadata_options; the caller frees it. */
+char *host_path(const char *path);
+
+/* -- HTTP/1.1, one question per connection */
+
+struct question {
+    const char *method;  /* NULL: GET */
+    const char *host;    /* an address, or a name to be looked up; for the Host header, too */
+    unsigned port;       /* 0: 80 */
+    const char *path;
+    const char *headers; /* further ones, each with its \r\n, or NULL */
+    const char *body;    /* NULL: none */
+    size_t limit;        /* bytes of the answer; 0: VALUE_MAX */
+    bool low_port;       /* ask from a port below 1024 */
+};
+
+struct answer {
+    bool reached;  /* somebody listens there */
+    int status;    /* 0: no answer came, `reason` says why */
+    char *headers; /* status line and headers as they came */
+    char *body;    /* with a final NUL */
+    size_t length;
+    char reason[160];
+};
+
+/* Asks, again after a failure that may pass, until METADATA_SECONDS are over. True: the status is 200. */
+bool ask(struct answer *answer, const struct question *question);
+void answer_free(struct answer *answer);
+#define scoped_answer __attribute__((cleanup(answer_free))) struct answer
+/* The value of a header, to be freed, or NULL. */
+char *answer_header(const struct answer *answer, const char *name);
+/* Splits http://HOST[:PORT]/PATH; the parts are to be freed. */
+bool url_split(const char *url, char **host, unsigned *port, char **path);
+
+/* -- JSON (RFC 8259), bounded in depth and in the number of values */
+
+enum json_kind { JSON_NULL, JSON_FALSE, JSON_TRUE, JSON_NUMBER, JSON_STRING, JSON_ARRAY, JSON_OBJECT };
+
+struct json {
+    enum json_kind kind;
+    const char *key, *text; /* decoded, with a final NUL; text: of strings and numbers */
+    size_t key_length, length;
+    size_t first, next; /* places in the document's values; 0: none */
+};
+
+struct json_document {
+    struct json *values; /* values[0] is the whole */
+    size_t count;
+    char *text;
+    const char *error;
+};
+
+bool json_read(struct json_document *document, const char *text, size_t length);
+void json_free(struct json_document *document);
+#define scoped_json __attribute__((cleanup(json_free))) struct json_document
+/* Asks, and reads the answer. False: `answer` has the reason. Both are to be freed in either case. */
+bool ask_json(struct answer *answer, struct json_document *document, const struct question *question);
+/* By keys and, in arrays, numbers, separated by slashes: "network/interface/0"; from `at`. NULL: not there. */
+const struct json *json_find(const struct json_document *document, const struct json *at, const char *path);
+/* The text of a string or number at the path, or NULL. */
+const char *json_text(const struct json_document *document, const struct json *at, const char *path);
+#define JSON_EACH(item, document, array)                                                                              \
+    for (const struct json *item = (array) && (array)->first ? &(document)->values[(array)->first] : NULL; item;       \
+         item = item->next ? &(document)->values[item->next] : NULL)
+
+/* -- what encodings bring */
+
+/* Both return memory to be freed, with a final NUL, or NULL when the text is none. */
+char *base64_decode(const char *text, size_t length, size_t *decoded);
+char *gzip_decode(const char *bytes, size_t length, size_t limit, size_t *decoded);
+
+/* -- /run/config */
+
+bool store_open(void);
+/* One file, whole or not at all; `name` may have one folder before it, which is made. */
+bool store(const char *name, const void *bytes, size_t length, mode_t mode);
+bool store_text(const char *name, const char *text); /* 0644; NULL: nothing to do */
+bool store_keys(const char *keys, size_t length);    /* ssh/authorized_keys */
+/* The raw file, and the tree when it is JSON that describes one. */
+bool store_userdata(const char *bytes, size_t length);
+
+/* -- providers */
+
+struct provider {
+    const char *name;  /* as an argument */
+    const char *shown; /* in /run/config/provider */
+    bool asked;        /* only when it is named */
+    bool (*probe)(const struct provider *provider);
+    bool (*extract)(const struct provider *provider); /* false: what was there could not be fetched */
+    const struct service *service;                    /* what the two need to know, for most */
+};
+
+/* A service that has a path for each value. */
+struct service {
+    const char *host, *headers;
+    const char *probe;        /* answers with 200 when it is this service */
+    const char *probe_header; /* an answer without it is another's */
+    const char *values;       /* what comes before the paths of `items` */
+    const char *keys, *userdata;
+    bool (*key_form)(const struct answer *answer); /* stores keys that are not one a line */
+    const char *(*token)(const struct provider *provider); /* a header line to be added, or NULL */
+    struct item {
+        const char *path, *file;
+    } items[8];
+};
+
+extern const struct provider providers[]; /* in the order of preference; the last has no name */
+
+bool service_probe(const struct provider *provider);
+bool service_extract(const struct provider *provider);
+bool gcp_extract(const struct provider *provider);
+bool scaleway_probe(const struct provider *provider);
+bool scaleway_extract(const struct provider *provider);
+bool azure_probe(const struct provider *provider);
+bool azure_extract(const struct provider *provider);
+bool vmware_probe(const struct provider *provider);
+bool vmware_extract(const struct provider *provider);
+bool metal_probe(const struct provider *provider);
+bool metal_extract(const struct provider *provider);
+bool nocloud_probe(const struct provider *provider);
+bool nocloud_extract(const struct provider *provider);
+/* Fetches it, if there is any: 404 is none, other failures are false. */
+bool fetch_userdata(const struct provider *provider, const struct question *question);
+
+/* NoCloud's and guestinfo's metadata, YAML or JSON: hostname, instance_id and keys are stored. */
+void store_cloud_metadata(const char *text, size_t length);
+
+/* Looks on disks labelled cidata, then in CD drives. True: one had data, which is stored; `shown` is to be freed. */
+bool disk_extract(char **shown);
+/* Mounts a device for reading; the folder, to be freed, or NULL. */
+char *disk_mount(const char *device, const char *type);
+void disk_unmount(const char *folder);
+/* A local NoCloud seed: user-data (or config), meta-data, network-config, vendor-data of a folder. */
+bool folder_extract(const char *folder, bool *found);
+
+/* -- the network of bare metal */
+
+/* One command a line; what it needs to know of the machine's links is in `links`: "NAME MAC\n"... To be freed. */
+char *metal_plan(const struct json_document *document, const char *links, char reason[static 160]);
+/* Carries a plan out by rtnetlink. */
+bool plan_apply(char *plan);
+char *links_list(void);

@@ -1,0 +1,366 @@
+/* metadata [-v] [PROVIDER...]: who is this machine, asked where it runs. All providers are asked side by side, each in
+ * a process of its own, and the first in the order of preference that answers is chosen: nobody's silence costs more
+ * than METADATA_SECONDS, and nobody's answer can do more than end its process. */
+#define _GNU_SOURCE
+#include "metadata.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#define CONFIG "/run/config"
+#define GRACE 0.5 /* seconds on top, for the processes to start and to say no */
+#define WANTED_MAX 32
+
+struct metadata_options metadata_options = {.config = CONFIG, .root = ""};
+
+static void line(const char *fmt, va_list list)
+{
+    char text[1024] = "metadata: ";
+    size_t start = strlen(text), room = sizeof(text) - start - 1;
+    int wanted = vsnprintf(text + start, room, fmt, list);
+    size_t length = start + (wanted < 0 ? 0 : (size_t)wanted >= room ? room - 1 : (size_t)wanted);
+    for (size_t i = start; i < length; i++) /* strangers' words are in it */
+        if ((unsigned char)text[i] < ' ' || text[i] == 127)
+            text[i] = '?';
+    text[length++] = '\n';
+    (void)!write(STDERR_FILENO, text, length);
+}
+
+void note(const char *fmt, ...)
+{
+    va_list list;
+    va_start(list, fmt);
+    line(fmt, list);
+    va_end(list);
+}
+
+void detail(const char *fmt, ...)
+{
+    if (!metadata_options.verbose)
+        return;
+    va_list list;
+    va_start(list, fmt);
+    line(fmt, list);
+    va_end(list);
+}
+
+char *host_path(const char *path)
+{
+    return format("%s%s", metadata_options.root, path);
+}
+
+struct wanted {
+    const struct provider *list[WANTED_MAX];
+    size_t count;
+    bool disks;
+    const char *files[WANTED_MAX];
+    size_t file_count;
+};
+
+/* -- the order: what the firmware says about the maker puts one provider first */
+
+static const struct hint {
+    const char *provider, *file, *text; /* what the file begins with */
+} hints[] = {
+    {"aws", "sys_vendor", "Amazon EC2"},
+    {"aws", "product_uuid", "ec2"},
+    {"aws", "bios_version", "4.11.amazon"},
+    {"gcp", "sys_vendor", "Google"},
+    {"gcp", "product_name", "Google"},
+    {"azure", "chassis_asset_tag", "7783-7084-3265-9085-8269-3286-77"},
+    {"hetzner", "sys_vendor", "Hetzner"},
+    {"openstack", "product_name", "OpenStack"},
+    {"openstack", "sys_vendor", "OpenStack"},
+    {"scaleway", "sys_vendor", "Scaleway"},
+    {"vultr", "sys_vendor", "Vultr"},
+    {"digitalocean", "sys_vendor", "DigitalOcean"},
+    {"vmware", "sys_vendor", "VMware"},
+};
+
+static const char *hinted(void)
+{
+    for (size_t i = 0; i < COUNT(hints); i++) {
+        scoped_free char *name = format("/sys/class/dmi/id/%s", hints[i].file);
+        scoped_free char *path = host_path(name);
+        scoped_free char *text = read_line(path);
+        if (text && starts_with(text, hints[i].text))
+            return hints[i].provider;
+    }
+    return NULL;
+}
+
+static void want_first(struct wanted *wanted, const char *name)
+{
+    for (size_t i = 0; i < wanted->count; i++)
+        if (strcmp(wanted->list[i]->name, name) == 0) {
+            const struct provider *chosen = wanted->list[i];
+            memmove(wanted->list + 1, wanted->list, i * sizeof(chosen));
+            wanted->list[0] = chosen;
+        }
+}
+
+static void want_default(struct wanted *wanted)
+{
+    for (const struct provider *at = providers; at->name; at++)
+        if (!at->asked)
+            wanted->list[wanted->count++] = at;
+    wanted->disks = true;
+    const char *hint = hinted();
+    if (hint) {
+        detail("the firmware speaks for %s", hint);
+        want_first(wanted, hint);
+    }
+    if (nocloud_probe(NULL)) /* someone wrote it on the command line: that is no guess */
+        want_first(wanted, "nocloud");
+}
+
+static bool want(struct wanted *wanted, const char *name)
+{
+    if (strcmp(name, "cdrom") == 0) {
+        wanted->disks = true;
+        return true;
+    }
+    if (wanted->count == WANTED_MAX || wanted->file_count == WANTED_MAX)
+        return false;
+    if (starts_with(name, "file=")) {
+        wanted->files[wanted->file_count++] = name + strlen("file=");
+        return true;
+    }
+    for (const struct provider *at = providers; at->name; at++)
+        if (strcmp(at->name, name) == 0 || (strcmp(name, "packet") == 0 && strcmp(at->name, "equinixmetal") == 0)) {
+            wanted->list[wanted->count++] = at;
+            return true;
+        }
+    return false;
+}
+
+/* -- asking */
+
+enum verdict { NOT_YET, ANSWERED_NO, ANSWERED_YES };
+
+struct asked {
+    pid_t pid;
+    int answers, orders; /* from it: Y or N; to it: anything means go on */
+    enum verdict verdict;
+};
+
+static int child_main(const struct provider *provider, int answers, int orders)
+{
+    char go;
+    bool here = provider->probe(provider);
+    if (write(answers, here ? "Y" : "N", 1) != 1 || !here || read(orders, &go, 1) != 1)
+        return 0;
+    bool complete = provider->extract(provider);
+    return store_text("provider", provider->shown) && complete ? 0 : 1;
+}
+
+static bool start(struct asked *asked, const struct provider *provider)
+{
+    int up[2], down[2];
+    if (pipe2(up, O_CLOEXEC) < 0)
+        return false;
+    if (pipe2(down, O_CLOEXEC) < 0) {
+        close(up[0]), close(up[1]);
+        return false;
+    }
+    pid_t pid = fork();
+    if (pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        close(up[0]), close(down[1]);
+        exit(child_main(provider, up[1], down[0]));
+    }
+    close(up[1]), close(down[0]);
+    *asked = (struct asked){.pid = pid, .answers = up[0], .orders = down[1], .verdict = pid < 0 ? ANSWERED_NO : NOT_YET};
+    return pid >= 0;
+}
+
+static void drop(struct asked *asked)
+{
+    close(asked->answers), close(asked->orders);
+    if (asked->pid > 0) {
+        kill(asked->pid, SIGKILL);
+        while (waitpid(asked->pid, NULL, 0) < 0 && errno == EINTR)
+            ;
+    }
+}
+
+/* The first that said yes after all before it have said no, or `count` when nobody has, in time. */
+static size_t choose(struct asked *asked, size_t count, double deadline)
+{
+    for (;;) {
+        struct pollfd polls[WANTED_MAX];
+        size_t first = 0, open = 0;
+        while (first < count && asked[first].verdict == ANSWERED_NO)
+            first++;
+        if (first == count || asked[first].verdict == ANSWERED_YES)
+            return first;
+        double left = deadline - now();
+        if (left <= 0) { /* silence is a no */
+            while (first < count && asked[first].verdict != ANSWERED_YES)
+                first++;
+            return first;
+        }
+        size_t which[WANTED_MAX];
+        for (size_t i = 0; i < count; i++)
+            if (asked[i].verdict == NOT_YET) {
+                which[open] = i;
+                polls[open++] = (struct pollfd){.fd = asked[i].answers, .events = POLLIN};
+            }
+        if (poll(polls, open, (int)(left * 1e3) + 1) <= 0)
+            continue;
+        for (size_t i = 0; i < open; i++) {
+            char answer;
+            if (polls[i].revents)
+                asked[which[i]].verdict =
+                    read(polls[i].fd, &answer, 1) == 1 && answer == 'Y' ? ANSWERED_YES : ANSWERED_NO;
+        }
+    }
+}
+
+/* Lets the chosen one fetch what there is. False: it failed, or took too long. */
+static bool let_extract(struct asked *chosen, const struct provider *provider)
+{
+    int status = 0;
+    double deadline = now() + EXTRACT_SECONDS;
+    if (write(chosen->orders, "G", 1) != 1)
+        return false;
+    while (now() < deadline) { /* its end closes the pipe */
+        struct pollfd end = {.fd = chosen->answers, .events = POLLIN};
+        if (poll(&end, 1, (int)((deadline - now()) * 1e3) + 1) > 0)
+            break;
+    }
+    if (now() >= deadline)
+        kill(chosen->pid, SIGKILL);
+    while (waitpid(chosen->pid, &status, 0) < 0 && errno == EINTR)
+        ;
+    chosen->pid = 0;
+    if (status == 0)
+        return true;
+    if (now() >= deadline)
+        note("%s: not done after %.0f s", provider->shown, EXTRACT_SECONDS);
+    else if (WIFSIGNALED(status))
+        note("%s: ended by signal %d", provider->shown, WTERMSIG(status));
+    return false;
+}
+
+/* True: one of them is here; `complete`: and all it had has been fetched. */
+static bool ask_providers(const struct wanted *wanted, bool *complete)
+{
+    struct asked asked[WANTED_MAX];
+    double begin = now();
+    for (size_t i = 0; i < wanted->count; i++)
+        if (!start(&asked[i], wanted->list[i])) {
+            note("%s: %s", wanted->list[i]->name, strerror(errno));
+            asked[i] = (struct asked){.answers = -1, .orders = -1, .verdict = ANSWERED_NO};
+        }
+    size_t chosen = choose(asked, wanted->count, begin + METADATA_SECONDS + GRACE);
+    for (size_t i = 0; i < wanted->count; i++)
+        if (i != chosen)
+            drop(&asked[i]);
+    if (chosen == wanted->count) {
+        detail("none of %zu providers after %.0f ms", wanted->count, (now() - begin) * 1e3);
+        return false;
+    }
+    note("%s: found after %.0f ms", wanted->list[chosen]->shown, (now() - begin) * 1e3);
+    *complete = let_extract(&asked[chosen], wanted->list[chosen]);
+    drop(&asked[chosen]);
+    return true;
+}
+
+static bool ask_files(const struct wanted *wanted, bool *complete)
+{
+    for (size_t i = 0; i < wanted->file_count; i++) {
+        size_t length;
+        scoped_free char *text = read_file(wanted->files[i], USERDATA_MAX, &length);
+        if (!text && errno == ENOENT)
+            continue;
+        if (!text)
+            note("%s: %s", wanted->files[i], strerror(errno));
+        *complete = text && store_userdata(text, length) && store_text("provider", wanted->files[i]);
+        return true;
+    }
+    return false;
+}
+
+/* The kernel takes 64 bytes; of a longer name the part before the first dot. */
+static void name_host(void)
+{
+    scoped_free char *path = format("%s/hostname", metadata_options.config);
+    scoped_free char *name = read_line(path);
+    if (!name)
+        return;
+    name[strcspn(name, " \t\r")] = 0;
+    if (strlen(name) > 64)
+        name[strcspn(name, ".")] = 0;
+    if (strcmp(metadata_options.config, CONFIG) || !*name)
+        return; /* someone tries something out: the machine keeps its name */
+    if (sethostname(name, strlen(name)) < 0)
+        note("host name %s: %s", name, strerror(errno));
+    else
+        detail("host name: %s", name);
+}
+
+static int usage(void)
+{
+    fprintf(stderr, "usage: metadata [-v] [-config DIR] [-base URL] [-root DIR] [-n] [PROVIDER...]\n"
+                    "providers: ");
+    for (const struct provider *at = providers; at->name; at++)
+        fprintf(stderr, "%s ", at->name);
+    fprintf(stderr, "cdrom file=PATH\n");
+    return 2;
+}
+
+int main(int argc, char **argv)
+{
+    struct wanted wanted = {0};
+    bool named = false;
+    umask(022);
+    signal(SIGPIPE, SIG_IGN);
+    for (int i = 1; i < argc; i++) {
+        const char *word = argv[i];
+        if (*word != '-') {
+            if (!want(&wanted, word)) {
+                note("unknown provider: %s", word);
+                usage();
+                return 1;
+            }
+            named = true;
+            continue;
+        }
+        word += 1 + (word[1] == '-');
+        const char **value = !strcmp(word, "config") ? &metadata_options.config
+                             : !strcmp(word, "base") ? &metadata_options.base
+                             : !strcmp(word, "root") ? &metadata_options.root
+                                                     : NULL;
+        if (value && i + 1 < argc)
+            *value = argv[++i];
+        else if (!strcmp(word, "v"))
+            metadata_options.verbose = true;
+        else if (!strcmp(word, "n"))
+            metadata_options.dry = true;
+        else
+            return usage();
+    }
+    if (!named)
+        want_default(&wanted);
+    if (!store_open())
+        return 1;
+    bool complete = true;
+    scoped_free char *disk = NULL;
+    bool found = (wanted.count && ask_providers(&wanted, &complete)) ||
+                 (wanted.disks && disk_extract(&disk) && store_text("provider", disk)) ||
+                 (wanted.file_count && ask_files(&wanted, &complete));
+    if (!found) {
+        note("nobody here has metadata or user data");
+        return 0;
+    }
+    name_host();
+    return complete ? 0 : 1;
+}

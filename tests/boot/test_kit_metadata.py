@@ -1,0 +1,140 @@
+"""What machines are given arrives in /run/config: over the network, on a CD, on a disk."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from linuxkit.machine.machine import Machine
+from support.clouds import forward
+from support.clouds.metadata import CLOUDS, KEY, USERDATA, Service
+from support.system import CRUN, Build
+from support.vm import boot
+
+pytestmark = pytest.mark.boot
+
+#: Prints all files of /run/config with their modes, hexadecimal, and the machine's name.
+SHOW = """\
+      cd /run/config && find . -type f | sort | while read -r f; do
+        echo "file: ${f#./} $(stat -c %a "$f") $(xxd -p "$f" | tr -d '\\n')"
+      done
+      echo "called: $(hostname)"
+"""
+
+
+def system(*words: str, dhcp: bool = False) -> str:
+    command = json.dumps(["/usr/bin/metadata", "-v", *words])
+    network = """\
+  - name: dhcpcd
+    image: kit://dhcpcd
+    command: ["/sbin/dhcpcd", "--nobackground", "-f", "/dhcpcd.conf", "-1"]
+"""
+    return f"""\
+{CRUN}onboot:
+{network if dhcp else ""}  - name: metadata
+    image: kit://metadata
+    command: {command}
+  - name: show
+    image: kit://busybox
+    command: ["/bin/sh", "/show"]
+    binds: ["/show:/show:ro", "/run:/run"]
+files:
+  - path: show
+    contents: |
+{SHOW}"""
+
+
+def arrived(machine: Machine) -> dict[str, tuple[int, bytes]]:
+    """What the machine has in /run/config, and its name as `name`."""
+    assert machine.wait_booted(90).ok
+    machine.wait_console(r"called: \S+", 5)
+    found = re.findall(r"file: (\S+) ([0-7]+) ([0-9a-f]*)\r?\n", machine.console)
+    files = {name: (int(mode, 8), bytes.fromhex(text)) for name, mode, text in found}
+    (name,) = re.findall(r"called: (\S+)", machine.console)
+    return files | {"name": (0, name.encode())}
+
+
+TREE = {
+    "userdata": (0o644, USERDATA),
+    "ssh/sshd_config": (0o600, b"PermitRootLogin yes\n"),
+    "app/greeting": (0o644, "hé…\n".encode()),
+}
+META = f"instance-id: i-1\nlocal-hostname: web-1\npublic-keys:\n  - {KEY}\n"
+FROM_META = {
+    "hostname": (0o644, b"web-1"),
+    "name": (0, b"web-1"),
+    "instance_id": (0o644, b"i-1"),
+    "metadata": (0o644, META.encode()),
+    "ssh/authorized_keys": (0o600, f"{KEY}\n".encode()),
+}
+
+
+def iso(folder: Path, label: str) -> str:
+    """A CD of NoCloud's files, plugged in as a disk."""
+    folder.mkdir()
+    (folder / "meta-data").write_text(META)
+    (folder / "user-data").write_bytes(USERDATA)
+    made = folder.with_suffix(".iso")
+    subprocess.run(["xorriso", "-as", "mkisofs", "-quiet", "-V", label, "-J", "-r", "-o", made, folder],
+                   check=True, stderr=subprocess.DEVNULL)  # fmt: skip
+    return f"file={made},format=raw"
+
+
+def fat(made: Path, label: str, userdata: bytes) -> str:
+    """A disk of NoCloud's files."""
+    with made.open("wb") as disk:
+        disk.truncate(8 << 20)
+    subprocess.run(["mkfs.fat", "-n", label, made], check=True, stdout=subprocess.DEVNULL)
+    for name, text in (("meta-data", META.encode()), ("user-data", userdata)):
+        source = made.with_suffix(f".{name}")
+        source.write_bytes(text)
+        subprocess.run(["mcopy", "-i", made, source, f"::{name}"], check=True)
+    return f"file={made},format=raw"
+
+
+def on_link_local(port: int) -> Callable[[list[str]], list[str]]:
+    """The guest's network is 169.254.0.0/16, and nothing is there but the cloud's address; port 0: not even that."""
+    command = f"{sys.executable} -S -E {forward.__file__} {port}"
+    extra = ",net=169.254.0.0/16,restrict=on" + f",guestfwd=tcp:169.254.169.254:80-cmd:{command}" * (port > 0)
+
+    def change(arguments: list[str]) -> list[str]:
+        (at,) = [i for i, word in enumerate(arguments) if word.startswith("user,id=")]
+        arguments[at] += extra
+        return arguments
+
+    return change
+
+
+def test_data_of_run_arrives_after_two_seconds_of_silence(build: Build) -> None:
+    with boot(build(system(dhcp=True)), change=on_link_local(0), data=USERDATA) as machine:
+        found = arrived(machine)
+        (took,) = re.findall(r"none of 11 providers after (\d+) ms", machine.console)
+    assert found.pop("name")[1].startswith(b"linuxkit")
+    assert found == TREE | {"provider": (0o644, b"CDROM /dev/sr0")}
+    assert int(took) < 4000  # one after the other it would be 16 s
+
+
+@pytest.mark.parametrize("kind", ["fat", "iso"])
+def test_nocloud_on_a_labelled_disk(build: Build, tmp_path: Path, kind: str) -> None:
+    other = fat(tmp_path / "other", "DATA", b"not for metadata")  # neither label nor drive says so
+    disk = fat(tmp_path / "disk", "CIDATA", USERDATA) if kind == "fat" else iso(tmp_path / "disk", "cidata")
+    with boot(build(system("cdrom")), networking="none", disks=(other, disk)) as machine:
+        assert arrived(machine) == TREE | FROM_META | {"provider": (0o644, b"CDROM /dev/vdb")}
+
+
+def test_a_clouds_service_on_the_network(build: Build) -> None:
+    cloud = CLOUDS["aws"]
+    with Service(cloud) as service:
+        with boot(build(system(dhcp=True)), change=on_link_local(service.server_port)) as machine:
+            found = arrived(machine)
+        assert ("PUT", "/latest/api/token", b"") in service.asked
+    assert found == TREE | {name: (0o644, text.encode()) for name, text in cloud.files.items()} | {
+        "provider": (0o644, cloud.shown.encode()), "name": (0, cloud.files["hostname"].encode()),
+        "ssh/authorized_keys": (0o600, cloud.keys.encode()),
+    }  # fmt: skip
