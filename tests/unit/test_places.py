@@ -168,7 +168,7 @@ def test_every_place_of_the_table_is_whole(place: Any) -> None:
         assert all(s.env for s in settings if s.secret)
         assert all(s.help.endswith(".") for s in settings)
     assert all(name in FORMATS for name in place.formats)
-    assert bool(place.formats) == place.push
+    assert bool(place.formats) == (place.push or place.local)
 
 
 @pytest.mark.parametrize("name", FORMATS)

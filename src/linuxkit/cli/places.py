@@ -35,12 +35,15 @@ class Places(click.Group):
         verb: "push" or "run".
         default: a command for what names no place.
         own: (module:attribute, one line) of commands that are no places, by name.
+        choose: names the command for arguments that name no place; with a `default` only.
     """
 
     def __init__(self, verb: str, make: Callable[[Place], click.Command], default: click.Command | None = None,
-                 own: Mapping[str, tuple[str, str]] | None = None, **more: Any) -> None:  # fmt: skip
+                 own: Mapping[str, tuple[str, str]] | None = None, choose: Callable[[list[str]], str] | None = None,
+                 **more: Any) -> None:  # fmt: skip
         super().__init__(name=verb, **more)
         self._verb, self._make, self._default, self._own = verb, make, default, own or {}
+        self._choose = choose or (lambda args: "qemu")
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         own = ["qemu"] if self._default is not None else []
@@ -63,7 +66,7 @@ class Places(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if self._default is not None and (not args or args[0] not in self.list_commands(ctx)):
-            args = ["qemu", *args]
+            args = [self._choose(args), *args]
         return super().parse_args(ctx, args)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
@@ -80,11 +83,13 @@ def options(settings: tuple[Setting, ...]) -> list[click.Parameter]:
     for setting in settings:
         if setting.secret:
             continue
-        shown = "" if setting.default in ("", False) else f"  [default: {setting.default}]"
+        shown = "" if setting.default in ("", False, ()) else f"  [default: {setting.default}]"
         known = f"  [env: {', '.join(setting.env)}]" if setting.env else ""
         kind: dict[str, Any] = {"type": setting.kind}
         if setting.kind is bool:
             kind |= {"is_flag": True, "flag_value": True}
+        if setting.many:
+            kind["multiple"] = True
         made.append(click.Option(
             [setting.key, setting.flag, *setting.also], default=None, help=setting.help + shown + known,
             metavar=setting.metavar or None, **kind,
@@ -146,6 +151,21 @@ def local_image(ctx: click.Context, place: Place, text: str, arch: str = "") -> 
     looked = ", ".join(f"{text}{e}" for name in place.formats for e in FORMATS[name].endings)
     raise InputError(f"nothing to push at '{text}': looked for {text}, {looked} and {yaml}",
                      hint=f"linuxkit build --format {place.formats[0]} FILE.yml")  # fmt: skip
+
+
+def local_target(ctx: click.Context, place: Place, text: str) -> str:
+    """What a hypervisor of this machine runs: a file or a prefix, or what is built from YAML in a format it takes."""
+    yaml = Path(text) if text.endswith((".yml", ".yaml")) else Path(f"{text}.yml")
+    if not yaml.is_file():
+        return text
+    from linuxkit.cli.build import build
+    from linuxkit.outputs.table import FORMATS
+
+    there = [f"{text}{ending}" for name in place.formats for ending in FORMATS[name].endings]
+    if yaml != Path(text) and any(Path(path).exists() for path in (text, *there)):
+        return text
+    ctx.invoke(build, files=(str(yaml),), formats=(place.formats[0],), directory=yaml.parent)
+    return str(yaml.with_suffix(""))
 
 
 def _built(ctx: click.Context, format_: str, yaml: Path, arch: str) -> LocalImage:

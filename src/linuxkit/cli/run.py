@@ -59,6 +59,10 @@ def _prefix(target: tuple[str, ...]) -> str:
     rest = target[1:] if target[:1] == ("qemu",) and len(target) > 1 else target
     if len(rest) == 1 and rest[0] not in ("qemu", *BACKENDS):
         return rest[0]
+    from linuxkit.platforms.table import PLACES
+
+    if rest and rest[0] in PLACES:
+        raise InputError(f"the place comes first: linuxkit run {rest[0]} …", hint=f"linuxkit run {rest[0]} --help")
     if rest and rest[0] in BACKENDS:
         raise InputError(f"running on {rest[0]} is not supported", hint="use linuxkit run [qemu] PREFIX")
     raise InputError("run takes one prefix", hint="linuxkit build web.yml writes web-kernel …; then: linuxkit run web")
@@ -195,7 +199,8 @@ def signals() -> Iterator[None]:
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
+    wanted = (signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))  # Windows has no SIGHUP
+    before = {number: signal.signal(number, stop) for number in wanted}
     try:
         yield
     finally:

@@ -41,18 +41,20 @@ class Process:
         command: program and arguments.
         keep: descriptors that it inherits under the same numbers.
         log: file for its error output; truncated.
+        terminal: descriptor of a terminal for its standard input and output.
 
     Raises:
         HostError: it cannot be started.
     """
 
-    def __init__(self, command: Sequence[str], *, keep: Sequence[int], log: Path) -> None:
+    def __init__(self, command: Sequence[str], *, keep: Sequence[int], log: Path, terminal: int | None = None) -> None:
         self.name = Path(command[0]).name
         self.log = log
         try:
             with log.open("wb") as errors:
                 self._child = subprocess.Popen(
-                    list(command), stdin=subprocess.DEVNULL, stdout=errors, stderr=errors, pass_fds=tuple(keep),
+                    list(command), stdin=subprocess.DEVNULL if terminal is None else terminal,
+                    stdout=errors if terminal is None else terminal, stderr=errors, pass_fds=tuple(keep),
                     start_new_session=True, preexec_fn=_dies_with_us(),  # noqa: PLW1509  no other threads need it
                 )  # fmt: skip
         except OSError as e:
@@ -72,6 +74,10 @@ class Process:
             return self._child.wait(seconds)
         except subprocess.TimeoutExpired:
             return None
+
+    def send(self, name: str) -> None:
+        """Send it a signal, by name. Harmless when it has ended already."""
+        self._child.send_signal(signal.Signals[name])
 
     def end(self) -> None:
         """Make it end: asked first, then not asked. Harmless when it has ended already."""

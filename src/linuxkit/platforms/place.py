@@ -26,6 +26,7 @@ class Setting:
     env     variables, the first that is set and not empty counts.
     secret  has no flag, and is never shown.
     also    other names of its flag, such as LinuxKit's.
+    many    its flag can be given several times; the value is a tuple.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Setting:
     secret: bool = False
     metavar: str = ""
     also: tuple[str, ...] = ()
+    many: bool = False
 
     @property
     def key(self) -> str:
@@ -52,7 +54,8 @@ class Place:
     """A line of the table.
 
     module   below linuxkit.platforms.
-    formats  of build that it takes when pushing, the one that is built when none is there first.
+    formats  of build that it takes, the one that is built when none is there first.
+    local    it is a hypervisor of this machine: what is run is a file.
     """
 
     name: str
@@ -61,6 +64,7 @@ class Place:
     push: bool = False
     run: bool = False
     formats: tuple[str, ...] = ()
+    local: bool = False
 
     def load(self) -> Any:
         """The module: PUSH_SETTINGS and Push, RUN_SETTINGS and Run."""
@@ -162,7 +166,7 @@ def settle(settings: tuple[Setting, ...], given: Mapping[str, Any], environment:
         if value is None:
             value = next((_typed(setting, name, text) for name in setting.env if (text := environment.get(name))), None)
         if value is None:
-            value = setting.default
+            value = () if setting.many else setting.default
         if setting.required and value == "":
             missing.append(setting)
         values[setting.key] = value

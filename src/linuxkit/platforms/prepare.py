@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,12 +70,17 @@ class StateLock:
     """Holds the state folder: two machines with one disk would ruin it. Released when closed or when we end."""
 
     def __init__(self, state: Path) -> None:
-        import fcntl
-
-        self._fd = os.open(state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._fd = os.open(state / "lock", os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o644)
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            if sys.platform == "win32":
+                import msvcrt
+
+                msvcrt.locking(self._fd, msvcrt.LK_NBLCK, 1)
+            else:
+                import fcntl
+
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
             os.close(self._fd)
             raise HostError(
                 f"a machine is running with {state} already", hint="end it, or give this one its own --state folder"
@@ -118,7 +124,7 @@ def mac_address(state: Path, name: str = "mac-addr") -> str:
     raw = bytearray(secrets.token_bytes(6))
     raw[0] = raw[0] & 0xFC | 0x02  # locally administered, unicast
     text = raw.hex(":")
-    descriptor = os.open(kept, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
+    descriptor = os.open(kept, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_CLOEXEC", 0), 0o640)
     with open(descriptor, "w") as f:
         f.write(text)
     return text
