@@ -167,6 +167,25 @@ def test_a_failure_half_way_leaves_nothing(server: Proxy, large: Path, where: st
     assert content(server, "large.bin") == b"old"
 
 
+def test_a_push_that_is_ended_removes_what_it_sent(server: Proxy, tmp_path: Path) -> None:
+    (tmp_path / "large.bin").write_bytes(random.Random(1).randbytes(1 << 20) * 17)
+    environment = {k: v for k, v in os.environ.items() if k in ("PATH", "PYTHONPATH")} | {
+        "HOME": str(tmp_path), "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}  # fmt: skip
+    command = [sys.executable, "-m", "linuxkit", "push", "s3", "--bucket", "images", "--endpoint", server.url,
+               "--region", REGION, "large.bin"]  # fmt: skip
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as pushing:
+
+        def end(body: bytes) -> tuple[int, bytes]:
+            pushing.terminate()
+            return 500, b""
+
+        server.answer("partNumber=2", end)
+        said = pushing.communicate(timeout=60)[1]
+    assert pushing.returncode == 130, said
+    assert "removed: half an upload of s3://images/large.bin" in said
+    assert halves(server) == []
+
+
 def test_bad_input_is_said_before_anything_is_sent(server: Proxy, large: Path) -> None:
     with pytest.raises(InputError, match="there is no bucket none"):
         push(server, large, bucket="none")

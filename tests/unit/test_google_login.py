@@ -136,6 +136,7 @@ def test_the_login_of_gcloud_is_found(google: Gce, tmp_path: Path) -> None:
     written(tmp_path / ".config" / "gcloud" / "application_default_credentials.json", **content)
     found = login(tmp_path)
     assert (found.token(), found.project()) == ("token-1", "mine")
+    assert found.sign(Call("GET", "https://x.example/", {}))["x-goog-user-project"] == "mine"
     assert login(tmp_path, CLOUDSDK_CORE_PROJECT="other").project() == "other"
     written(tmp_path / "else" / "application_default_credentials.json", **content | {"refresh_token": "old"})
     with pytest.raises(HostError, match="does not accept the login") as caught:

@@ -64,7 +64,7 @@ class Compute:
             InputError: some are missing.
         """
         answer = self._manager.call("POST", f"/v1/projects/{quote(self.project)}:testIamPermissions",
-                                    json={"permissions": list(needed)}, reads=True, allow=(403, 404))  # fmt: skip
+                                    json={"permissions": list(needed)}, reads=True, allow=(400, 403, 404))  # fmt: skip
         if answer.status != 200:
             return
         granted = (answer.json or {}).get("permissions", [])

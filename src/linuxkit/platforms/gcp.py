@@ -33,7 +33,8 @@ PUSH_SETTINGS = (
     Setting("replace", "Replace an image of this name that is another one.", kind=bool, default=False),
     Setting("timeout", "Seconds to wait for Google.", env=("LINUXKIT_UPLOAD_TIMEOUT",), kind=int, default=600),
 )  # fmt: skip
-PUSH_PERMISSIONS = ("compute.images.create", "compute.images.get", "compute.images.delete", "compute.projects.get")
+PUSH_PERMISSIONS = ("compute.images.create", "compute.images.delete", "compute.images.get", "compute.images.setLabels",
+                    "compute.projects.get")  # fmt: skip
 
 
 class Push:

@@ -29,10 +29,10 @@ RUN_SETTINGS = (
     Setting("skip-cleanup", "The same as --keep.", kind=bool, default=False),
     Setting("timeout", "Seconds to wait until it runs.", kind=int, default=600),
 )  # fmt: skip
+#: Without those of the image and the subnetwork, which can be another project's.
 RUN_PERMISSIONS = (
-    "compute.disks.create", "compute.images.useReadOnly", "compute.instances.create", "compute.instances.delete",
-    "compute.instances.get", "compute.instances.getSerialPortOutput", "compute.instances.setMetadata",
-    "compute.subnetworks.use",
+    "compute.disks.create", "compute.instances.create", "compute.instances.delete", "compute.instances.get",
+    "compute.instances.getSerialPortOutput", "compute.instances.setMetadata",
 )  # fmt: skip
 MAX_DATA = 256 << 10  # bytes of one value of the metadata
 OVER = frozenset({"TERMINATED", "STOPPED", "SUSPENDED"})

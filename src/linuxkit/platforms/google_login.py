@@ -97,7 +97,9 @@ class Login:
     # -- Signer
 
     def sign(self, call: Call) -> Mapping[str, str]:
-        return {**call.headers, "authorization": f"Bearer {self.token()}"}
+        headers = {**call.headers, "authorization": f"Bearer {self.token()}"}
+        payer = self._environment.get("GOOGLE_CLOUD_QUOTA_PROJECT") or self._config.get("quota_project_id")
+        return headers | ({"x-goog-user-project": str(payer)} if payer else {})
 
     def renew(self) -> bool:
         """Forget the token; False when there can be no other."""

@@ -13,13 +13,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from urllib.parse import quote
-from xml.etree import ElementTree
 
 from linuxkit.errors import InputError, NetworkError
-from linuxkit.platforms.aws_xml import text
 from linuxkit.platforms.image import LocalImage, side_by_side
 from linuxkit.platforms.place import Job
 from linuxkit.platforms.rest import Answer, RefusedError, Rest
+from linuxkit.platforms.strict_xml import parse_xml
 
 PART = 8 << 20  # at least; twice as many are in memory as there are workers
 MAX_PARTS, MAX_PART = 10_000, 5 << 30
@@ -77,7 +76,7 @@ class Bucket:
             self._job.progress(image.path.name, image.size, image.size)
             return
         begun = self._patiently(path, {"uploads": ""}, sent, shown=f"{image.path} ({image.size} bytes) in parts")
-        upload = text(ElementTree.fromstring(begun.body), "UploadId") if begun.body else "<upload>"
+        upload = parse_xml(begun.body).find("UploadId").text() if begun.body else "<upload>"
         what = f"half an upload of s3://{self.name}/{key}"
         self._job.journal.made(
             what, lambda: self._api.delete(path, query={"uploadId": upload}),

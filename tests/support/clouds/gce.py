@@ -203,9 +203,9 @@ class GceHandler(_Handler):
         self._reply(308, b"", {"range": f"bytes=0-{there - 1}"} if there else {})
 
     def _reply(self, status: int, body: bytes, headers: dict[str, str]) -> None:
-        if "Location" in headers:  # what goes there has to come through here
+        if "upload_id=" in headers.get("location", ""):  # what goes there has to come through here
             headers = dict(headers)
-            place = urlsplit(headers.pop("Location"))
+            place = urlsplit(headers.pop("location"))
             headers["location"] = f"{self.server.url}{place.path}?{place.query}"
             self.server.uploads.setdefault(parse_qs(place.query)["upload_id"][0], 0)
         super()._reply(status, body, headers)

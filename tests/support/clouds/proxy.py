@@ -120,7 +120,7 @@ class _Handler(BaseHTTPRequestHandler):
         answer = there.getresponse()
         data = answer.read()
         ours = ("transfer-encoding", "connection", "content-length" if self.command != "HEAD" else "", "server", "date")
-        kept = {k: v for k, v in answer.getheaders() if k.lower() not in ours}
+        kept = {k.lower(): v for k, v in answer.getheaders() if k.lower() not in ours}
         self._reply(answer.status, data, kept)
         there.close()
 
