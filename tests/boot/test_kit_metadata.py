@@ -98,10 +98,13 @@ def fat(made: Path, label: str, userdata: bytes) -> str:
     return f"file={made},format=raw"
 
 
-def on_link_local(port: int) -> Callable[[list[str]], list[str]]:
-    """The guest's network is 169.254.0.0/16, and nothing is there but the cloud's address; port 0: not even that."""
-    command = f"{sys.executable} -S -E {forward.__file__} {port}"
-    extra = ",net=169.254.0.0/16,restrict=on" + f",guestfwd=tcp:169.254.169.254:80-cmd:{command}" * (port > 0)
+def on_link_local(**ports: int) -> Callable[[list[str]], list[str]]:
+    """The guest's network is 169.254.0.0/16, and nothing is there but our ports at the addresses cloud and metal."""
+    addresses = {"cloud": "169.254.169.254", "metal": "169.254.1.1"}
+    extra = ",net=169.254.0.0/16,restrict=on" + "".join(
+        f",guestfwd=tcp:{addresses[name]}:80-cmd:{sys.executable} -S -E {forward.__file__} {port}"
+        for name, port in ports.items()
+    )
 
     def change(arguments: list[str]) -> list[str]:
         (at,) = [i for i, word in enumerate(arguments) if word.startswith("user,id=")]
@@ -112,7 +115,7 @@ def on_link_local(port: int) -> Callable[[list[str]], list[str]]:
 
 
 def test_data_of_run_arrives_after_two_seconds_of_silence(build: Build) -> None:
-    with boot(build(system(dhcp=True)), change=on_link_local(0), data=USERDATA) as machine:
+    with boot(build(system(dhcp=True)), change=on_link_local(), data=USERDATA) as machine:
         found = arrived(machine)
         (took,) = re.findall(r"none of 11 providers after (\d+) ms", machine.console)
     assert found.pop("name")[1].startswith(b"linuxkit")
@@ -128,13 +131,43 @@ def test_nocloud_on_a_labelled_disk(build: Build, tmp_path: Path, kind: str) -> 
         assert arrived(machine) == TREE | FROM_META | {"provider": (0o644, b"CDROM /dev/vdb")}
 
 
-def test_a_clouds_service_on_the_network(build: Build) -> None:
-    cloud = CLOUDS["aws"]
-    with Service(cloud) as service:
-        with boot(build(system(dhcp=True)), change=on_link_local(service.server_port)) as machine:
+#: After the cloud's, another service is asked at another address, and sets up the network as it says.
+METAL = """\
+  - name: metal
+    image: kit://metadata
+    command: ["/usr/bin/metadata", "-v", "-base", "http://169.254.1.1", "-config", "/run/metal", "equinixmetal"]
+  - name: network
+    image: kit://busybox
+    command: ["/bin/sh", "-c", "cat /run/metal/provider; ip -o a; ip route; ip -6 route; cat /proc/net/bonding/*"]
+    binds: ["/run:/run"]
+"""
+
+
+def test_a_clouds_service_and_bare_metals_network(build: Build) -> None:
+    cloud, metal = CLOUDS["aws"], CLOUDS["equinixmetal"]
+    text = system(dhcp=True).replace("files:\n", METAL + "files:\n")
+    with Service(cloud) as service, Service(metal) as other:
+        told = json.loads(other.routes["/metadata"])
+        told["network"]["interfaces"] = [{"name": "enp1s0f0", "mac": "52:54:00:00:00:01", "bond": "bond0"}]
+        other.routes["/metadata"] = json.dumps(told).encode()
+        where = on_link_local(cloud=service.server_port, metal=other.server_port)
+
+        def change(arguments: list[str]) -> list[str]:
+            return [re.sub("mac=[0-9a-f:]{17}", "mac=52:54:00:00:00:01", word) for word in where(arguments)]
+
+        with boot(build(text), change=change) as machine:
             found = arrived(machine)
+            machine.wait_console("MII Polling Interval", 5)
         assert ("PUT", "/latest/api/token", b"") in service.asked
+        assert not other.wrong
     assert found == TREE | {name: (0o644, text.encode()) for name, text in cloud.files.items()} | {
         "provider": (0o644, cloud.shown.encode()), "name": (0, cloud.files["hostname"].encode()),
         "ssh/authorized_keys": (0o600, cloud.keys.encode()),
     }  # fmt: skip
+    for shown in (
+        "EquinixMetal", r"bond0 +inet 203\.0\.113\.7/31", r"bond0 +inet 10\.99\.1\.3/31", r"bond0 +inet6 2001:db8::3/127",
+        r"default via 203\.0\.113\.6 dev bond0", r"10\.0\.0\.0/8 via 10\.99\.1\.2 dev bond0",
+        r"default via 2001:db8::2 dev bond0", r"Bonding Mode: IEEE 802\.3ad", "Slave Interface: enp1s0f0",
+    ):  # fmt: skip
+        assert re.search(shown, machine.console), (shown, machine.console)
+    assert "inet 169.254.2.15/16" not in machine.console  # dhcpcd's address is gone

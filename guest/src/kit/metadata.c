@@ -15,7 +15,8 @@
 #include <sys/wait.h>
 
 #define CONFIG "/run/config"
-#define GRACE 0.5 /* seconds on top, for the processes to start and to say no */
+#define GRACE 0.5       /* seconds on top, for the processes to start and to say no */
+#define DISK_SECONDS 1.0 /* for a drive to appear, when someone said that there is one */
 #define WANTED_MAX 32
 
 struct metadata_options metadata_options = {.config = CONFIG, .root = ""};
@@ -59,7 +60,7 @@ char *host_path(const char *path)
 struct wanted {
     const struct provider *list[WANTED_MAX];
     size_t count;
-    bool disks;
+    bool disks, disks_named;
     const char *files[WANTED_MAX];
     size_t file_count;
 };
@@ -124,7 +125,7 @@ static void want_default(struct wanted *wanted)
 static bool want(struct wanted *wanted, const char *name)
 {
     if (strcmp(name, "cdrom") == 0) {
-        wanted->disks = true;
+        wanted->disks = wanted->disks_named = true;
         return true;
     }
     if (wanted->count == WANTED_MAX || wanted->file_count == WANTED_MAX)
@@ -274,6 +275,18 @@ static bool ask_providers(const struct wanted *wanted, bool *complete)
     return true;
 }
 
+static bool ask_disks(const struct wanted *wanted)
+{
+    scoped_free char *shown = NULL;
+    double deadline = now() + (wanted->disks_named ? DISK_SECONDS : 0);
+    while (!disk_extract(&shown)) {
+        if (now() >= deadline)
+            return false;
+        pause_ms(100);
+    }
+    return store_text("provider", shown);
+}
+
 static bool ask_files(const struct wanted *wanted, bool *complete)
 {
     for (size_t i = 0; i < wanted->file_count; i++) {
@@ -353,9 +366,7 @@ int main(int argc, char **argv)
     if (!store_open())
         return 1;
     bool complete = true;
-    scoped_free char *disk = NULL;
-    bool found = (wanted.count && ask_providers(&wanted, &complete)) ||
-                 (wanted.disks && disk_extract(&disk) && store_text("provider", disk)) ||
+    bool found = (wanted.count && ask_providers(&wanted, &complete)) || (wanted.disks && ask_disks(&wanted)) ||
                  (wanted.file_count && ask_files(&wanted, &complete));
     if (!found) {
         note("nobody here has metadata or user data");
