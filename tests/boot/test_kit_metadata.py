@@ -165,7 +165,7 @@ def test_a_clouds_service_and_bare_metals_network(build: Build) -> None:
         "ssh/authorized_keys": (0o600, cloud.keys.encode()),
     }  # fmt: skip
     for shown in (
-        "EquinixMetal", r"bond0 +inet 203\.0\.113\.7/31", r"bond0 +inet 10\.99\.1\.3/31", r"bond0 +inet6 2001:db8::3/127",
+        "EquinixMetal", r"bond0 +inet 203\.0\.113\.7/31", r"bond0 +inet 10\.99\.1\.3/31", r"inet6 2001:db8::3/127",
         r"default via 203\.0\.113\.6 dev bond0", r"10\.0\.0\.0/8 via 10\.99\.1\.2 dev bond0",
         r"default via 2001:db8::2 dev bond0", r"Bonding Mode: IEEE 802\.3ad", "Slave Interface: enp1s0f0",
     ):  # fmt: skip

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from linuxkit.machine.userdata import faults
 from support.metadata import Metadata, files, from_file, metadata, metadata_program, service
 
 __all__ = ["metadata", "metadata_program"]
 
 pytestmark = pytest.mark.guest
 FEW = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SAYS = "metadata: user data: "
 NAMES = ["content", "entries", "perm", "a", "..", "b/c", ""]
 PIECES = b'{ } [ ] " : , \\u d83d \\ a 1 - e+ null {"a": "content" \xff'.split()
 
@@ -63,8 +66,9 @@ def test_entries_become_files_and_folders(metadata: Metadata, tmp_path: Path) ->
 def test_an_entry_that_makes_no_sense_is_named_and_the_others_are_made(
     metadata: Metadata, tmp_path: Path, name: str, entry: object
 ) -> None:
-    said = from_file(metadata, tmp_path, json.dumps({name: entry, "good": {"content": "made"}}).encode())
-    assert "user data: " in said
+    text = json.dumps({name: entry, "good": {"content": "made"}}).encode()
+    said = from_file(metadata, tmp_path, text)
+    assert said.count("user data: ") == len(faults(text)) == 1
     assert set(files(tmp_path / "config")) == {"userdata", "provider", "good"}
     assert sorted(p.name for p in tmp_path.iterdir()) == ["config", "data", "root"]
 
@@ -101,7 +105,8 @@ def test_no_link_leads_out(metadata: Metadata, tmp_path: Path) -> None:
     ids=range(24),
 )  # fmt: skip
 def test_what_is_no_tree_is_kept_as_it_is(metadata: Metadata, tmp_path: Path, text: bytes) -> None:
-    from_file(metadata, tmp_path, text)
+    said = from_file(metadata, tmp_path, text)
+    assert len(faults(text)) == ("so it is not unpacked" in said)
     assert files(tmp_path / "config")["userdata"] == (0o644, text)
     assert set(files(tmp_path / "config")) == {"userdata", "provider"}
 
@@ -112,9 +117,15 @@ def test_what_is_no_tree_is_kept_as_it_is(metadata: Metadata, tmp_path: Path, te
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=4),
     max_leaves=20,
 ))  # fmt: skip
-def test_no_json_upsets_it_or_gets_out(metadata: Metadata, tmp_path: Path, value: object) -> None:
-    from_file(metadata, tmp_path, json.dumps({"x": value} if not isinstance(value, dict) else value).encode())
+def test_no_json_upsets_it_gets_out_or_is_another_surprise_than_foretold(
+    metadata: Metadata, tmp_path: Path, value: object
+) -> None:
+    shutil.rmtree(tmp_path / "config", ignore_errors=True)
+    text = json.dumps({"x": value} if not isinstance(value, dict) else value).encode()
+    said = [line for line in from_file(metadata, tmp_path, text).splitlines() if line.startswith(SAYS)]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["config", "data", "root"]
+    assert len(said) == len(faults(text)), (said, faults(text))
+    assert (said == []) == (faults(text) == [])
 
 
 @FEW

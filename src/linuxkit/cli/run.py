@@ -180,6 +180,16 @@ def run(ctx: click.Context, /, target: tuple[str, ...], mem: int | None, data: s
 
 
 def user_data(data: str | None, file: Path | None) -> bytes | None:
+    """The bytes of --data or --data-file; says what a guest with the metadata package will not understand in them."""
+    from linuxkit.machine.userdata import faults
+
+    content = _user_data(data, file)
+    for fault in faults(content or b""):
+        click.echo(f"note: {fault}", err=True)
+    return content
+
+
+def _user_data(data: str | None, file: Path | None) -> bytes | None:
     if file is None:
         return None if data is None else data.encode(errors="surrogateescape")
     try:
