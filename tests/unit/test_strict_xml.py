@@ -12,7 +12,10 @@ pytestmark = pytest.mark.unit
 
 
 def test_elements_and_their_text() -> None:
-    root = parse_xml(b'<e:a xmlns:e="urn:x" xmlns:i="urn:i"><b i:type="e:T"> 1 &amp; 2 </b><b/><c><d>x</d></c></e:a>')
+    spaces = b'xmlns:e="urn:x" xmlns:i="http://www.w3.org/2001/XMLSchema-instance"'
+    inside = b'<b type="U" i:type="e:T"> 1 &amp; 2 </b><b/><c><d>x</d></c>'
+    root = parse_xml(b"<e:a " + spaces + b">" + inside + b"</e:a>")
+    assert root.find("b").attributes["type"] == "U"
     assert (root.name, root.text("b"), root.find("b").type, len(root.all("b"))) == ("a", "1 & 2", "T", 2)
     assert (root.text("c", "d"), root.text("c", "none", "d")) == ("x", "")
     assert [n.name for n in root.walk()] == ["a", "b", "b", "c", "d"]

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 import socket
 import tempfile
 from functools import cached_property
@@ -80,7 +81,7 @@ class Push:
         if there is not None:
             return Pushed(self._name, str(there["id"]), True, f"linuxkit run hetzner {self._name}")
         with tempfile.TemporaryDirectory(prefix="linuxkit-") as folder:
-            server = self._writer(Path(folder), f"linuxkit-push-{self._image.digest[:8]}-{int(job.now()):x}")
+            server = self._writer(Path(folder), f"linuxkit-push-{self._image.digest[:8]}-{secrets.token_hex(4)}")
         api.post(f"/servers/{server}/actions/poweroff")
         identity, _ = api.make(
             "image", f"/servers/{server}/actions/create_image",
@@ -194,7 +195,7 @@ class Run:
         job = self._job
         name = re.sub(r"[^a-z0-9]+", "-", str(self._target).lower()).strip("-")[:40] or "linuxkit"
         made: dict[str, Any] = {
-            "name": f"{name}-{int(job.now()):x}", "server_type": self._type, "image": self._image["id"],
+            "name": f"{name}-{secrets.token_hex(4)}", "server_type": self._type, "image": self._image["id"],
             "start_after_create": True, "labels": {NAME: str(self._image["labels"].get(NAME, "image"))},
         }  # fmt: skip
         made |= {"location": job["location"]} if job["location"] else {}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+import secrets
 import struct
 from functools import cached_property
 from typing import Any
@@ -91,7 +92,7 @@ class Push:
         bucket, key = self._upload()
         size = job["volume-size"] * GB or max(SMALLEST * GB, -(-self._virtual // GB) * GB)
         snapshot = api.make("snapshot", f"{api.block}/snapshots/import-from-object-storage", {
-            "bucket": bucket, "key": key, "name": f"{self._name}-{image.digest[:8]}-{int(job.now()):x}",
+            "bucket": bucket, "key": key, "name": f"{self._name}-{image.digest[:8]}-{secrets.token_hex(4)}",
             "project_id": api.project, "tags": tags, "size": size,
         }, folder=f"{api.block}/snapshots", command="scw block snapshot delete")  # fmt: skip
         self._wait("the import", f"{api.block}/snapshots/{snapshot}", "")
@@ -122,7 +123,7 @@ class Push:
         """(bucket, key) of the object, which is there until the end."""
         job, image = self._job, self._image
         key = f"linuxkit-{image.digest[:32]}.qcow2"
-        name = job["bucket"] or f"linuxkit-{image.digest[:12]}-{int(job.now()):x}"
+        name = job["bucket"] or f"linuxkit-{image.digest[:12]}-{secrets.token_hex(4)}"
         bucket = self._api.bucket(name)
         if not job["bucket"]:
             job.journal.made(f"bucket {name}", lambda: self._api.remove_bucket(name),
@@ -172,7 +173,7 @@ class Run:
     def run(self) -> None:
         job, api = self._job, self._api
         body: dict[str, Any] = {
-            "name": f"{job['instance-name'] or 'linuxkit-' + self._target[:40]}-{int(job.now()):x}",
+            "name": f"{job['instance-name'] or 'linuxkit-' + self._target[:40]}-{secrets.token_hex(4)}",
             "commercial_type": job["instance-type"], "image": self._image["id"], "project": api.project,
             "dynamic_ip_required": True, "tags": ["linuxkit"],
         }  # fmt: skip

@@ -3,7 +3,8 @@
     root = parse_xml(answer)
     root.find("returnval", "obj").text()
 
-Names are without their namespaces. Document types (XML 1.0 section 2.8), and with them entities, are an error.
+Names are without their namespaces, but for the attribute `xsi:type`. Document types (XML 1.0 section 2.8), and with
+them entities, are an error.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from linuxkit.errors import NetworkError
 
 MAX_SIZE = 16 << 20
 MAX_DEPTH = 100
+XSI = "http://www.w3.org/2001/XMLSchema-instance"
 
 
 @dataclass
@@ -51,7 +53,7 @@ class Node:
     @property
     def type(self) -> str:
         """Its xsi:type, without prefix."""
-        return self.attributes.get("type", "").rpartition(":")[2]
+        return self.attributes.get("xsi:type", "").rpartition(":")[2]
 
 
 def parse_xml(data: bytes) -> Node:
@@ -70,7 +72,7 @@ def parse_xml(data: bytes) -> Node:
     def start(name: str, attributes: dict[str, str]) -> None:
         if len(stack) > MAX_DEPTH:
             raise NetworkError("an XML answer is nested too deeply")
-        node = Node(_local(name), {_local(k): v for k, v in attributes.items()})
+        node = Node(_local(name), {_attribute(k): v for k, v in attributes.items()})
         stack[-1].children.append(node)
         stack.append(node)
 
@@ -96,3 +98,8 @@ def parse_xml(data: bytes) -> Node:
 
 def _local(name: str) -> str:
     return name.rpartition("}")[2]
+
+
+def _attribute(name: str) -> str:
+    """As _local, but for those of XML Schema, which can stand beside others of the same name."""
+    return f"xsi:{_local(name)}" if name.startswith(f"{XSI}}}") else _local(name)

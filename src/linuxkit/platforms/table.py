@@ -43,6 +43,8 @@ PLACES: dict[str, Place] = {
         Place("s3", "a bucket of S3, AWS' or another", "s3", push=True, formats=FILES),
         Place("scaleway", "Scaleway: an image, and an instance of it", "scaleway", push=True, run=True,
               formats=("qcow2-bios", "qcow2-efi")),
+        Place("vcenter", "vSphere: a CD in a datastore or a template, and a machine of it", "vcenter", push=True,
+              run=True, formats=("iso", "vmdk", "ova")),
     )
 }  # fmt: skip
 
