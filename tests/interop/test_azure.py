@@ -10,7 +10,6 @@ import stat
 import struct
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,8 +27,8 @@ from linuxkit.platforms.journal import Journal
 from linuxkit.platforms.place import Job, Pushed, settle
 from support.clouds.arm import SUBSCRIPTION, TENANT, ArmFake, blob_of
 from support.clouds.azurite import Storage, azurite
-from support.clouds.fake import Asked, Fake, Reply
 from support.clouds.proxy import Proxy
+from support.clouds.strict import Asked, RefusedError, Reply, Strict
 
 pytestmark = pytest.mark.interop
 MIB = 1 << 20
@@ -66,17 +65,17 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Storage]:
 
 
 class Azure:
-    """The Resource Manager and the blobs, each behind a proxy that counts and spoils."""
+    """The Resource Manager, and the blobs behind a proxy that counts and spoils."""
 
-    def __init__(self, engine: Storage, arm: ArmFake, manager: Proxy, blobs: Proxy) -> None:
-        self.engine, self.arm, self.manager, self.blobs = engine, arm, manager, blobs
-        arm.public = manager.url
+    def __init__(self, engine: Storage, arm: ArmFake, blobs: Proxy) -> None:
+        self.engine, self.arm, self.blobs = engine, arm, blobs
         self.more: dict[str, str] = {}
+        self.transport = Transport(sleep=lambda s: None)
 
     @property
     def environment(self) -> dict[str, str]:
         return {
-            "AZURE_AUTHORITY_HOST": self.manager.url, "AZURE_RESOURCE_MANAGER_URL": self.manager.url,
+            "AZURE_AUTHORITY_HOST": self.arm.url, "AZURE_RESOURCE_MANAGER_URL": self.arm.url,
             "AZURE_TENANT_ID": TENANT, "AZURE_CLIENT_ID": "app", "AZURE_CLIENT_SECRET": "geheim",
             "AZURE_SUBSCRIPTION_ID": SUBSCRIPTION, "HOME": "/nowhere", "PATH": "",
         } | self.more  # fmt: skip
@@ -89,8 +88,8 @@ class Azure:
         settings = getattr(azure_place, f"{verb.upper()}_SETTINGS")
         said: list[str] = []
         with Journal(said.append, keep=keep) as journal:
-            yield Job(settle(settings, given, self.environment), self.environment, Transport(sleep=lambda s: None),
-                      journal, said.append, output, data=data, dry_run=dry_run, keep=keep,
+            yield Job(settle(settings, given, self.environment), self.environment, self.transport, journal, said.append,
+                      output, data=data, dry_run=dry_run, keep=keep,
                       sleep=lambda s: None), said  # fmt: skip
 
     def push(self, path: Path, **given: Any) -> tuple[Pushed, list[str]]:
@@ -115,10 +114,9 @@ def azure(engine: Storage) -> Iterator[Azure]:
         engine.ask("DELETE", f"/{CONTAINER}/{name}")
     engine.ask("PUT", f"/{CONTAINER}?restype=container")
     look = lambda url: engine.read(*blob_of(url))  # noqa: E731
-    with ArmFake(look) as arm, Proxy(arm.url) as manager, Proxy(engine.url) as blobs:
+    with ArmFake(look) as arm, Proxy(engine.url) as blobs:
         arm.account("images", "images", f"{blobs.url}/{engine.account}", engine.key)
-        yield Azure(engine, arm, manager, blobs)
-        assert arm.wrong == []
+        yield Azure(engine, arm, blobs)
 
 
 def test_a_disk_becomes_an_image_once(azure: Azure, disk: Path) -> None:
@@ -193,20 +191,20 @@ def test_a_container_that_is_missing_is_made(azure: Azure, disk: Path) -> None:
 
 
 def test_with_the_login_where_there_is_no_key(azure: Azure, disk: Path) -> None:
-    """Azurite takes tokens over TLS only: here a fake stands for it that looks at the header."""
+    """And the token ends in the middle, while several threads have it."""
     azure.arm.keys_allowed = False
     pages: list[int] = []
     marks: dict[str, str] = {}
 
-    class Blobs(Fake):
-        def handle(self, asked: Asked) -> Reply:
+    class Blobs(Strict):
+        def reply(self, asked: Asked) -> Reply:
             good = azure.arm.tokens.get(asked.headers.get("authorization", "").removeprefix("Bearer "))
             if good != "https://storage.azure.com":
-                return Reply(401, b"<Error><Code>InvalidAuthenticationInfo</Code></Error>")
+                return 401, {}, b"<Error><Code>InvalidAuthenticationInfo</Code></Error>"
             assert asked.headers["x-ms-version"]
             if asked.method == "HEAD":
                 size = {"content-length": str(disk.stat().st_size)}
-                return Reply(200, b"", size | marks) if pages else Reply(404)
+                return (200, size | marks, b"") if pages else (404, {}, b"")
             if asked.query.get("comp") == "page":
                 if not pages:
                     azure.arm.expire()  # in the middle
@@ -215,16 +213,31 @@ def test_with_the_login_where_there_is_no_key(azure: Azure, disk: Path) -> None:
                 marks.update({k: v for k, v in asked.headers.items() if k.startswith("x-ms-meta-")})
             if asked.query.get("comp") == "pagelist":
                 page = f"<PageRange><Start>0</Start><End>{sum(pages) - 1}</End></PageRange>"
-                return Reply(200, f"<PageList>{page}</PageList>".encode())
-            return Reply(200)
+                return 200, {}, f"<PageList>{page}</PageList>".encode()
+            return 200, {}, b""
 
     with Blobs() as blobs:
         azure.arm.account("images", "images", f"{blobs.url}/images", "")
         pushed, _ = azure.push(disk, vhd_only=True, img_name="other")
     assert pushed.name == "other"
     assert marks == {"x-ms-meta-linuxkit_sha256": hashlib.sha256(disk.read_bytes()).hexdigest()}
-    logins = [path for method, path in azure.arm.seen if path.endswith("/token")]
-    assert len(logins) >= 3  # the manager's, the storage's, and another one of the storage's
+    assert azure.arm.count("POST", "/token") >= 3  # the manager's, the storage's, and another one of the storage's
+
+
+def test_azurite_takes_the_login_too(azure: Azure, disk: Path, tmp_path: Path) -> None:
+    """Over TLS only, and it looks into the token: for whom it is, from whom, and how long."""
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-days", "2",
+               "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "key.pem", "-out", "crt.pem"]  # fmt: skip
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    certificate = tmp_path / "crt.pem"
+    more = ["--oauth", "basic", "--cert", str(certificate), "--key", str(tmp_path / "key.pem")]
+    with azurite(tmp_path, *more) as storage:
+        azure.arm.account("images", "images", storage.endpoint, "", allowSharedKeyAccess=False)
+        azure.transport = Transport(cert_files=(certificate,), sleep=lambda s: None)
+        assert azure.push(disk, vhd_only=True)[0].identity == f"{storage.endpoint}/{CONTAINER}/web.vhd"
+        assert azure.push(disk, vhd_only=True)[0].there_before
+        assert storage.read(CONTAINER, "web.vhd") == disk.read_bytes()
+    assert azure.arm.count("POST", "listKeys") == 0
 
 
 def test_a_version_in_a_gallery(azure: Azure, disk: Path) -> None:
@@ -262,8 +275,10 @@ def test_a_dry_run_changes_nothing(azure: Azure, disk: Path) -> None:
 ])  # fmt: skip
 def test_a_failure_half_way_leaves_nothing(azure: Azure, disk: Path, where: str, status: int, says: str) -> None:
     quota = b'{"error": {"code": "QuotaExceeded", "message": "too many images"}}'
-    proxy = azure.manager if "/images/web" in where else azure.blobs
-    proxy.spoil(f"PUT {azure.image}" if "/images/web" in where else where.replace("page ", "page\n"), status, quota)
+    if "/images/web" in where:
+        azure.arm.spoil(f"PUT {azure.image}", status, quota)
+    else:
+        azure.blobs.spoil(where.replace("page ", "page\n"), status, quota)
     with pytest.raises(NetworkError, match=says), azure.job("push") as (job, said):
         pusher = azure_place.Push(job, LocalImage(disk, "vhd"))
         pusher.preflight()
@@ -284,7 +299,7 @@ def test_an_image_of_somebody_else_that_came_between_stays(azure: Azure, disk: P
         pusher = azure_place.Push(job, LocalImage(disk, "vhd"))
         pusher.preflight()
         azure.arm.add(azure.image, tags={"linuxkit-sha256": "other"})
-        azure.arm.refuses["images"] = Reply(409, {"error": {"code": "Conflict", "message": "there is one"}})
+        azure.arm.refuses["images"] = RefusedError(409, "Conflict", "there is one")
         pusher.push()
     assert azure.arm.kinds() == ["images"]
 
@@ -293,20 +308,19 @@ def test_what_is_temporary_is_tried_again(azure: Azure, disk: Path) -> None:
     azure.blobs.spoil("comp=page\n", 500)
     azure.blobs.spoil("comp=page\n", 503, headers={"retry-after": "0"}, after=2)
     azure.blobs.cut("comp=page\n", after=4)
-    azure.manager.spoil("/operations/", 429, headers={"retry-after": "1"})
-    azure.manager.cut("GET /subscriptions")
-    azure.manager.answer("comp=nothing", lambda body: (500, b""))
-    expire = threading.Event()
+    azure.arm.spoil("/operations/", 429, headers={"retry-after": "1"})
+    azure.arm.cut("GET /subscriptions")
+    work, over = azure.arm.reply, list[int]()
 
-    def once(body: bytes) -> tuple[int, bytes]:
-        azure.manager.answers.pop()
-        expire.set()
-        azure.arm.expire()  # from here on the token is good for nothing
-        return 200, b'{"status": "InProgress"}'
+    def expire(asked: Asked) -> Reply:
+        if asked.path.startswith("/operations/") and not over:
+            over.append(1)
+            azure.arm.expire()  # in the middle
+        return work(asked)
 
-    azure.manager.answer("GET /operations/", once)
+    azure.arm.reply = expire  # type: ignore[method-assign]
     azure.push(disk)
-    assert expire.is_set()
+    assert over
     assert azure.arm.pushed[azure.image] == hashlib.sha256(disk.read_bytes()).hexdigest()
 
 
@@ -424,13 +438,16 @@ def test_a_client_certificate(azure: Azure, disk: Path) -> None:
     more = {"AZURE_TENANT_ID": TENANT, "AZURE_CLIENT_ID": "app", "AZURE_CLIENT_CERTIFICATE_PATH": str(pem)}
     login(azure, disk, **more)
     head, claims, signature = azure.arm.assertions[0].split(".")
-    decode = lambda part: base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))  # noqa: E731
+
+    def decode(part: str) -> bytes:
+        return base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
+
     certificate = openssl("x509", "-outform", "DER", "-in", pem)
     thumbprint = base64.urlsafe_b64encode(hashlib.sha256(certificate).digest()).rstrip(b"=").decode()
     assert json.loads(decode(head)) == {"alg": "RS256", "typ": "JWT", "x5t#S256": thumbprint}
     said = json.loads(decode(claims))
     assert (said["iss"], said["sub"], said["exp"] - said["nbf"]) == ("app", "app", 600)
-    assert said["aud"] == f"{azure.manager.url}/{TENANT}/oauth2/v2.0/token"
+    assert said["aud"] == f"{azure.arm.url}/{TENANT}/oauth2/v2.0/token"
     (disk.parent / "signature").write_bytes(decode(signature))
     (disk.parent / "signed").write_text(f"{head}.{claims}")
     (disk.parent / "public").write_bytes(openssl("x509", "-pubkey", "-noout", "-in", pem))
@@ -441,19 +458,19 @@ def test_a_client_certificate(azure: Azure, disk: Path) -> None:
 
 
 def test_a_managed_identity(azure: Azure, disk: Path) -> None:
-    login(azure, disk, AZURE_POD_IDENTITY_AUTHORITY_HOST=azure.manager.url)
-    assert ("GET", "/metadata/identity/oauth2/token") in azure.arm.seen
+    login(azure, disk, AZURE_POD_IDENTITY_AUTHORITY_HOST=azure.arm.url)
+    assert azure.arm.count("GET", "/metadata/identity/oauth2/token")
 
 
 def test_who_is_logged_in_with_az(azure: Azure, disk: Path) -> None:
-    azure.arm.tokens["of-az"] = azure.manager.url
+    azure.arm.tokens["of-az"] = azure.arm.url
     program = disk.parent / "az"
     answer = {"accessToken": "of-az", "expires_on": 4102444800, "subscription": SUBSCRIPTION}
     program.write_text(f"#!/bin/sh\necho \"$@\" >>{disk.parent}/said\necho '{json.dumps(answer)}'\n")
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     login(azure, disk, PATH=f"{disk.parent}:/bin:/usr/bin", AZURE_SUBSCRIPTION_ID="")
     said = (disk.parent / "said").read_text().splitlines()
-    assert said[0] == f"account get-access-token --output json --resource {azure.manager.url}"
+    assert said[0] == f"account get-access-token --output json --resource {azure.arm.url}"
     program.write_text("#!/bin/sh\necho 'Please run az login to setup account.' >&2\nexit 1\n")
     with pytest.raises(InputError, match="Please run az login"):
         azure.push(disk)
@@ -511,7 +528,7 @@ def test_a_machine_runs_and_is_removed_with_its_group(image: Azure, tmp_path: Pa
     (started,) = [line for line in said if line.startswith("started web-")]
     assert started.endswith(", 203.0.113.7")
     assert said[-1].startswith("removed: resource group linuxkit-web-")
-    sent = [json.loads(body) for method, path, body in image.manager.seen if method == "PUT"]
+    sent = [one.json for one in arm.asked if one.method == "PUT"]
     machine = sent[-1]["properties"]
     assert base64.b64decode(machine["userData"]) == base64.b64decode(machine["osProfile"]["customData"]) == b'{"a": 1}'
     assert machine["storageProfile"]["imageReference"] == {"id": image.image}
@@ -533,8 +550,7 @@ def test_single_things_in_a_group_that_is_there_are_removed_in_order(image: Azur
 
 def test_a_quota_that_is_met_on_the_way_leaves_nothing(image: Azure) -> None:
     image.arm.group("mine")
-    quota = {"error": {"code": "QuotaExceeded", "message": "cores: 10 of 10"}}
-    image.arm.refuses["virtualMachines"] = Reply(409, quota)
+    image.arm.refuses["virtualMachines"] = RefusedError(409, "QuotaExceeded", "cores: 10 of 10")
     with pytest.raises(NetworkError, match="QuotaExceeded: cores: 10 of 10") as caught:
         run(image, resource_group="mine")
     assert "higher quota" in caught.value.hint
@@ -561,10 +577,12 @@ def test_an_interrupt_removes_what_there_is(image: Azure) -> None:
     def interrupt(data: bytes) -> None:
         raise KeyboardInterrupt
 
+    said: list[str] = []
     for keep in (False, True):
         image.arm.views = [("updating", "running")]
         with pytest.raises(KeyboardInterrupt), image.job(
-            "run", resource_group="mine", output=interrupt, keep=keep, name="box") as (job, said):
+            "run", resource_group="mine", output=interrupt, keep=keep, name="box") as (job, lines):
+            said = lines
             runner = azure_place.Run(job, "web")
             runner.preflight()
             runner.run()
@@ -573,7 +591,8 @@ def test_an_interrupt_removes_what_there_is(image: Azure) -> None:
 
 
 def test_a_dry_run_of_a_machine_makes_nothing(image: Azure) -> None:
-    _, said = run(image, dry_run=True)
+    _, said = run(image, dry_run=True, data=b"a secret")
+    assert not any(base64.b64encode(b"a secret").decode() in line or "aA1-" in line for line in said)
     assert sum(line.startswith("would send: PUT") for line in said) == 6
     assert image.arm.kinds() == ["images"]
 
@@ -590,7 +609,7 @@ def test_a_dry_run_of_a_machine_makes_nothing(image: Azure) -> None:
 def test_bad_input_is_said_before_anything_is_made(image: Azure, target: str, given: dict[str, Any], says: str) -> None:
     with pytest.raises(InputError, match=says):
         run(image, target, **given)
-    assert image.manager.count("PUT") == 0
+    assert image.arm.count("PUT") == 0
 
 
 def test_the_quota_is_looked_at_before(image: Azure) -> None:

@@ -139,7 +139,7 @@ def test_a_lost_answer_leaves_no_second_image(cloud: OpenStackFake, disk: Path) 
 
 def test_a_token_that_ends_in_the_middle(cloud: OpenStackFake, disk: Path) -> None:
     work = cloud.reply
-    done = []
+    done: list[int] = []
 
     def reply(asked: Any) -> Any:
         if asked.path.endswith("/file") and not done:

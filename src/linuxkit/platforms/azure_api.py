@@ -96,16 +96,18 @@ class Arm:
         answer = self._call("POST", path, query=query, reads=reads, allow=allow, body=b"", attempts=4 if reads else 0)
         return None if answer.status >= 400 else answer.json
 
-    def put(self, path: str, body: Mapping[str, Any], what: str, *, wait: bool = True, limit: float = LIMIT) -> Any:
+    def put(self, path: str, body: Mapping[str, Any], what: str, *, wait: bool = True, limit: float = LIMIT,
+            veil: tuple[str, ...] = ()) -> Any:  # fmt: skip
         """Make a resource, and wait until it is there.
 
         Args:
             what: it, for messages.
+            veil: see Rest.call.
 
         Raises:
             MachineError: Azure could not make it.
         """
-        answer = self._call("PUT", path, json=body)
+        answer = self._call("PUT", path, json=body, veil=veil)
         if self.job.dry_run or not wait:
             return answer.json
         self._settled(answer, what, path, limit)

@@ -155,7 +155,8 @@ class Run:
         if not self._own_group:
             job.journal.made(f"machine {self._name}", lambda: arm.delete(machine, forceDeletion="true"),
                              f"az vm delete --yes --ids {machine}", temporary=True)  # fmt: skip
-        arm.put(machine, self._body(card), f"the machine {self._name}", wait=False)
+        arm.put(machine, self._body(card), f"the machine {self._name}", wait=False,
+                veil=("adminPassword", "customData", "userData"))  # fmt: skip
         if job.dry_run:
             return
         job.wait(f"the machine {self._name}", lambda: self._state(machine) != "", every=EVERY, limit=job["timeout"])

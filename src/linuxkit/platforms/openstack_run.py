@@ -157,7 +157,7 @@ class Run:
                 "user_data": b64encode(job.data).decode() if job.data else ""}  # fmt: skip
         body |= {name: value for name, value in more.items() if value}
         try:
-            server = str(nova.post("/servers", json={"server": body})["server"]["id"])
+            server = str(nova.post("/servers", json={"server": body}, veil=("user_data",))["server"]["id"])
         except RefusedError as e:
             if e.status < 500:
                 raise

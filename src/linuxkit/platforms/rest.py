@@ -128,7 +128,7 @@ class Rest:
     def call(
         self, method: str, path: str, *, query: Mapping[str, Any] | None = None, json: Any = None,
         body: Body | None = None, headers: Mapping[str, str] | None = None, allow: tuple[int, ...] = (),
-        reads: bool | None = None, attempts: int = 0, shown: str = "",
+        reads: bool | None = None, attempts: int = 0, shown: str = "", veil: tuple[str, ...] = (),
     ) -> Answer:  # fmt: skip
         """Send a request.
 
@@ -139,6 +139,7 @@ class Rest:
             reads: that it changes nothing; None: as the method says.
             attempts: for temporary failures; 0: several for what can be repeated, one for POST and PATCH.
             shown: what a dry run prints of the body; empty: the JSON.
+            veil: names in the JSON whose values it doesn't print.
 
         Raises:
             RefusedError: the place said no.
@@ -154,7 +155,7 @@ class Rest:
             sent["content-length"] = str(len(body))
         changes = method not in READS if reads is None else not reads
         if self._job.dry_run and changes:
-            shown = shown or (json_.dumps(json) if json is not None else "")
+            shown = shown or (json_.dumps(_veiled(json, veil)) if json is not None else "")
             self._job.log(f"would send: {method} {redact(url)}{' ' + shown if shown else ''}")
             return Answer(200, {}, b"", Unknown(f"<{path.strip('/').rpartition('/')[2] or 'answer'}>"))
         attempts = attempts or (1 if method in ("POST", "PATCH") and changes else ATTEMPTS)
@@ -200,6 +201,13 @@ class Rest:
             head = f"{words.place} refuses {method} {redact(url)} ({status})"
         told = f": {code}: {text}" if code and text else f": {code or text}" if code or text else ""
         return RefusedError(head + told, status=status, code=code, hint=hint)
+
+
+def _veiled(value: Any, names: tuple[str, ...]) -> Any:
+    """The same with some values left out, wherever they are."""
+    if isinstance(value, dict):
+        return {k: f"({len(str(v))} characters)" if k in names else _veiled(v, names) for k, v in value.items()}
+    return [_veiled(one, names) for one in value] if isinstance(value, list) else value
 
 
 def _json(data: bytes, headers: Mapping[str, str]) -> Any:

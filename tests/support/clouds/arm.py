@@ -9,12 +9,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import itertools
+import json
 import re
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from support.clouds.fake import Asked, Fake, Reply
+from support.clouds.strict import Asked, RefusedError, Reply, Strict, of_json
 
 SUBSCRIPTION = "00000000-0000-0000-0000-000000000001"
 TENANT = "tenant-1"
@@ -36,11 +38,7 @@ SHAPES: dict[str, tuple[set[str], set[str]]] = {
 }  # fmt: skip
 
 
-def error(status: int, code: str, message: str = "no") -> Reply:
-    return Reply(status, {"error": {"code": code, "message": message}})
-
-
-class ArmFake(Fake):
+class ArmFake(Strict):
     def __init__(self, look_at: Callable[[str], bytes | None] = lambda url: None) -> None:
         super().__init__()
         self.look_at = look_at
@@ -53,7 +51,7 @@ class ArmFake(Fake):
         self.work: dict[str, list[Any]] = {}  # operation → [polls that are left, what is done then, error]
         self.polls = 2  # that something takes
         self.fails: dict[str, tuple[str, str]] = {}  # kind → code and message of the work that fails
-        self.refuses: dict[str, Reply] = {}  # kind → the answer to PUT
+        self.refuses: dict[str, RefusedError] = {}  # kind → the answer to PUT
         self.cores = [0, 10]
         self.keys_allowed = True
         self.key = ""
@@ -98,7 +96,10 @@ class ArmFake(Fake):
 
     # -- requests
 
-    def handle(self, asked: Asked) -> Reply:
+    def error(self, refused: RefusedError) -> Reply:
+        return of_json(refused.status, {"error": {"code": refused.code, "message": refused.message}})
+
+    def reply(self, asked: Asked) -> Reply:
         if asked.path.endswith("/oauth2/v2.0/token"):
             return self._login(asked)
         if asked.path == "/metadata/identity/oauth2/token":
@@ -106,80 +107,87 @@ class ArmFake(Fake):
         if asked.path == "/console.log":
             return self._console(asked)
         kind, _, token = asked.headers.get("authorization", "").partition(" ")
-        if kind != "Bearer" or self.tokens.get(token) != self.public:
-            return error(401, "ExpiredAuthenticationToken", "The access token expiry is in the past.")
+        if kind != "Bearer" or self.tokens.get(token) != self.url:
+            raise RefusedError(401, "ExpiredAuthenticationToken", "The access token expiry is in the past.")
         if asked.path.startswith("/operations/"):
             return self._operation(asked)
         provider = asked.path.rpartition("/providers/")[2].lower() if "/providers/" in asked.path else ""
         best = max((name for name in VERSIONS if provider.startswith(name)), key=len)
         if asked.query.get("api-version") != VERSIONS[best]:
-            self.wrong.append(f"{asked.method} {asked.path}: api-version {asked.query.get('api-version')}")
-            return error(400, "InvalidApiVersionParameter")
+            self.wrongs.append(f"{asked.method} {asked.path}: api-version {asked.query.get('api-version')}")
+            raise RefusedError(400, "InvalidApiVersionParameter", "no")
         if not asked.path.startswith(f"/subscriptions/{SUBSCRIPTION}"):
-            return error(404, "SubscriptionNotFound", "The subscription could not be found.")
+            raise RefusedError(404, "SubscriptionNotFound", "The subscription could not be found.")
         return {"GET": self._get, "PUT": self._put, "DELETE": self._delete, "POST": self._post}[asked.method](asked)
 
     def _token(self, resource: str) -> Reply:
         token = f"token-{next(self.numbers)}"
+        if resource.startswith("https://storage"):  # Azurite looks into it, though not at the signature
+            now = int(time.time())
+            claims = {"aud": resource, "iss": "https://sts.windows.net/tenant-1/", "nbf": now - 60, "iat": now - 60,
+                      "exp": now + 3600, "oid": token}  # fmt: skip
+            parts = ({"alg": "RS256", "typ": "JWT"}, claims)
+            token = ".".join([*(base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=").decode()
+                                for part in parts), "c2lnbmF0dXJl"])  # fmt: skip
         self.tokens[token] = resource
-        return Reply(200, {"access_token": token, "expires_in": 3599, "token_type": "Bearer"})
+        return of_json(200, {"access_token": token, "expires_in": 3599, "token_type": "Bearer"})
 
     def _login(self, asked: Asked) -> Reply:
         form = dict(parse_qsl(asked.body.decode()))
         if asked.path != f"/{TENANT}/oauth2/v2.0/token" or form["grant_type"] != "client_credentials":
-            return Reply(400, {"error": "invalid_request", "error_description": "AADSTS90002: Tenant not found."})
+            return of_json(400, {"error": "invalid_request", "error_description": "AADSTS90002: Tenant not found."})
         resource = form["scope"].removesuffix("/.default")
-        if resource not in (self.public, "https://storage.azure.com"):
-            self.wrong.append(f"scope {form['scope']}")
+        if resource not in (self.url, "https://storage.azure.com"):
+            self.wrongs.append(f"scope {form['scope']}")
         if "client_assertion" in form:
             assert form["client_assertion_type"] == "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
             self.assertions.append(form["client_assertion"])
         elif form["client_id"] != "app" or form["client_secret"] != self.secret:
-            return Reply(401, {"error": "invalid_client", "error_description": "AADSTS7000215: Invalid secret."})
+            return of_json(401, {"error": "invalid_client", "error_description": "AADSTS7000215: Invalid secret."})
         return self._token(resource)
 
     def _identity(self, asked: Asked) -> Reply:
         if asked.headers.get("metadata") != "true" or asked.query["api-version"] != "2018-02-01":
-            return Reply(400, {"error": "invalid_request", "error_description": "Required metadata header missing"})
+            return of_json(400, {"error": "invalid_request", "error_description": "Required metadata header missing"})
         return self._token(asked.query["resource"])
 
     def _get(self, asked: Asked) -> Reply:
         path = asked.path.lower()
         if path.endswith("/providers/microsoft.authorization/permissions"):
-            return Reply(200, {"value": self.granted})
+            return of_json(200, {"value": self.granted})
         if path.endswith("/vmsizes"):
-            return Reply(200, {"value": [{"name": "Standard_B1s", "numberOfCores": 1, "memoryInMB": 1024}]})
+            return of_json(200, {"value": [{"name": "Standard_B1s", "numberOfCores": 1, "memoryInMB": 1024}]})
         if path.endswith("/usages"):
-            return Reply(200, {"value": [{"name": {"value": "availabilitySets"}, "currentValue": 0, "limit": 1}, {
+            return of_json(200, {"value": [{"name": {"value": "availabilitySets"}, "currentValue": 0, "limit": 1}, {
                 "name": {"value": "cores"}, "currentValue": self.cores[0], "limit": self.cores[1]}]})  # fmt: skip
         if path.endswith("/instanceview"):
             return self._view(path.removesuffix("/instanceview"))
         if path in self.resources:
-            return Reply(200, self.resources[path])
+            return of_json(200, self.resources[path])
         if re.fullmatch(r".*/providers/[a-z.]+/[a-z]+|.*/versions", path):
             group, _, kind = path.partition("/providers/")
             found = [one for name, one in self.resources.items()
                      if (name.startswith(f"{group}/") and f"/providers/{kind}/" in name
                          and "/" not in name.partition(f"/providers/{kind}/")[2])]  # fmt: skip
             at = int(asked.query.get("$skiptoken", "0"))  # one a page
-            more = f"{self.public}{asked.path}?api-version={asked.query['api-version']}&$skiptoken={at + 1}"
-            return Reply(200, {"value": found[at : at + 1], **({"nextLink": more} if at + 1 < len(found) else {})})
-        return error(404, "ResourceNotFound" if "/providers/" in path else "ResourceGroupNotFound")
+            more = f"{self.url}{asked.path}?api-version={asked.query['api-version']}&$skiptoken={at + 1}"
+            return of_json(200, {"value": found[at : at + 1], **({"nextLink": more} if at + 1 < len(found) else {})})
+        raise RefusedError(404, "ResourceNotFound" if "/providers/" in path else "ResourceGroupNotFound", "no")
 
     def _put(self, asked: Asked) -> Reply:
         path, kind, body = asked.path.lower(), _kind(asked.path), asked.json
         if asked.headers.get("content-type") != "application/json":
-            self.wrong.append(f"PUT {asked.path}: content type")
+            self.wrongs.append(f"PUT {asked.path}: content type")
         group = path.partition("/providers/")[0]
         if kind and group not in self.resources:
-            return error(404, "ResourceGroupNotFound")
+            raise RefusedError(404, "ResourceGroupNotFound", "no")
         if kind in self.refuses:
-            return self.refuses[kind]
+            raise self.refuses[kind]
         try:
             self._check(kind, asked.path, body)
         except (AssertionError, KeyError) as e:
-            self.wrong.append(f"PUT {kind}: {type(e).__name__} {e} in {body}")
-            return error(400, "InvalidParameter", str(e))
+            self.wrongs.append(f"PUT {kind}: {type(e).__name__} {e} in {body}")
+            raise RefusedError(400, "InvalidParameter", str(e)) from None
         made = {"id": asked.path, "name": asked.path.rpartition("/")[2], "tags": body.get("tags", {}),
                 "location": body["location"],
                 "properties": {**body.get("properties", {}), "provisioningState": "Creating"}}  # fmt: skip
@@ -188,7 +196,7 @@ class ArmFake(Fake):
         self.made_order.append(kind)
         if not kind:
             made["properties"]["provisioningState"] = "Succeeded"
-            return Reply(201, made)
+            return of_json(201, made)
 
         def done() -> None:
             failed = kind in self.fails
@@ -198,40 +206,41 @@ class ArmFake(Fake):
 
         if kind == "networkInterfaces":  # no address of its own: the resource tells
             done()
-            return Reply(201, made)
-        return Reply(200 if before else 201, made, self._begin(done, self.fails.get(kind)))
+            return of_json(201, made)
+        status, headers, data = of_json(200 if before else 201, made)
+        return status, {**headers, **self._begin(done, self.fails.get(kind))}, data
 
     def _begin(self, done: Callable[[], None], fails: tuple[str, str] | None = None) -> dict[str, str]:
         """Work that takes some polls."""
         name = f"/operations/{next(self.numbers)}"
         self.work[name] = [self.polls, done, fails]
-        return {"azure-asyncoperation": f"{self.public}{name}?api-version=2024-07-01&t=1", "retry-after": "1"}
+        return {"azure-asyncoperation": f"{self.url}{name}?api-version=2024-07-01&t=1", "retry-after": "1"}
 
     def _operation(self, asked: Asked) -> Reply:
         work = self.work[asked.path]
         work[0] -= 1
         if work[0] > 0:
             if asked.query.get("kind") == "location":
-                return Reply(202, b"", {"location": f"{self.public}{asked.path}?kind=location"})
-            return Reply(200, {"status": "InProgress"})
+                return 202, {"location": f"{self.url}{asked.path}?kind=location"}, b""
+            return of_json(200, {"status": "InProgress"})
         if work[0] == 0:
             work[1]()
         if asked.query.get("kind") == "location":
-            return Reply(200)
+            return 200, {}, b""
         if work[2]:
             outer = {"code": "DeploymentFailed", "message": "At least one operation failed.", "details": [
                 {"code": work[2][0], "message": work[2][1]}]}  # fmt: skip
-            return Reply(200, {"status": "Failed", "error": outer})
-        return Reply(200, {"status": "Succeeded"})
+            return of_json(200, {"status": "Failed", "error": outer})
+        return of_json(200, {"status": "Succeeded"})
 
     def _delete(self, asked: Asked) -> Reply:
         path, kind = asked.path.lower(), _kind(asked.path)
         if path not in self.resources:
-            return Reply(204)
+            return 204, {}, b""
         for other, one in self.resources.items():
             if kind and not other.startswith(path) and path in str(one["properties"]).lower():
-                self.wrong.append(f"DELETE {kind}, which {_kind(one['id'])} uses")
-                return error(409, "InUse", f"{other} uses it")
+                self.wrongs.append(f"DELETE {kind}, which {_kind(one['id'])} uses")
+                raise RefusedError(409, "InUse", f"{other} uses it")
         self.gone_order.append(kind)
 
         def done() -> None:
@@ -243,39 +252,39 @@ class ArmFake(Fake):
                 self.resources.pop(name, None)
 
         location = next(iter(self._begin(done).values())).partition("?")[0]
-        return Reply(202, b"", {"location": f"{location}?kind=location"})
+        return 202, {"location": f"{location}?kind=location"}, b""
 
     def _post(self, asked: Asked) -> Reply:
         path = asked.path.lower()
         if path.endswith("/listkeys"):
             if not self.keys_allowed:
-                return error(403, "AuthorizationFailed", "no action listKeys")
-            return Reply(200, {"keys": [{"keyName": "key1", "value": self.key, "permissions": "FULL"}]})
+                raise RefusedError(403, "AuthorizationFailed", "no action listKeys")
+            return of_json(200, {"keys": [{"keyName": "key1", "value": self.key, "permissions": "FULL"}]})
         assert path.endswith("/retrievebootdiagnosticsdata"), path
         if not self.console:
-            return error(409, "BootDiagnosticsNotReady")
+            raise RefusedError(409, "BootDiagnosticsNotReady", "no")
         self.console_addresses += 1
-        return Reply(200, {"serialConsoleLogBlobUri": f"{self.public}/console.log?sig={self.console_addresses}"})
+        return of_json(200, {"serialConsoleLogBlobUri": f"{self.url}/console.log?sig={self.console_addresses}"})
 
     def _console(self, asked: Asked) -> Reply:
         if "authorization" in asked.headers:
-            self.wrong.append("a token for the console's blob")
+            self.wrongs.append("a token for the console's blob")
         if asked.query["sig"] != str(self.console_addresses):
-            return Reply(403, b"<Error><Code>AuthenticationFailed</Code></Error>")
+            return 403, {}, b"<Error><Code>AuthenticationFailed</Code></Error>"
         start = int(re.fullmatch(r"bytes=(\d+)-", asked.headers["range"])[1])  # type: ignore[index]
         size = len(self.console)
         if start >= size:
-            return Reply(416, b"", {"content-range": f"bytes */{size}"})
-        return Reply(206, self.console[start:], {"content-range": f"bytes {start}-{size - 1}/{size}"})
+            return 416, {"content-range": f"bytes */{size}"}, b""
+        return 206, {"content-range": f"bytes {start}-{size - 1}/{size}"}, self.console[start:]
 
     def _view(self, path: str) -> Reply:
         if path not in self.resources:
-            return error(404, "ResourceNotFound")
+            raise RefusedError(404, "ResourceNotFound", "no")
         self.seen_views += 1
         self.on_view(self.seen_views)
         provisioning, power = self.views[0] if len(self.views) == 1 else self.views.pop(0)
         statuses = [{"code": f"ProvisioningState/{provisioning}", "message": "because"}]
-        return Reply(200, {"statuses": statuses + ([{"code": f"PowerState/{power}"}] if power else [])})
+        return of_json(200, {"statuses": statuses + ([{"code": f"PowerState/{power}"}] if power else [])})
 
     # -- what has to be in a resource
 

@@ -14,6 +14,7 @@ import http.client
 import os
 import shutil
 import socket
+import ssl
 import subprocess
 import time
 from collections.abc import Iterator
@@ -51,7 +52,9 @@ class Storage:
         text = f"{method}{chr(10) * 12}{own}/{self.account}/{self.account}{bare}{asked}"
         digest = hmac.new(base64.b64decode(self.key), text.encode(), hashlib.sha256).digest()
         sent["authorization"] = f"SharedKey {self.account}:{base64.b64encode(digest).decode()}"
-        there = http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=30)
+        parts = urlsplit(self.url)
+        there = http.client.HTTPConnection(parts.netloc, timeout=30) if parts.scheme == "http" else \
+            http.client.HTTPSConnection(parts.netloc, timeout=30, context=ssl._create_unverified_context())  # fmt: skip
         there.request(method, f"/{self.account}{path}", headers=sent)
         answer = there.getresponse()
         data = answer.read()
@@ -102,6 +105,6 @@ def azurite(folder: Path, *more: str) -> Iterator[Storage]:
                         break
                 assert server.poll() is None, (folder / "azurite.log").read_text()
                 time.sleep(0.1)
-            yield Storage(f"http://127.0.0.1:{port}", "images", key)
+            yield Storage(f"{'https' if '--cert' in more else 'http'}://127.0.0.1:{port}", "images", key)
         finally:
             server.terminate()
