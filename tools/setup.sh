@@ -56,6 +56,8 @@ for what in "$@"; do
         want unsquashfs squashfs-tools; want fsck.erofs erofs-utils; want e2fsck e2fsprogs
         want veritysetup cryptsetup-bin; want swtpm swtpm; want ssh openssh-client
         [ -e /usr/sbin/sshd ] || missing="$missing openssh-server"
+        want libvirtd libvirt-daemon; want virsh libvirt-clients; want xmllint libxml2-utils
+        [ -d /usr/share/doc/libvirt-daemon-driver-qemu ] || missing="$missing libvirt-daemon-driver-qemu"
         want node nodejs; want npm npm
         [ -e /usr/include/stdio.h ] || missing="$missing libc6-dev"
         ;;

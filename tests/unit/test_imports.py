@@ -24,7 +24,7 @@ ALLOWED = {
     "packages": {*BASE, "oci", "encode", "config"},
     "pkg": {*BASE, "oci", "encode", "config", "packages"},
     "machine": {"errors", "host"},
-    "platforms": {"errors", "host", "machine", "encode", "oci.transport", "oci.unpack", "packages.rsa", "serving"},
+    "platforms": {*BASE, "machine", "encode", "oci.transport", "oci.unpack", "packages.rsa", "serving"},
     "serving": {"errors"},
     "cluster": {"errors", "config", "machine", "platforms"},
     "sources": {"errors", "oci", "packages", "trust"},

@@ -17,6 +17,7 @@ import pytest
 from linuxkit.errors import HostError, LinuxkitError, MachineError
 from linuxkit.oci.transport import Transport
 from linuxkit.platforms import accel
+from linuxkit.platforms.hypervisors import wire
 from linuxkit.platforms.journal import Journal
 from linuxkit.platforms.place import Job, settle
 from linuxkit.platforms.table import PLACES
@@ -175,6 +176,7 @@ def test_without_kvm_there_is_no_firecracker(micro: str, prefix: Callable[[str],
 @pytest.fixture
 def vbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     play(tmp_path / "bin", "VBoxManage", "vboxmanage")
+    play(tmp_path / "bin", "guestbox", "guestbox")
     monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
     (tmp_path / "web.img").write_bytes(b"\xeb" + b"\1" * 509 + b"\x55\xaa" + bytes(1 << 20))
     return tmp_path / "bin"
@@ -260,6 +262,54 @@ def test_a_dry_run_makes_nothing(vbox: Path, tmp_path: Path) -> None:
     assert done.stdout.startswith(f"{vbox}/VBoxManage createvm --name web".encode())
     assert not (vbox / "calls.log").exists()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["bin", "web.img"]
+
+
+# -- VMware, Hyper-V
+
+
+def test_vmware_from_start_to_end(vbox: Path, tmp_path: Path) -> None:
+    play(vbox, "vmrun", "vmrun")
+    done = run("vmware", "--disk", "size=1M", "--data", "hi", "--name", 'a "name" | x', str(tmp_path / "web"),
+               input=b"halt\n")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == b"hello from the guest\r\nheard: halt\ngoodbye\r\n"
+    assert not (tmp_path / "web-state" / "linuxkit.vmx").exists()
+    command = [sys.executable, "-m", "linuxkit", "run", "vmware", "--keep", str(tmp_path / "web")]
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert child.stdout is not None
+    assert child.stdout.readline() == b"hello from the guest\r\n"
+    child.send_signal(signal.SIGINT)
+    out, said = child.communicate(timeout=30)
+    assert (child.returncode, out) == (0, b"goodbye\r\n"), said
+    assert (tmp_path / "web-state" / "linuxkit.vmx").exists()
+
+
+@pytest.fixture
+def hyper_v(vbox: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """PowerShell is here, and what the pipe is to it a socket is to us."""
+    play(vbox, "powershell", "powershell")
+    module = PLACES["hyperv"].load()
+    monkeypatch.setattr(module.Run, "systems", {})
+    connect = wire.connect
+    monkeypatch.setattr(wire, "connect", lambda address: connect(str(vbox / "com1")))
+    return vbox
+
+
+def test_hyperv_from_new_to_remove(hyper_v: Path, tmp_path: Path) -> None:
+    ran = Ran("hyperv", str(tmp_path / "web"), stop_at(b"guest"), data=b"hi", disk=("size=1M",), name="it's")
+    assert ran.error is None, ran.said
+    assert ran.seen == b"hello from the guest\r\ngoodbye\r\n"
+    assert json.loads((hyper_v / "hyperv.json").read_bytes()) == {}
+    kept = Ran("hyperv", str(tmp_path / "web"), stop_at(b"guest"), keep=True)
+    assert kept.error is None, kept.said
+    assert json.loads((hyper_v / "hyperv.json").read_bytes())["web"]["drives"] == [f"{tmp_path}/web-state/boot.vhdx"]
+    assert any("kept: machine web of Hyper-V; remove it with: " in line for line in kept.said)
+    again = Ran("hyperv", str(tmp_path / "web"))
+    assert isinstance(again.error, HostError)
+    assert "Hyper-V has a machine 'web' already" in again.error.message
+    failed = Ran("hyperv", str(tmp_path / "web"), name="fail-in-the-middle")
+    assert isinstance(failed.error, HostError)
+    assert list(json.loads((hyper_v / "hyperv.json").read_bytes())) == ["web"]
 
 
 def test_hyperv_scripts_and_its_disk_need_no_windows(tmp_path: Path) -> None:

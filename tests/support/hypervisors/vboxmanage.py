@@ -9,7 +9,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -49,26 +48,6 @@ def check_disk(medium: str) -> None:
         refuse("VERR_VD_VMDK_INVALID_HEADER")
     if (path.parent / os.fsdecode(extent[2])).stat().st_size != int(extent[1]) * 512:
         refuse("VERR_VD_VMDK_INVALID_FORMAT")
-
-
-def guest(where: str, log: str) -> None:
-    """The machine: its serial port is a socket; it says what it hears, and goodbye when its power button is pushed."""
-    Path(where).unlink(missing_ok=True)
-    with socket.socket(socket.AF_UNIX) as port:
-        port.bind(where)
-        port.listen(1)
-        line, _ = port.accept()
-    line.sendall(b"hello from the guest\r\n")
-
-    def button(*_: object) -> None:
-        line.sendall(b"goodbye\r\n")
-        os._exit(0)
-
-    signal.signal(signal.SIGTERM, button)
-    while data := line.recv(4096):
-        line.sendall(b"heard: " + data)
-        if b"halt" in data:
-            button()
 
 
 def alive(machine: dict[str, Any]) -> bool:
@@ -144,7 +123,7 @@ def act(verb: str, name: str, words: list[str], machines: dict[str, Any]) -> Non
         if words[0] != "--type" or words[1] not in ("headless", "gui") or not machine["media"]:
             refuse("FATAL: No bootable medium found!")
         log = str(HERE / "guest.log")
-        command = [sys.executable, "-IS", __file__, "a-guest", machine["set"]["--uartmode1"][1], log]
+        command = [sys.executable, "-IS", str(HERE / "guestbox"), machine["set"]["--uartmode1"][1]]
         with open(log, "wb") as out:
             child = subprocess.Popen(command, start_new_session=True, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
         machine["pid"] = child.pid
@@ -159,7 +138,4 @@ def act(verb: str, name: str, words: list[str], machines: dict[str, Any]) -> Non
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "a-guest":
-        guest(*sys.argv[2:])
-    else:
-        main()
+    main()

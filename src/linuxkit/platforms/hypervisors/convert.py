@@ -2,6 +2,7 @@
 
     raw → VMDK      a page of text beside it (encode.vmdk_flat); nothing is copied, what is written is in the raw disk
     raw → VHDX      copied, without what is zero
+    user data       a CD's file system on a disk, where there are no CDs
     VMDK → raw      of the compressed kind (streamOptimized), which no machine can write on
 """
 
@@ -15,8 +16,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from linuxkit.encode import vhdx, vmdk_flat
+from linuxkit.encode import iso9660, vhdx, vmdk_flat
 from linuxkit.encode.pieces import Piece, became_shorter, hole
+from linuxkit.encode.tree import tree
+from linuxkit.entry import Bytes, Entry, Kind
 from linuxkit.errors import InputError
 
 SECTOR = 512
@@ -123,6 +126,13 @@ def to_vhdx(raw: Path, to: Path) -> None:
         InputError: it is too large.
     """
     write(vhdx.image(pieces_of(raw), seed=str(raw)), to)
+
+
+def data_disk(path: Path, content: bytes) -> None:
+    """User data for a machine without CDs: a disk labelled `cidata` (NoCloud), with it as user-data and config."""
+    source = Bytes(content)
+    root = tree([Entry(name, Kind.FILE, source=source) for name in ("config", "user-data")])
+    write(iso9660.volume(root, "cidata").pieces, path)
 
 
 def is_stream(path: Path) -> bool:

@@ -130,7 +130,7 @@ class Run(LocalRun):
     what = "Hyper-V"
     systems = {"win32": "Windows"}
     takes = ready.Takes(
-        images=("-efi.iso", "-efi-initrd.iso", ".iso", ".vhdx", "-efi.img", ".img"), formats=("vhdx",), wrap="vhdx",
+        images=("-efi-initrd.iso", "-efi.iso", ".iso", ".vhdx", "-efi.img", ".img"), formats=("vhdx",), wrap="vhdx",
         uefi="always",
     )  # fmt: skip
 

@@ -119,7 +119,8 @@ def prepare(job: Job, target: str, takes: Takes, what: str) -> Ready:
     data = state / "data.iso" if job.data is not None else None
     if data is not None:
         content = job.data or b""
-        tasks.append(Task(f"{data}: user data", lambda: write_config(data, content)))
+        write = write_config if takes.cds else convert.data_disk
+        tasks.append(Task(f"{data}: user data", lambda: write(data, content)))
     if files.disk is not None and files.kernel is None and files.format != "raw":
         given = memory.memory_for_disk(files.disk, size)
     else:
@@ -169,8 +170,10 @@ def _find(target: str, takes: Takes, kind: bootfiles.Kind | None, what: str) -> 
     return files
 
 
-_FORMATS = {"-bios.img": "raw-bios", "-efi.img": "raw-efi", ".img": "raw", ".vmdk": "vmdk", ".vhdx": "vhdx",
-            ".iso": "iso", ".qcow2": "qcow2-bios", "-efi.iso": "iso-efi"}  # fmt: skip
+_FORMATS = {
+    "-bios.img": "raw-bios", "-efi.img": "raw-efi", ".img": "raw", ".vmdk": "vmdk", ".vhdx": "vhdx", ".iso": "iso",
+    ".qcow2": "qcow2-bios", "-efi.iso": "iso-efi", "-efi-initrd.iso": "iso-efi-initrd",
+}  # fmt: skip
 
 
 def _build(takes: Takes) -> str:
