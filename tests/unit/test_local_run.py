@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from linuxkit.cli import run_places
 from linuxkit.errors import HostError, LinuxkitError, MachineError
 from linuxkit.oci.transport import Transport
 from linuxkit.platforms import accel
@@ -21,6 +22,8 @@ from linuxkit.platforms.hypervisors import wire
 from linuxkit.platforms.journal import Journal
 from linuxkit.platforms.place import Job, settle
 from linuxkit.platforms.table import PLACES
+from support.builds import YAML
+from support.formats import cache_for_all
 from support.kernels import bzimage
 from support.vm import initrd_of
 
@@ -323,6 +326,30 @@ def test_hyperv_scripts_and_its_disk_need_no_windows(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr.decode()
     assert b"$vm = New-VM -Name 'web' -Generation 2" in done.stdout
     assert f"would make {tmp_path}/web-state/boot.vhdx".encode() in done.stderr
+
+
+def test_what_is_missing_is_built_on_the_way(vbox: Path, tmp_path: Path) -> None:
+    """From YAML, and from a prefix with YAML of that name; what is there already is taken as it is."""
+    cache = cache_for_all(tmp_path)
+    (tmp_path / "web.img").unlink()
+    (tmp_path / "web.yml").write_text(YAML)
+    environment = os.environ | {"LINUXKIT_CACHE": str(cache), "LINUXKIT_OFFLINE": "1"}
+    for target, built in (("web.yml", True), ("web", False)):
+        done = run("vbox", "--dry-run", target, cwd=tmp_path, env=environment)
+        assert done.returncode == 0, done.stderr
+        assert (b"built web.img" in done.stderr) == built
+        assert b"--type hdd --medium" in done.stdout
+    (tmp_path / "web.img").unlink()
+    assert b"built web.img" in run("vbox", "--dry-run", "web", cwd=tmp_path, env=environment).stderr
+
+
+def test_a_bare_run_takes_the_place_that_knows_its_flags(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_places, "default_place", lambda *_: "virtualization")
+    for arguments, wanted in (
+        (["web"], "virtualization"), (["--cpus", "2", "--disk=size=1G", "web"], "virtualization"),
+        (["--report", "web"], "qemu"), (["--uefi", "web"], "qemu"), (["--help"], "qemu"),
+    ):  # fmt: skip
+        assert run_places._choose(arguments) == wanted
 
 
 def test_the_place_comes_first(tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ class Run(LocalRun):
     )  # fmt: skip
 
     def check(self, guest: Guest) -> Guest:
-        self._program = self.program(self.job["cloud-hypervisor"], "", "get it from github.com/cloud-hypervisor")
+        self._program = self.program(self.job["cloud-hypervisor"], "get it from github.com/cloud-hypervisor")
         needs_kvm(self, self.what)
         usual = next((path for path in FIRMWARE if Path(path).is_file()), "")
         self._firmware = Path(self.job["fw"] or usual).absolute() if guest.kernel is None else None

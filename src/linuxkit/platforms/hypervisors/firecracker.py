@@ -101,7 +101,7 @@ class Run(LocalRun):
     takes = ready.Takes(kernel="unpacked", cds=False)
 
     def check(self, guest: Guest) -> Guest:
-        self._program = self.program(self.job["firecracker"], "", "get it from github.com/firecracker-microvm")
+        self._program = self.program(self.job["firecracker"], "get it from github.com/firecracker-microvm")
         needs_kvm(self, self.what)
         return guest
 

@@ -94,7 +94,7 @@ RUN_SETTINGS = (
     Setting("vpnkit-uuid", "UUID by which vpnkit gives an address; by default one that is kept.", metavar="UUID"),
     Setting("vsock-ports", "Ports of the guest's vsock to have as sockets in the state folder: 2376,1525.",
             metavar="PORTS"),
-    Setting("uefi", "Start with UEFI firmware.", default=False, kind=bool),
+    Setting("uefi", "Start with UEFI firmware, as images always are.", default=False, kind=bool),
     Setting("fw", "UEFI firmware.", default=FIRMWARE, metavar="FILE"),
     Setting("hyperkit", "hyperkit to use.", default="hyperkit", metavar="PROGRAM"),
 )  # fmt: skip
@@ -109,8 +109,10 @@ class Run(LocalRun):
     takes = ready.Takes(kernel="file", images=("-efi.img", ".img", "-efi.iso", ".iso"))
 
     def check(self, guest: Guest) -> Guest:
-        self._program = self.program(self.job["hyperkit"], "", "brew install hyperkit, or get Docker Desktop", PLACES)
-        self._firmware = Path(self.job["fw"]).absolute() if self.job["uefi"] or guest.kernel is None else None
+        self._program = self.program(self.job["hyperkit"], "brew install hyperkit, or get Docker Desktop", PLACES)
+        if self.job["uefi"] and guest.kernel is not None:
+            raise InputError(f"--uefi is for images, and {guest.kernel} is a kernel", hint="name the image itself")
+        self._firmware = Path(self.job["fw"]).absolute() if guest.kernel is None else None
         if self._firmware is not None and not self._firmware.is_file():
             self.refuse(HostError(f"HyperKit starts images by UEFI firmware, and there is no {self._firmware}",
                                   hint="give --fw FILE"))  # fmt: skip

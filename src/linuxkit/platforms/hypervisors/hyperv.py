@@ -136,7 +136,7 @@ class Run(LocalRun):
 
     def check(self, guest: Guest) -> Guest:
         self._powershell = self.program(
-            self.job["powershell"], "", "PowerShell with the Hyper-V module: Enable-WindowsOptionalFeature -Online "
+            self.job["powershell"], "PowerShell with the Hyper-V module: Enable-WindowsOptionalFeature -Online "
             "-FeatureName Microsoft-Hyper-V -All", ("powershell.exe", "pwsh"),
         )  # fmt: skip
         return guest

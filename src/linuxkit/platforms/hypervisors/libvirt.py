@@ -190,7 +190,7 @@ class Run(LocalRun):
     )  # fmt: skip
 
     def check(self, guest: Guest) -> Guest:
-        self._virsh = self.program(self.job["virsh"], "", "on Debian: apt-get install libvirt-clients")
+        self._virsh = self.program(self.job["virsh"], "on Debian: apt-get install libvirt-clients")
         self._uri = self.job["connect"] or default_uri(hasattr(os, "geteuid") and os.geteuid() == 0)
         if self.job["accel"] not in ("", "kvm", "tcg"):
             raise InputError(f"--accel {self.job['accel']!r} is not known", hint="use kvm or tcg")

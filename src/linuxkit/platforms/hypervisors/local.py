@@ -69,14 +69,14 @@ class LocalRun:
             raise error
         self.job.log(f"note: {error.message}" + (f" ({error.hint})" if error.hint else ""))
 
-    def program(self, name: str, given: str, hint: str, places: tuple[str, ...] = ()) -> str:
-        """The path of a program: the one that was given, or in PATH, or in one of its usual places."""
-        for candidate in (given,) if given else (name, *places):
+    def program(self, name: str, hint: str, places: tuple[str, ...] = ()) -> str:
+        """The path of a program: by its name or path, or in one of its usual places."""
+        for candidate in (name, *places):
             found = shutil.which(Path(candidate).expanduser() if "/" in candidate else candidate)
             if found is not None:
                 return str(Path(found).absolute())
-        self.refuse(HostError(f"{self.what} needs {given or name}, which is not installed", hint=hint))
-        return given or name
+        self.refuse(HostError(f"{self.what} needs {name}, which is not installed", hint=hint))
+        return name
 
     def preflight(self) -> None:
         if self.systems and sys.platform not in self.systems:
@@ -157,12 +157,22 @@ class LocalRun:
 
     def _make(self, definition: Definition) -> None:
         for number, command in enumerate(definition.make):
-            self._call(command)
-            if number == 0 and definition.remove:
-                self.job.journal.made(
-                    f"machine {self._guest.name} of {self.what}", lambda: self._remove(definition),
-                    "; ".join(str(c) for c in definition.remove), temporary=True,
-                )  # fmt: skip
+            try:
+                self._call(command)
+            except KeyboardInterrupt:
+                taken = definition.taken
+                if number == 0 and taken is not None and self._call(taken, check=False).returncode == 0:
+                    self._note_made(definition)  # it was through with it
+                raise
+            if number == 0:
+                self._note_made(definition)
+
+    def _note_made(self, definition: Definition) -> None:
+        if definition.remove:
+            self.job.journal.made(
+                f"machine {self._guest.name} of {self.what}", lambda: self._remove(definition),
+                "; ".join(str(c) for c in definition.remove), temporary=True,
+            )  # fmt: skip
 
     def _remove(self, definition: Definition) -> None:
         for command in definition.remove[:-1]:

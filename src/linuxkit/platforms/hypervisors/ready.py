@@ -134,6 +134,8 @@ def prepare(job: Job, target: str, takes: Takes, what: str) -> Ready:
     notes = [f"memory: {given.mib} MB ({given.why})"]
     if files.others:
         notes.insert(0, f"booting: {files.main}; also there: {', '.join(files.others)}")
+    if kernel is not None and arch == "x86_64" and takes.kernel != "image" and "console=ttyS" not in files.cmdline:
+        notes.append("note: the kernel command line has no console=ttyS0, so the console stays empty")
     notes += [
         f"published: {p.address or '127.0.0.1'}:{p.host} -> port {p.guest}/{p.protocol} of the machine"
         for p in guest.ports
@@ -166,7 +168,7 @@ def _find(target: str, takes: Takes, kind: bootfiles.Kind | None, what: str) -> 
         raise InputError(f"{what} starts kernels, and {files.main} is an image",
                          hint="linuxkit build --format kernel+initrd FILE.yml")  # fmt: skip
     if files.media is Media.CD and files.disk is not None and not takes.cds:
-        files = replace(files, media=Media.DISK)
+        files = replace(files, media=Media.DISK, cmdline=files.cmdline.replace("root=/dev/sr0", "root=/dev/vda"))
     return files
 
 

@@ -155,7 +155,7 @@ class Run(LocalRun):
     )  # fmt: skip
 
     def check(self, guest: Guest) -> Guest:
-        self._program = self.program(self.job["vboxmanage"], "", "get VirtualBox from virtualbox.org", PLACES)
+        self._program = self.program(self.job["vboxmanage"], "get VirtualBox from virtualbox.org", PLACES)
         machine_name(guest.name)
         return replace(guest, uefi=guest.uefi or self.job["uefi"])
 

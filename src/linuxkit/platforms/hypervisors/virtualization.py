@@ -73,7 +73,7 @@ class Run(LocalRun):
     takes = ready.Takes(kernel="image", images=("-efi.img", ".img", ".raw", "-efi.iso", ".iso"), cds=False)
 
     def check(self, guest: Guest) -> Guest:
-        self._vfkit = self.program(self.job["vfkit"], "", "brew install vfkit; or: linuxkit run qemu",
+        self._vfkit = self.program(self.job["vfkit"], "brew install vfkit; or: linuxkit run qemu",
                                    ("/opt/homebrew/bin/vfkit", "/usr/local/bin/vfkit"))  # fmt: skip
         self._shares = parse_shares(self.job["virtiofs"], "virtiofs")
         return guest

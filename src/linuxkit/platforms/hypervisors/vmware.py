@@ -133,7 +133,7 @@ class Run(LocalRun):
     )  # fmt: skip
 
     def check(self, guest: Guest) -> Guest:
-        self._vmrun = self.program(self.job["vmrun"], "", "it comes with VMware Workstation and Fusion", PLACES)
+        self._vmrun = self.program(self.job["vmrun"], "it comes with VMware Workstation and Fusion", PLACES)
         return replace(guest, uefi=guest.uefi or self.job["uefi"], state=guest.state.resolve())
 
     def define(self, guest: Guest) -> Definition:
