@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -109,4 +108,3 @@ def test_a_kernel_taken_out_of_its_file_boots(testguest: Callable[..., str], tmp
 
     with boot(prefix, change=change) as machine:
         assert machine.wait(60).booted
-        assert re.search(r"Hypervisor detected|Linux version", machine.console) or machine.report.booted
