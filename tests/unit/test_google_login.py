@@ -5,18 +5,22 @@ from __future__ import annotations
 import base64
 import json
 import subprocess
+import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from linuxkit.errors import HostError, InputError
+from linuxkit.errors import HostError, InputError, LinuxkitError
 from linuxkit.oci.transport import Transport
-from linuxkit.platforms import google_login, jwt
+from linuxkit.platforms import google_keys, google_login, jwt
 from linuxkit.platforms.google_login import Login
 from linuxkit.platforms.rest import Call
-from support.clouds.gce import PROJECT, Gce
+from support.clouds.gce import PEM, PROJECT, Gce
 
 pytestmark = pytest.mark.unit
 
@@ -202,6 +206,56 @@ def test_what_cannot_be_used_is_said_without_asking(tmp_path: Path, content: str
     assert says in caught.value.message
     assert "GOOGLE_APPLICATION_CREDENTIALS" in caught.value.message
     assert "geheim" not in caught.value.message
+
+
+class Answering:
+    """A transport that answers everything in the same way."""
+
+    def __init__(self, body: bytes) -> None:
+        self.body = body
+
+    def request(self, method: str, url: str, headers: Any = None, *, body: Any = None) -> Any:
+        return self
+
+    def get(self, url: str, headers: Any = None) -> Any:
+        return self
+
+    status, headers = 200, {"metadata-flavor": "Google"}
+
+    def read(self, limit: int) -> bytes:
+        return self.body
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+
+NAMES = st.sampled_from(("file", "url", "format", "headers", "type"))
+ANY = st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=9), lambda inner: st.lists(
+    inner, max_size=2) | st.dictionaries(NAMES, inner, max_size=3), max_leaves=4)  # fmt: skip
+FIELDS = sorted({field for fields in google_keys._NEEDED.values() for field in fields})
+
+
+@given(st.sampled_from(sorted(google_keys._NEEDED)), st.fixed_dictionaries(dict.fromkeys(FIELDS, ANY)), ANY)
+@settings(max_examples=50, deadline=None)
+def test_nothing_in_a_file_or_an_answer_is_a_crash(kind: str, content: dict[str, Any], answer: Any) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        keys = written(Path(folder) / "keys.json", type=kind, **content)
+        for body in (json.dumps(answer).encode(), json.dumps({"access_token": answer, "expires_in": answer}).encode()):
+            with suppress(LinuxkitError):
+                Login({}, cast("Any", Answering(body)), keys=keys).token()
+            with suppress(LinuxkitError):
+                Login({"GCE_METADATA_HOST": "x", "HOME": folder}, cast("Any", Answering(body))).token()
+
+
+@given(st.binary(max_size=40), st.integers(0, 1700))
+@settings(max_examples=100, deadline=None)
+def test_no_damaged_key_is_a_crash(junk: bytes, at: int) -> None:
+    text = PEM[:at] + junk + PEM[at + len(junk) :]
+    with suppress(InputError):
+        jwt.parse_private_key(text, "key").sign(b"text")
 
 
 def test_none_at_all(tmp_path: Path) -> None:

@@ -56,7 +56,6 @@ def look(path: Path) -> Disk:
                     rest = next(stream)
             except (StopIteration, zlib.error):
                 raise InputError(f"{path} is damaged: it ends in the middle of the disk", hint=_BUILD) from None
-            out.truncate(size)
         found = bootimage.look(start)
     if found.media is not bootimage.Media.DISK or not (found.bios or found.uefi):
         raise InputError(f"{path}: the disk in it can't be started", hint=_BUILD)

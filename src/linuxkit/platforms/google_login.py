@@ -118,7 +118,11 @@ class Login:
         """
         with self._lock:
             if self._ends - EARLY <= self._now():
-                self._token, seconds = self._fetch(self._config)
+                try:
+                    self._token, seconds = self._fetch(self._config)
+                except (ValueError, KeyError, TypeError, AttributeError):  # of the file, or of an answer
+                    raise HostError("no token came of the Google login",
+                                    hint=f"it comes from {self.source}; get it anew") from None  # fmt: skip
                 self._ends = self._now() + max(seconds, EARLY + 1)
             return self._token
 

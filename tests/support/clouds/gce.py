@@ -29,6 +29,7 @@ PROJECT, ZONE, REGION = "acme", "europe-west1-d", "europe-west1"
 EMAIL = "builder@acme.iam.gserviceaccount.com"
 SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 KEY = rsa.generate_private_key(65537, 2048)
+PEM = KEY.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
 IMAGE_KEYS = {"name", "description", "rawDisk", "labels", "architecture", "family", "licenses", "guestOsFeatures"}
 INSTANCE_KEYS = {"name", "machineType", "disks", "networkInterfaces", "metadata", "scheduling", "minCpuPlatform",
                  "advancedMachineFeatures", "shieldedInstanceConfig"}  # fmt: skip
@@ -58,10 +59,8 @@ class Gce(Proxy):
         self.shown = ""
 
     def write_keys(self, path: Path, **more: object) -> Path:
-        pem = KEY.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8,
-                                serialization.NoEncryption())  # fmt: skip
         path.write_text(json.dumps({
-            "type": "service_account", "project_id": PROJECT, "private_key_id": "key-1", "private_key": pem.decode(),
+            "type": "service_account", "project_id": PROJECT, "private_key_id": "key-1", "private_key": PEM.decode(),
             "client_email": EMAIL, "token_uri": f"{self.url}/token", **more}))  # fmt: skip
         return path
 
