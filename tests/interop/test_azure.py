@@ -204,12 +204,13 @@ def test_with_the_login_where_there_is_no_key(azure: Azure, disk: Path) -> None:
             assert asked.headers["x-ms-version"]
             if asked.method == "HEAD":
                 size = {"content-length": str(disk.stat().st_size)}
-                return (200, size | marks, b"") if pages else (404, {}, b"")
+                return (200, size | marks, b"") if marks else (404, {}, b"")
             if asked.query.get("comp") == "page":
                 if not pages:
                     azure.arm.expire()  # in the middle
                 pages.append(len(asked.body))
-            if asked.query.get("comp") == "metadata":
+            if asked.method == "PUT" and asked.query.get("comp") in (None, "metadata"):
+                marks.clear()
                 marks.update({k: v for k, v in asked.headers.items() if k.startswith("x-ms-meta-")})
             if asked.query.get("comp") == "pagelist":
                 page = f"<PageRange><Start>0</Start><End>{sum(pages) - 1}</End></PageRange>"
@@ -330,6 +331,27 @@ def test_bytes_that_change_on_the_way_are_seen(azure: Azure, disk: Path) -> None
     with pytest.raises(NetworkError, match="holds 512 bytes instead of the"):
         azure.push(disk)
     assert azure.blobs_left() == []
+
+
+def test_an_upload_that_was_cut_off_is_gone_on_with(azure: Azure, disk: Path) -> None:
+    for name, given in (("web-", {}), ("web.vhd", {"vhd_only": True})):
+        azure.blobs.spoil("comp=page\n", 403, after=2, times=9)
+        with pytest.raises(NetworkError):
+            azure.push(disk, keep=True, **given)
+        azure.blobs.rules.clear()
+        sent = azure.blobs.count("PUT", "comp=page")
+        _, said = azure.push(disk, **given)
+        (line,) = [line for line in said if line.startswith("going on with")]
+        assert f"/{CONTAINER}/{name}" in line
+        assert azure.blobs.count("PUT", "comp=page") - sent == 5 - 2
+    assert azure.engine.read(CONTAINER, "web.vhd") == disk.read_bytes()
+    assert azure.arm.pushed[azure.image] == hashlib.sha256(disk.read_bytes()).hexdigest()
+    azure.blobs.spoil("comp=page\n", 403, times=9)
+    with pytest.raises(NetworkError):
+        azure.push(disk, keep=True, vhd_only=True, img_name="half")
+    vhd(disk, content=b"other")
+    with pytest.raises(InputError, match="with other content"):  # half of something else
+        azure.push(disk, vhd_only=True, img_name="half")
 
 
 def test_with_keep_what_is_left_is_listed(azure: Azure, disk: Path) -> None:
@@ -460,6 +482,15 @@ def test_a_client_certificate(azure: Azure, disk: Path) -> None:
 def test_a_managed_identity(azure: Azure, disk: Path) -> None:
     login(azure, disk, AZURE_POD_IDENTITY_AUTHORITY_HOST=azure.arm.url)
     assert azure.arm.count("GET", "/metadata/identity/oauth2/token")
+
+
+def test_an_identity_of_app_service(azure: Azure, disk: Path) -> None:
+    login(azure, disk, IDENTITY_ENDPOINT=f"{azure.arm.url}/msi/token", IDENTITY_HEADER="header")
+    assert azure.arm.count("GET", "/msi/token")
+    with pytest.raises(InputError, match="gives no token: not this one"):
+        login(azure, disk, IDENTITY_HEADER="other")
+    with pytest.raises(InputError, match="AZURE_CLOUD=Blue: there is no such cloud"):
+        login(azure, disk, AZURE_CLOUD="Blue")
 
 
 def test_who_is_logged_in_with_az(azure: Azure, disk: Path) -> None:
@@ -601,6 +632,7 @@ def test_a_dry_run_of_a_machine_makes_nothing(image: Azure) -> None:
     ("nothing", {}, "there is no image nothing"),
     ("web", {"machine": "Huge"}, "there is no machine Huge in westeurope"),
     ("web", {"location": "eastus"}, "is in westeurope, not in eastus"),
+    ("web", {"name": "web_1"}, "cannot be the name of a machine"),
     ("web", {"ports": "ssh"}, "numbers from 1 to 65535"),
     ("web", {"data": bytes(70000)}, "user data is larger than 64 KB"),
     ("web", {"ssh_key": "/nowhere/key"}, "cannot be read"),

@@ -24,6 +24,7 @@ from linuxkit.platforms.openstack_login import find_config
 from linuxkit.platforms.place import Job, Pushed, settle
 from linuxkit.platforms.tail import Tail
 from support.clouds.openstack import PASSWORD, PROJECT, USER, OpenStackFake
+from support.clouds.strict import Asked, Reply
 
 pytestmark = pytest.mark.interop
 MIB = 1 << 20
@@ -141,7 +142,7 @@ def test_a_token_that_ends_in_the_middle(cloud: OpenStackFake, disk: Path) -> No
     work = cloud.reply
     done: list[int] = []
 
-    def reply(asked: Any) -> Any:
+    def reply(asked: Asked) -> Reply:
         if asked.path.endswith("/file") and not done:
             done.append(1)
             cloud.expire()
@@ -186,7 +187,7 @@ def test_with_keep_what_is_left_is_listed(cloud: OpenStackFake, disk: Path) -> N
 def test_an_image_that_glance_gives_up(cloud: OpenStackFake, disk: Path) -> None:
     work = cloud.reply
 
-    def reply(asked: Any) -> Any:
+    def reply(asked: Asked) -> Reply:
         answer = work(asked)
         for image in cloud.images.values():
             if image["status"] == "saving":
@@ -196,6 +197,25 @@ def test_an_image_that_glance_gives_up(cloud: OpenStackFake, disk: Path) -> None
     cloud.reply = reply  # type: ignore[method-assign]
     with pytest.raises(MachineError, match="it is killed"):
         push(cloud, disk)
+
+
+def test_a_push_that_is_ended_leaves_nothing(cloud: OpenStackFake, disk: Path) -> None:
+    work = cloud.reply
+    environment = {k: v for k, v in os.environ.items() if k in ("PATH", "PYTHONPATH")} | variables(cloud)
+    command = [sys.executable, "-m", "linuxkit", "push", "openstack", "web"]
+    with subprocess.Popen(command, cwd=disk.parent, env=environment, stderr=subprocess.PIPE, text=True) as child:
+
+        def reply(asked: Asked) -> Reply:
+            if asked.path.endswith("/file"):
+                child.terminate()
+            return work(asked)
+
+        cloud.saving = 1 << 30  # it would wait for long
+        cloud.reply = reply  # type: ignore[method-assign]
+        said = child.communicate(timeout=60)[1]
+    assert child.returncode == 130, said
+    assert "removed: image " in said
+    assert cloud.images == {}
 
 
 def test_a_dry_run_changes_nothing(cloud: OpenStackFake, disk: Path) -> None:

@@ -72,8 +72,8 @@ class Push:
         self._check_permissions()
         self._has_container = self._blobs.container_exists()
         if job["vhd-only"]:
-            there = self._blobs.digest_of(f"{self._name}.vhd") if self._has_container else None
-            if there not in (None, self._image.digest):
+            there = self._blobs.look(f"{self._name}.vhd") if self._has_container else None
+            if there is not None and there.digest != self._image.digest:
                 raise InputError(f"there is a {self._name}.vhd in {job['container']} already, with other content",
                                  hint="give another --img-name, or remove it")  # fmt: skip
         elif job["gallery"]:
@@ -89,7 +89,8 @@ class Push:
         url = f"{blobs.url}/{name}"
         if not self._has_container:
             blobs.make_container()
-        before = self._has_container and blobs.digest_of(name) == self._image.digest
+        there_now = blobs.look(name) if self._has_container else None
+        before = there_now is not None and there_now.whole and there_now.digest == self._image.digest
         if not before:
             command = f"az storage blob delete --blob-url {url}"
             job.journal.made(f"blob {url}", lambda: blobs.delete(name), command, temporary=not job["vhd-only"])
@@ -187,13 +188,13 @@ class Push:
         return Blobs(job, endpoint, job["container"], Bearer(self._login, STORAGE), self._login.source)
 
     def _check_permissions(self) -> None:
-        wanted = ["Microsoft.Storage/storageAccounts/read"]
+        wanted = []
         if self._job["gallery"]:
             wanted += [f"Microsoft.Compute/galleries/{part}" for part in (
                 "read", "images/read", "images/write", "images/versions/read", "images/versions/write")]  # fmt: skip
         elif not self._job["vhd-only"]:
             wanted += ["Microsoft.Compute/images/read", "Microsoft.Compute/images/write"]
-        if missing := self._arm.may(self._group, wanted):
+        if missing := self._arm.may(self._group, wanted) if wanted else []:
             raise InputError(f"the login may not {', '.join(missing)} in {self._job['resource-group']}",
                              hint="it needs the role Contributor there; see docs/platforms/azure.md")  # fmt: skip
 

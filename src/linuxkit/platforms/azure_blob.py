@@ -1,9 +1,13 @@
 """Azure's blobs: page blobs, written in ranges; and the signature with an account's key.
 
-    PUT blob                  x-ms-blob-type: PageBlob, as large as the file, all zero
+    PUT blob                  x-ms-blob-type: PageBlob, as large as the file, all zero; marked as an upload of a digest
     PUT blob?comp=page        a range of whole 512-byte pages, at most 4 MiB, with its MD5
     PUT blob?comp=properties  the MD5 of the whole
-    PUT blob?comp=metadata    what it holds: the last step, so that half a blob is never taken for a whole one
+    PUT blob?comp=metadata    what it holds, instead of that mark: the last step, so that half a blob is never taken for
+                              a whole one
+
+An upload that was cut off (with --keep, or because this machine failed) is gone on with: what a blob of the same mark
+has, each range written as a whole, is not sent again.
 
     signed    = method, encoding, language, length, MD5, type, date, 4 conditions, range, each x-ms- header,
                 /account/path, each part of the query: a line each; headers and query are sorted
@@ -19,6 +23,7 @@ import hmac
 import threading
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from email.utils import formatdate
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 from xml.etree import ElementTree
@@ -32,7 +37,7 @@ VERSION = "2023-11-03"
 PAGE = 512
 RANGE = 4 << 20
 #: Names of metadata are those of variables in C#: without hyphens.
-DIGEST = "x-ms-meta-linuxkit_sha256"
+DIGEST, UPLOAD = "x-ms-meta-linuxkit_sha256", "x-ms-meta-linuxkit_upload"
 HINTS: Mapping[str | int, str] = {
     "AuthenticationFailed": "the key is not this account's, or this machine's clock is wrong",
     "AuthorizationFailure": "the storage account lets only chosen networks in: allow this machine's address",
@@ -93,6 +98,15 @@ def string_to_sign(method: str, url: str, headers: Mapping[str, str], account: s
     return "\n".join([method, *fields, *own, f"/{account}{parts.path or '/'}", *asked])
 
 
+@dataclass(frozen=True, slots=True)
+class There:
+    """A blob: the digest of what it holds or (not `whole`) will hold, empty when it isn't ours; its length."""
+
+    digest: str
+    whole: bool
+    length: str
+
+
 class Blobs:
     """One container of a storage account.
 
@@ -121,16 +135,19 @@ class Blobs:
                                f"az storage container delete --blob-endpoint {self.url.rpartition('/')[0]} "
                                f"--name {self._container}")  # fmt: skip
 
-    def digest_of(self, name: str) -> str | None:
-        """The digest that a blob was marked with; empty: it has none; None: there is no such blob."""
+    def look(self, name: str) -> There | None:
+        """What a blob holds; None: there is no such blob."""
         answer = self._call("HEAD", name, allow=(404,))
-        return None if answer.status == 404 else answer.headers.get(DIGEST, "")
+        if answer.status == 404:
+            return None
+        marks = answer.headers
+        return There(marks.get(DIGEST) or marks.get(UPLOAD, ""), DIGEST in marks, marks.get("content-length", ""))
 
     def delete(self, name: str) -> None:
         self._call("DELETE", name, allow=(404,))
 
     def put(self, name: str, image: LocalImage) -> None:
-        """Write a page blob, only what isn't zero, several ranges at once.
+        """Write a page blob, only what isn't zero and not there yet, several ranges at once.
 
         Raises:
             NetworkError: what is there then is not what was sent.
@@ -138,8 +155,14 @@ class Blobs:
         job = self._job
         with image.path.open("rb") as stream:
             whole = b64encode(hashlib.file_digest(stream, "md5").digest()).decode()
-        self._call("PUT", name, headers={"x-ms-blob-type": "PageBlob", "x-ms-blob-content-length": str(image.size),
-                                         "content-type": "application/octet-stream"})  # fmt: skip
+        there: list[tuple[int, int]] = []
+        if self.look(name) == There(image.digest, False, str(image.size)):
+            there = self._ranges(name)
+            job.log(f"going on with {self.url}/{name}: {sum(end - start for start, end in there)} bytes are there")
+        else:
+            self._call("PUT", name, headers={
+                "x-ms-blob-type": "PageBlob", "x-ms-blob-content-length": str(image.size), UPLOAD: image.digest,
+                "content-type": "application/octet-stream"})  # fmt: skip
         blocks = list(image.blocks(RANGE))
         total = sum(length for _, length in blocks)
         done = [0, 0]
@@ -147,9 +170,11 @@ class Blobs:
 
         def send(block: tuple[int, int]) -> None:
             index, length = block
-            sent = self._put_range(name, index * RANGE, image.read(index * RANGE, length))
+            start, data = _trimmed(index * RANGE, image.read(index * RANGE, length))
+            if not any(first <= start and start + len(data) <= end for first, end in there):
+                self._put_range(name, start, data)
             with lock:
-                done[0] += sent
+                done[0] += len(data)
                 done[1] += length
             job.progress(image.path.name, done[1], total)
 
@@ -163,38 +188,41 @@ class Blobs:
         if not job.dry_run and (told := self._call("HEAD", name).headers.get("content-md5", whole)) != whole:
             raise NetworkError(f"Azure Storage has another MD5 for {name}: {told} instead of {whole}")
 
-    def _put_range(self, name: str, start: int, data: bytes) -> int:
-        """Write what lies between the zeros at both ends, in whole pages; its length."""
-        first = (len(data) - len(data.lstrip(b"\0"))) // PAGE * PAGE
-        data = data[first : -(-len(data.rstrip(b"\0")) // PAGE) * PAGE]
-        start += first
+    def _put_range(self, name: str, start: int, data: bytes) -> None:
         md5 = b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
         answer = self._call("PUT", name, "comp=page", body=data, headers={
             "x-ms-page-write": "update", "x-ms-range": f"bytes={start}-{start + len(data) - 1}", "content-md5": md5,
         })  # fmt: skip
         if answer.headers.get("content-md5", md5) != md5:
             raise NetworkError(f"Azure Storage got other bytes than were sent, at {start} of {name}")
-        return len(data)
 
     def _check(self, name: str, size: int, sent: int) -> None:
         """As long as the file, and as many bytes written as were sent."""
         length = self._call("HEAD", name).headers.get("content-length", "")
         if length != str(size):
             raise NetworkError(f"{self.url}/{name} has {length} bytes instead of {size}")
-        there, marker = 0, ""
+        there = sum(end - start for start, end in self._ranges(name))
+        if there != sent:
+            raise NetworkError(f"{self.url}/{name} holds {there} bytes instead of the {sent} that were sent")
+
+    def _ranges(self, name: str) -> list[tuple[int, int]]:
+        """The runs of pages that were written: their starts and ends; neighbours are one."""
+        found: list[tuple[int, int]] = []
+        marker = ""
         while True:
             answer = self._call("GET", name, "comp=pagelist" + (f"&marker={quote(marker, safe='')}" if marker else ""))
             try:
-                found = ElementTree.fromstring(answer.body)
-                for page in found.iter("PageRange"):
-                    there += int(page.findtext("End", "")) - int(page.findtext("Start", "")) + 1
+                told = ElementTree.fromstring(answer.body)
+                for page in told.iter("PageRange"):
+                    start, end = int(page.findtext("Start", "")), int(page.findtext("End", "")) + 1
+                    if found and found[-1][1] == start:
+                        start = found.pop()[0]
+                    found.append((start, end))
             except (ElementTree.ParseError, ValueError):
                 raise NetworkError(f"Azure Storage does not say what {name} holds") from None
-            marker = found.findtext("NextMarker") or ""
+            marker = told.findtext("NextMarker") or ""
             if not marker:
-                break
-        if there != sent:
-            raise NetworkError(f"{self.url}/{name} holds {there} bytes instead of the {sent} that were sent")
+                return found
 
     def _call(self, method: str, name: str, query: str = "", *, body: bytes | None = None,
               headers: Mapping[str, str] | None = None, allow: tuple[int, ...] = ()) -> Answer:  # fmt: skip
@@ -202,6 +230,12 @@ class Blobs:
         if method == "PUT":
             body = body or b""
         return self._api.call(method, path, body=body, headers=headers, allow=allow, shown=f"{name} {query}".strip())
+
+
+def _trimmed(start: int, data: bytes) -> tuple[int, bytes]:
+    """What lies between the zeros at both ends, in whole pages, and where it begins."""
+    first = (len(data) - len(data.lstrip(b"\0"))) // PAGE * PAGE
+    return start + first, data[first : -(-len(data.rstrip(b"\0")) // PAGE) * PAGE]
 
 
 def fetch(job: Job, url: str, offset: int) -> tuple[int, bytes, int]:

@@ -13,6 +13,7 @@ is read again and again from where it was left.
 
 from __future__ import annotations
 
+import re
 import secrets
 from base64 import b64encode
 from collections.abc import Mapping
@@ -55,7 +56,8 @@ class Run:
         login = Login(job.environment, job.transport, job.now)
         self._arm = Arm(job, login, job["subscription"])
         base = target.strip("/").rpartition("/versions/")[0].rpartition("/")[2] or target.rpartition("/")[2]
-        self._name = str(job["name"] or f"{base[:48].rstrip('.-_')}-{int(job.now()) & 0xFFFFFFFF:x}")
+        plain = re.sub(r"[^A-Za-z0-9]+", "-", base)[:48].strip("-") or "machine"  # images may have more in their names
+        self._name = str(job["name"] or f"{plain}-{int(job.now()) & 0xFFFFFFFF:x}")
         self._group_name = str(job["resource-group"] or f"linuxkit-{self._name}")
         self._group = self._arm.group(self._group_name)
         self._own_group = True
@@ -78,6 +80,9 @@ class Run:
                 raise ValueError
         except ValueError:
             raise InputError(f"--ports {job['ports']}: numbers from 1 to 65535, with commas, are needed") from None
+        if not re.fullmatch(r"[A-Za-z]([A-Za-z0-9-]{0,62}[A-Za-z0-9])?", self._name) and job["name"]:
+            raise InputError(f"--name {self._name} cannot be the name of a machine",
+                             hint="up to 64 of A-Z a-z 0-9 and hyphens, a letter in front")  # fmt: skip
         self._key = self._read_key()
         self._find_image()
         self._own_group = self._arm.get(self._group) is None
@@ -236,7 +241,7 @@ class Run:
                                "managedDisk": {"storageAccountType": job["disk-type"]}},
                     "dataDisks": disks,
                 },
-                "osProfile": {"computerName": self._name.replace("_", "-").replace(".", "-")[:64],
+                "osProfile": {"computerName": self._name,
                               **login, "linuxConfiguration": linux, **({"customData": data} if data else {})},
                 "networkProfile": {"networkInterfaces": [
                     {"id": card, "properties": {"primary": True, "deleteOption": "Delete"}}]},

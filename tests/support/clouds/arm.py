@@ -104,6 +104,10 @@ class ArmFake(Strict):
             return self._login(asked)
         if asked.path == "/metadata/identity/oauth2/token":
             return self._identity(asked)
+        if asked.path == "/msi/token":
+            if (asked.headers.get("x-identity-header"), asked.query["api-version"]) != ("header", "2019-08-01"):
+                return of_json(401, {"error": "invalid", "error_description": "not this one"})
+            return self._token(asked.query["resource"])
         if asked.path == "/console.log":
             return self._console(asked)
         kind, _, token = asked.headers.get("authorization", "").partition(" ")
