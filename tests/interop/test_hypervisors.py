@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
+import tree_sitter
+import tree_sitter_powershell
 
 from linuxkit.encode import vmdk
 from linuxkit.encode.pieces import literal
-from linuxkit.platforms.hypervisors import convert, libvirt
-from linuxkit.platforms.hypervisors.guest import Guest
-from support.hypervisors.definitions import DEFINITIONS, EVIL, disk
+from linuxkit.platforms.hypervisors import convert, hyperv, libvirt, vmware
+from linuxkit.platforms.hypervisors.guest import Drive, Guest
+from support.hypervisors.definitions import DEFINITIONS, DISK, EVIL, disk, wrapped
 
 pytestmark = pytest.mark.interop
 MIB = 1 << 20
@@ -48,6 +53,58 @@ def test_libvirt_itself_reads_a_domain_as_it_was_meant(tmp_path: Path) -> None:
                  "dumpxml --domain=\"a'b & c\"")  # fmt: skip
     for wanted in ("<name>a&apos;b &amp; c</name>", "<model type='virtio'/>", "<target dev='vda' bus='virtio'/>"):
         assert wanted in given
+
+
+def vmx_as_libvirt_reads_it(text: str, folder: Path) -> ElementTree.Element:
+    """libvirt has a reader of .vmx files, and uses it when it finds VMware's programs; these only say their version."""
+    (folder / "linuxkit.vmx").write_text(text)
+    for name, said in (("vmrun", "Total running VMs: 0"), ("vmware", "VMware Workstation 16.2.5 build-20904516")):
+        (folder / name).write_text(f"#!/bin/sh\necho '{said}'\n")
+        (folder / name).chmod(0o755)
+    done = subprocess.run(
+        ["virsh", "--quiet", "--connect", "vmwarews:///session", "domxml-from-native", "vmware-vmx",
+         str(folder / "linuxkit.vmx")], capture_output=True, text=True, timeout=60,
+        env=os.environ | {"PATH": f"{folder}:{os.environ['PATH']}"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return ElementTree.fromstring(done.stdout)
+
+
+def test_libvirt_reads_our_vmx_files_as_they_were_meant(tmp_path: Path) -> None:
+    domain = vmx_as_libvirt_reads_it(DEFINITIONS["vmware-cd"]().files[0][1], tmp_path)
+    assert domain.findtext("name") == "web"
+    assert domain.findtext("memory") == str(2048 * 1024)
+    sources = {d.get("device"): s.get("file") for d in domain.iter("disk") if (s := d.find("source")) is not None}
+    assert sources == {"disk": "/vm/d.vmdk", "cdrom": "/vm/web-state/data.iso"}
+    assert [c.get("model") for c in domain.iter("controller") if c.get("type") == "scsi"] == ["vmpvscsi"]
+    assert [m.get("type") for m in domain.iterfind("devices/interface/model")] == ["vmxnet3"]
+    evil = vmx_as_libvirt_reads_it(vmware.define(wrapped(EVIL, "vmdk"), vmrun="v", product="ws").files[0][1], tmp_path)
+    assert evil.findtext("name") == EVIL.name
+    source = evil.find("devices/disk/source")
+    assert source is not None  # libvirt undoes |XX in names only
+    found = re.sub(r"\|([0-9A-F]{2})", lambda m: chr(int(m[1], 16)), source.get("file", ""))
+    assert found == str(EVIL.drives[0].path.with_suffix(".vmdk"))
+
+
+def test_every_powershell_script_is_one_by_its_grammar() -> None:
+    parser = tree_sitter.Parser(tree_sitter.Language(tree_sitter_powershell.language()))
+    drive = Drive(Path("/x'; rm $y.vhdx"), "vhdx")
+    evil = replace(DISK, name="a'b $(id) & ; #", state=Path("/vm/a'b"), drives=(drive,))
+    for definition in (DEFINITIONS["hyperv-cd"](), DEFINITIONS["hyperv-disk"](),
+                       hyperv.define(evil, powershell="p", switch="it's")):  # fmt: skip
+        commands = [definition.taken, definition.start, *definition.make, *definition.stop, *definition.remove]
+        for command in commands:
+            tree = parser.parse(str(command).encode())
+            assert not tree.root_node.has_error, str(command)
+    script = hyperv.define(evil, powershell="p").make[0].shown
+    texts, todo = set(), [parser.parse(script.encode()).root_node]
+    while todo:
+        node = todo.pop()
+        todo += node.children
+        if node.type == "verbatim_string_characters":
+            texts.add((node.text or b"").decode()[1:-1].replace("''", "'"))
+    assert {evil.name, "/vm/a'b", "/x'; rm $y.vhdx"} <= texts
+    assert parser.parse(script.replace("''", "'").encode()).root_node.has_error  # the control
 
 
 def test_qemu_reads_what_disks_are_turned_into(tmp_path: Path) -> None:

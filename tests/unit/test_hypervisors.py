@@ -117,6 +117,8 @@ def test_vmx_gives_back_every_text() -> None:
     assert values["displayName"] == HOSTILE
     assert values["scsi0:0.fileName"] == str(EVIL.drives[0].path.with_suffix(".vmdk"))
     assert values["serial0.fileName"] == str(EVIL.state / "console")
+    with pytest.raises(InputError, match="contains '%'"):
+        vmware.define(replace(DISK, name="%PATH%"), vmrun="vmrun", product="ws")
     newline = vmware.quoted('x"\nisolation.tools.hgfs.disable = "FALSE')
     assert newline == '"x|22|0Aisolation.tools.hgfs.disable = |22FALSE"'
 

@@ -29,7 +29,7 @@ KERNEL = Guest(
 )  # fmt: skip
 DISK = Guest("web", Path("/vm/web-state"), memory=2048, drives=(Drive(Path("/vm/web.img")),), mac="02:00:00:00:00:01")
 #: Everything in a name or path that one of the languages gives a meaning to.
-HOSTILE = "a'b\"c\u2019d $(id) `id` $x & <i> |7C %PATH% ; --x"
+HOSTILE = "a'b\"c\u2019d $(id) `id` $x & <i> |7C ; --x"
 EVIL = Guest(
     HOSTILE, Path("/vm") / HOSTILE, kernel=Path("/vm") / f"{HOSTILE}-kernel", initrd=Path("/vm") / f"{HOSTILE}-initrd",
     cmdline=f"console=ttyS0 x={HOSTILE}", drives=(Drive(Path("/vm") / f"{HOSTILE}.img"),), mac="02:00:00:00:00:01",

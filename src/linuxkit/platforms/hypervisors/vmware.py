@@ -3,8 +3,8 @@
     start linuxkit.vmx nogui      list      stop linuxkit.vmx soft | hard
 
 A value in a .vmx file stands between quotes; a quote, a bar or a control character in it is written |XX (its code in
-hex). The card and the disk bus are VMware's own, vmxnet3 and pvscsi, for which the kit's kernel has drivers. The
-console is the first serial port: a socket that VMware serves, on Windows a named pipe.
+hex), and a % in a name has a meaning. The card and the disk bus are VMware's own, vmxnet3 and pvscsi, for which the
+kit's kernel has drivers. The console is the first serial port: a socket that VMware serves, on Windows a named pipe.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def _network(guest: Guest, networking: str) -> list[tuple[str, object]]:
         ("ethernet0.present", "TRUE"), ("ethernet0.virtualDev", "vmxnet3"), ("ethernet0.connectionType", kind),
         ("ethernet0.addressType", "generated"), ("ethernet0.wakeOnPcktRcv", "FALSE"),
     ]  # fmt: skip
-    return card + ([("ethernet0.vnet", name)] if name else [])
+    return card + ([("ethernet0.networkName", name), ("ethernet0.vnet", name)] if name else [])
 
 
 def vmx(guest: Guest, *, networking: str = "nat", console: str = "") -> str:
@@ -50,8 +50,9 @@ def vmx(guest: Guest, *, networking: str = "nat", console: str = "") -> str:
     """
     values: list[tuple[str, object]] = [
         (".encoding", "UTF-8"), ("config.version", 8), ("virtualHW.version", 12),
-        ("displayName", check_name(guest.name)), ("guestOS", "other3xlinux-64"), ("memsize", guest.memory),
-        ("numvcpus", guest.cpus), ("uuid.action", "create"), ("msg.autoAnswer", "TRUE"), ("floppy0.present", "FALSE"),
+        ("displayName", check_name(guest.name, forbidden="%")), ("guestOS", "other3xlinux-64"),
+        ("memsize", guest.memory), ("numvcpus", guest.cpus), ("uuid.action", "create"), ("msg.autoAnswer", "TRUE"),
+        ("floppy0.present", "FALSE"),
         ("powerType.powerOff", "soft"), ("pciBridge0.present", "TRUE"),
         ("pciBridge4.present", "TRUE"), ("pciBridge4.virtualDev", "pcieRootPort"), ("pciBridge4.functions", 8),
     ]  # fmt: skip
