@@ -130,6 +130,8 @@ extern const struct provider providers[]; /* in the order of preference; the las
 bool service_probe(const struct provider *provider);
 bool service_extract(const struct provider *provider);
 bool gcp_extract(const struct provider *provider);
+bool openstack_probe(const struct provider *provider); /* the service, or a config drive */
+bool openstack_extract(const struct provider *provider);
 bool scaleway_probe(const struct provider *provider);
 bool scaleway_extract(const struct provider *provider);
 bool azure_probe(const struct provider *provider);

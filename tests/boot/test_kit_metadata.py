@@ -28,6 +28,14 @@ SHOW = """\
 """
 
 
+SHOWS = """\
+  - name: show
+    image: kit://busybox
+    command: ["/bin/sh", "/show"]
+    binds: ["/show:/show:ro", "/run:/run"]
+"""
+
+
 def system(*words: str, dhcp: bool = False) -> str:
     command = json.dumps(["/usr/bin/metadata", "-v", *words])
     network = """\
@@ -40,11 +48,7 @@ def system(*words: str, dhcp: bool = False) -> str:
 {network if dhcp else ""}  - name: metadata
     image: kit://metadata
     command: {command}
-  - name: show
-    image: kit://busybox
-    command: ["/bin/sh", "/show"]
-    binds: ["/show:/show:ro", "/run:/run"]
-files:
+{SHOWS}files:
   - path: show
     contents: |
 {SHOW}"""
@@ -75,11 +79,12 @@ FROM_META = {
 }
 
 
-def iso(folder: Path, label: str) -> str:
-    """A CD of NoCloud's files, plugged in as a disk."""
-    folder.mkdir()
-    (folder / "meta-data").write_text(META)
-    (folder / "user-data").write_bytes(USERDATA)
+def iso(folder: Path, label: str, files: dict[str, bytes]) -> str:
+    """A CD, plugged in as a disk."""
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(text)
     made = folder.with_suffix(".iso")
     subprocess.run(["xorriso", "-as", "mkisofs", "-quiet", "-V", label, "-J", "-r", "-o", made, folder],
                    check=True, stderr=subprocess.DEVNULL)  # fmt: skip
@@ -115,7 +120,7 @@ def on_link_local(**ports: int) -> Callable[[list[str]], list[str]]:
 
 
 def test_data_of_run_arrives_after_two_seconds_of_silence(build: Build) -> None:
-    with boot(build(system(dhcp=True)), change=on_link_local(), data=USERDATA) as machine:
+    with boot(build(system(dhcp=True)), seconds=100, change=on_link_local(), data=USERDATA) as machine:
         found = arrived(machine)
         (took,) = re.findall(r"none of 11 providers after (\d+) ms", machine.console)
     assert found.pop("name")[1].startswith(b"linuxkit")
@@ -123,12 +128,37 @@ def test_data_of_run_arrives_after_two_seconds_of_silence(build: Build) -> None:
     assert int(took) < 4000  # one after the other it would be 16 s
 
 
-@pytest.mark.parametrize("kind", ["fat", "iso"])
-def test_nocloud_on_a_labelled_disk(build: Build, tmp_path: Path, kind: str) -> None:
+def test_nocloud_on_a_disk(build: Build, tmp_path: Path) -> None:
     other = fat(tmp_path / "other", "DATA", b"not for metadata")  # neither label nor drive says so
-    disk = fat(tmp_path / "disk", "CIDATA", USERDATA) if kind == "fat" else iso(tmp_path / "disk", "cidata")
-    with boot(build(system("cdrom")), networking="none", disks=(other, disk)) as machine:
+    disk = fat(tmp_path / "disk", "CIDATA", USERDATA)
+    with boot(build(system("cdrom")), seconds=100, networking="none", disks=(other, disk)) as machine:
         assert arrived(machine) == TREE | FROM_META | {"provider": (0o644, b"CDROM /dev/vdb")}
+
+
+#: What OpenStack puts on a drive, for machines whose network has no such service.
+DRIVE = json.dumps({"uuid": "7c9e", "hostname": "web-2", "public_keys": {"me": KEY + "\n"}}).encode()
+
+
+def test_nocloud_and_openstack_on_cds(build: Build, tmp_path: Path) -> None:
+    cidata = iso(tmp_path / "cidata", "cidata", {"meta-data": META.encode(), "user-data": USERDATA})
+    openstack = {"openstack/latest/meta_data.json": DRIVE, "openstack/latest/user_data": b"for OpenStack"}
+    drive = iso(tmp_path / "drive", "config-2", openstack)
+    text = system("cdrom").replace(SHOWS, """\
+  - name: drive
+    image: kit://metadata
+    command: ["/usr/bin/metadata", "-config", "/run/config/drive", "openstack"]
+""" + SHOWS)
+    with boot(build(text), seconds=100, networking="none", disks=(drive, cidata)) as machine:
+        found = arrived(machine)
+    of_drive = {name.removeprefix("drive/"): text for name, text in found.items() if name.startswith("drive/")}
+    assert {n: t for n, t in found.items() if "drive/" not in n} == TREE | FROM_META | {
+        "provider": (0o644, b"CDROM /dev/vdb")
+    }
+    assert of_drive == {
+        "provider": (0o644, b"openstack"), "hostname": (0o644, b"web-2"), "instance_id": (0o644, b"7c9e"),
+        "metadata": (0o644, DRIVE), "userdata": (0o644, b"for OpenStack"),
+        "ssh/authorized_keys": (0o600, f"{KEY}\n".encode()),
+    }  # fmt: skip
 
 
 #: After the cloud's, another service is asked at another address, and sets up the network as it says.
@@ -155,7 +185,7 @@ def test_a_clouds_service_and_bare_metals_network(build: Build) -> None:
         def change(arguments: list[str]) -> list[str]:
             return [re.sub("mac=[0-9a-f:]{17}", "mac=52:54:00:00:00:01", word) for word in where(arguments)]
 
-        with boot(build(text), change=change) as machine:
+        with boot(build(text), seconds=100, change=change) as machine:
             found = arrived(machine)
             machine.wait_console("MII Polling Interval", 5)
         assert ("PUT", "/latest/api/token", b"") in service.asked

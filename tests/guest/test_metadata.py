@@ -147,6 +147,12 @@ def test_gcps_project_keys_can_be_shut_out(metadata: Metadata, tmp_path: Path) -
     assert (tmp_path / "config/ssh/authorized_keys").read_text() == "ssh-rsa CCC me\n"
 
 
+def test_a_host_name_is_one(metadata: Metadata) -> None:
+    with service("hetzner") as cloud:
+        cloud.routes["/latest/meta-data/hostname"] = b"web\x1b[31m"
+        assert "host name web?[31m: not letters" in metadata("hetzner", base=cloud.url).stderr
+
+
 # -- failures on the way
 
 

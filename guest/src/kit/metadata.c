@@ -310,6 +310,10 @@ static void name_host(void)
     if (!name)
         return;
     name[strcspn(name, " \t\r")] = 0;
+    if (strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._") != strlen(name)) {
+        note("host name %s: not letters, digits, dots and hyphens", name);
+        return;
+    }
     if (strlen(name) > 64)
         name[strcspn(name, ".")] = 0;
     if (strcmp(metadata_options.config, CONFIG) || !*name)

@@ -281,7 +281,7 @@ const struct provider providers[] = {
     {"aws", "AWS", false, service_probe, service_extract, &aws},
     {"gcp", "GCP", false, service_probe, gcp_extract, &gcp},
     {"hetzner", "Hetzner", false, service_probe, service_extract, &hetzner},
-    {"openstack", "openstack", false, service_probe, service_extract, &openstack},
+    {"openstack", "openstack", false, openstack_probe, openstack_extract, &openstack},
     {"scaleway", "Scaleway", false, scaleway_probe, scaleway_extract, NULL},
     {"vultr", "Vultr", false, service_probe, service_extract, &vultr},
     {"digitalocean", "DigitalOcean", false, service_probe, service_extract, &digitalocean},

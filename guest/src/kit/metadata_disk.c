@@ -32,17 +32,17 @@ static char *fat_label(int fd)
     return format("%.*s", (int)length, (const char *)extended + 7);
 }
 
-/* The type of a filesystem with NoCloud's label, or NULL. */
-static const char *cidata_type(const char *device)
+/* The type of a filesystem with the label, in either case, or NULL. */
+static const char *labelled_type(const char *device, const char *wanted)
 {
     scoped_fd fd = open(device, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     struct superblock super;
     if (fd < 0)
         return NULL;
     if (superblock_read(&super, fd))
-        return strcasecmp(super.label, "cidata") == 0 && !strcmp(super.type, "iso9660") ? "iso9660" : NULL;
+        return strcasecmp(super.label, wanted) == 0 && !strcmp(super.type, "iso9660") ? "iso9660" : NULL;
     scoped_free char *label = fat_label(fd);
-    return label && strcasecmp(label, "cidata") == 0 ? "vfat" : NULL;
+    return label && strcasecmp(label, wanted) == 0 ? "vfat" : NULL;
 }
 
 char *disk_mount(const char *device, const char *type)
@@ -81,6 +81,16 @@ static char *read_in(const char *folder, const char *name, size_t limit, size_t 
     return text;
 }
 
+static void store_further(const char *folder, const char *const further[][2], size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        size_t size;
+        scoped_free char *text = read_in(folder, further[i][0], VALUE_MAX, &size);
+        if (text && size)
+            store(further[i][1], text, size, 0644);
+    }
+}
+
 bool folder_extract(const char *folder, bool *found)
 {
     size_t length, meta_length;
@@ -94,12 +104,7 @@ bool folder_extract(const char *folder, bool *found)
     if (meta)
         store_cloud_metadata(meta, meta_length);
     static const char *const further[][2] = {{"network-config", "network_config"}, {"vendor-data", "vendordata"}};
-    for (size_t i = 0; i < COUNT(further); i++) {
-        size_t size;
-        scoped_free char *text = read_in(folder, further[i][0], VALUE_MAX, &size);
-        if (text && size)
-            store(further[i][1], text, size, 0644);
-    }
+    store_further(folder, further, COUNT(further));
     return !userdata || !length || store_userdata(userdata, length);
 }
 
@@ -126,7 +131,8 @@ static bool is_boring(const char *name)
     return false;
 }
 
-static bool try_all(char **shown, bool labelled)
+/* Calls `try` with each device that fits until it is content: those with a label, or, without one, all CD drives. */
+static bool each_disk(const char *label, bool (*try)(const char *device, const char *type, char **shown), char **shown)
 {
     size_t count;
     bool found = false;
@@ -136,8 +142,8 @@ static bool try_all(char **shown, bool labelled)
         scoped_free char *name = format("/dev/%s", names[i]);
         scoped_free char *device = host_path(name);
         bool cd = starts_with(names[i], "sr") && names[i][2] >= '0' && names[i][2] <= '9';
-        const char *type = labelled ? (is_boring(names[i]) ? NULL : cidata_type(device)) : cd ? "iso9660" : NULL;
-        found = type && try_disk(device, type, shown);
+        const char *type = label ? (is_boring(names[i]) ? NULL : labelled_type(device, label)) : cd ? "iso9660" : NULL;
+        found = type && try(device, type, shown);
     }
     if (names)
         free_names(names, count);
@@ -146,5 +152,44 @@ static bool try_all(char **shown, bool labelled)
 
 bool disk_extract(char **shown)
 {
-    return try_all(shown, true) || try_all(shown, false);
+    return each_disk("cidata", try_disk, shown) || each_disk(NULL, try_disk, shown);
+}
+
+/* -- OpenStack's config drive, for clouds without the service */
+
+#define DRIVE "config-2"
+
+static bool any_disk(const char *device, const char *type, char **shown)
+{
+    (void)type, (void)shown;
+    detail("%s: a config drive", device);
+    return true;
+}
+
+static bool try_drive(const char *device, const char *type, char **shown)
+{
+    static const char *const further[][2] = {{"network_data.json", "network_config"}, {"vendor_data.json", "vendordata"}};
+    (void)shown;
+    size_t length, meta_length;
+    scoped_free char *mounted = disk_mount(device, type);
+    if (!mounted)
+        return false;
+    scoped_free char *folder = format("%s/openstack/latest", mounted);
+    scoped_free char *meta = read_in(folder, "meta_data.json", VALUE_MAX, &meta_length);
+    scoped_free char *userdata = read_in(folder, "user_data", USERDATA_MAX, &length);
+    if (meta)
+        store_cloud_metadata(meta, meta_length);
+    store_further(folder, further, COUNT(further));
+    disk_unmount(mounted);
+    return meta && (!userdata || !length || store_userdata(userdata, length));
+}
+
+bool openstack_probe(const struct provider *provider)
+{
+    return service_probe(provider) || each_disk(DRIVE, any_disk, NULL);
+}
+
+bool openstack_extract(const struct provider *provider)
+{
+    return service_probe(provider) ? service_extract(provider) : each_disk(DRIVE, try_drive, NULL);
 }

@@ -372,6 +372,9 @@ bool url_split(const char *url, char **host, unsigned *port, char **path)
     }
     if (name == 0 || name > 255 || number == 0 || number > 65535)
         return false;
+    for (const char *at = start; *at; at++) /* it becomes part of a request's first lines */
+        if (*at <= ' ' || *at == 127)
+            return false;
     *host = format("%.*s", (int)name, start);
     *port = (unsigned)number;
     *path = must_dup(start[length] ? start + length : "/");

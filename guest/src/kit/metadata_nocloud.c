@@ -19,10 +19,13 @@ static void json_metadata(const struct json_document *document)
     const struct json *all = &document->values[0];
     const char *name = json_text(document, all, "local-hostname");
     store_value("hostname", name ? name : json_text(document, all, "hostname"));
-    store_value("instance_id", json_text(document, all, "instance-id"));
-    const struct json *list = json_find(document, all, "public-keys");
-    if (!list)
-        list = json_find(document, all, "public_ssh_keys");
+    const char *instance = json_text(document, all, "instance-id");
+    store_value("instance_id", instance ? instance : json_text(document, all, "uuid"));
+    store_value("availability_zone", json_text(document, all, "availability_zone"));
+    const struct json *list = NULL;
+    static const char *const names[] = {"public-keys", "public_ssh_keys", "public_keys"};
+    for (size_t i = 0; !list && i < COUNT(names); i++)
+        list = json_find(document, all, names[i]);
     scoped_free char *keys = must_dup("");
     if (list && list->kind == JSON_STRING) {
         free(keys);
@@ -30,7 +33,10 @@ static void json_metadata(const struct json_document *document)
     }
     JSON_EACH(item, document, list)
         if (item->kind == JSON_STRING) {
-            char *longer = format("%s%s\n", keys, item->text);
+            size_t size = item->length; /* some end with a newline, some don't */
+            while (size && (item->text[size - 1] == '\n' || item->text[size - 1] == '\r'))
+                size--;
+            char *longer = format("%s%.*s\n", keys, (int)size, item->text);
             free(keys);
             keys = longer;
         }
