@@ -579,6 +579,21 @@ def test_single_things_in_a_group_that_is_there_are_removed_in_order(image: Azur
     assert not any("left behind" in line for line in said)
 
 
+def test_a_disk_is_pushed_on_the_way(image: Azure, disk: Path) -> None:
+    """As LinuxKit's run azure has it."""
+    del image.arm.resources[image.image.lower()]
+    given = {"resource_group": "images", "storage_account": "images"}
+    with pytest.raises(InputError, match="needed and not set: resource-group, storage-account"):
+        run(image, str(disk))
+    with pytest.raises(InputError, match="the storage account is in westeurope"):
+        run(image, str(disk), location="westus", **given)
+    shown, said = run(image, str(disk), location="West Europe", **given)
+    assert shown == CONSOLE
+    assert f"the image is {image.image}, and stays" in said
+    assert image.arm.pushed[image.image] == hashlib.sha256(disk.read_bytes()).hexdigest()
+    assert image.arm.kinds() == ["images"]
+
+
 def test_a_quota_that_is_met_on_the_way_leaves_nothing(image: Azure) -> None:
     image.arm.group("mine")
     image.arm.refuses["virtualMachines"] = RefusedError(409, "QuotaExceeded", "cores: 10 of 10")

@@ -20,7 +20,7 @@ from linuxkit.oci.transport import Transport
 from linuxkit.platforms import openstack as place
 from linuxkit.platforms.image import LocalImage
 from linuxkit.platforms.journal import Journal
-from linuxkit.platforms.openstack_login import find_config
+from linuxkit.platforms.openstack_config import find_config
 from linuxkit.platforms.place import Job, Pushed, settle
 from linuxkit.platforms.tail import Tail
 from support.clouds.openstack import PASSWORD, PROJECT, USER, OpenStackFake

@@ -15,6 +15,7 @@ from typing import Any
 from linuxkit.errors import InputError
 from linuxkit.platforms.azure_api import Arm, tagged, tags
 from linuxkit.platforms.azure_blob import Blobs, SharedKey
+from linuxkit.platforms.azure_gallery import Gallery
 from linuxkit.platforms.azure_login import STORAGE, Bearer, Login
 from linuxkit.platforms.azure_run import RUN_SETTINGS, SUBSCRIPTION, Run
 from linuxkit.platforms.bootimage import Image, Media, look
@@ -77,7 +78,7 @@ class Push:
                 raise InputError(f"there is a {self._name}.vhd in {job['container']} already, with other content",
                                  hint="give another --img-name, or remove it")  # fmt: skip
         elif job["gallery"]:
-            self._check_gallery()
+            self._gallery.preflight()
         else:
             self._check_image()
 
@@ -99,8 +100,13 @@ class Push:
         if job["vhd-only"]:
             job.journal.result(f"blob {url}")
             return Pushed(self._name, url, before)
-        made = self._gallery_version(url) if job["gallery"] else self._managed_image(url)
+        made = self._version(url) if job["gallery"] else self._managed_image(url)
         return Pushed(self._name, made, False, self._command(made))
+
+    @property
+    def location(self) -> str:
+        """Where the image will be: where the storage account is."""
+        return str(self._account["location"])
 
     def _command(self, identity: str) -> str:
         return f"linuxkit run azure {identity if self._job['gallery'] else self._name}"
@@ -223,8 +229,7 @@ class Push:
     def _there(self) -> str:
         """The image or version that has the same content; empty: none."""
         if self._job["gallery"]:
-            return next((str(one["id"]) for one in self._versions() if tagged(one) == self._image.digest
-                         and one["properties"].get("provisioningState") == "Succeeded"), "")  # fmt: skip
+            return self._gallery.version_of(self._image.digest)
         there = self._arm.get(self._image_path)
         return str(there["id"]) if there is not None and tagged(there) == self._image.digest else ""
 
@@ -251,57 +256,18 @@ class Push:
 
     # -- a gallery
 
-    @property
-    def _definition(self) -> str:
-        return f"{self._gallery}/images/{self._name}"
+    @cached_property
+    def _gallery(self) -> Gallery:
+        architecture = "Arm64" if self._disk.arch == "aarch64" else "x64"
+        return Gallery(self._arm, self._group, self._job["gallery"], self._name, self._generation, architecture)
 
-    @property
-    def _gallery(self) -> str:
-        return f"{self._group}/providers/Microsoft.Compute/galleries/{self._job['gallery']}"
-
-    @property
-    def _architecture(self) -> str:
-        return "Arm64" if self._disk.arch == "aarch64" else "x64"
-
-    def _check_gallery(self) -> None:
-        gallery = self._job["gallery"]
-        if self._arm.get(self._gallery) is None:
-            raise InputError(f"there is no gallery {gallery}", hint="make it: az sig create --gallery-name "
-                             f"{gallery} --resource-group {self._job['resource-group']}")  # fmt: skip
-        there = self._arm.get(self._definition)
-        if there is None:
-            return
-        is_for = (there["properties"].get("hyperVGeneration", "V1"), there["properties"].get("architecture", "x64"))
-        if is_for != (self._generation, self._architecture):
-            raise InputError(f"{self._name} in {gallery} is for {' '.join(is_for)}, and this disk for "
-                             f"{self._generation} {self._architecture}", hint="give another --img-name")  # fmt: skip
-
-    def _versions(self) -> list[Any]:
-        there = self._arm.get(self._definition)
-        return [] if there is None else list(self._arm.each(f"{self._definition}/versions"))
-
-    def _gallery_version(self, url: str) -> str:
-        location, arm, name = self._account["location"], self._arm, self._name
-        if arm.get(self._definition) is None:
-            arm.made(self._definition, f"image definition {name}")
-            identifier = {"publisher": "linuxkit", "offer": name, "sku": f"{self._generation}-{self._architecture}"}
-            arm.put(self._definition, {"location": location, "properties": {
-                "osType": "Linux", "osState": "Generalized", "hyperVGeneration": self._generation,
-                "architecture": self._architecture, "identifier": identifier,
-            }}, f"the image definition {name}")  # fmt: skip
-        taken = [tuple(int(n) for n in one["name"].split(".")) for one in self._versions()
-                 if re.fullmatch(r"\d+\.\d+\.\d+", str(one["name"]))]  # fmt: skip
-        first, second, third = max(taken, default=(1, 0, -1))
-        version = f"{first}.{second}.{third + 1}"
-        path, what = f"{self._definition}/versions/{version}", f"version {version} of {name}"
+    def _version(self, url: str) -> str:
+        gallery, location = self._gallery, self.location
+        gallery.make_definition(location)
+        path = gallery.next_version()
+        what = f"version {path.rpartition('/')[2]} of {self._name}"
         self._made(path, what)
-        arm.put(path, {
-            "location": location, "tags": tags(self._image.digest),
-            "properties": {
-                "publishingProfile": {"targetRegions": [{"name": location, "regionalReplicaCount": 1}]},
-                "storageProfile": {"osDiskImage": {"source": {"storageAccountId": self._account["id"], "uri": url}}},
-            },
-        }, f"{what}", limit=self._job["timeout"])  # fmt: skip
+        gallery.make_version(path, what, location, self._account["id"], url, self._image.digest, self._job["timeout"])
         self._job.journal.result(what)
-        self._job.journal.result(f"image definition {name}")
+        self._job.journal.result(gallery.definition_name)
         return path

@@ -31,7 +31,7 @@ from xml.etree import ElementTree
 from linuxkit.errors import InputError, NetworkError
 from linuxkit.platforms.image import LocalImage, side_by_side
 from linuxkit.platforms.place import Job
-from linuxkit.platforms.rest import Answer, Call, RefusedError, Rest, Signer, Words
+from linuxkit.platforms.rest import Answer, Call, Rest, Signer, Words
 
 VERSION = "2023-11-03"
 PAGE = 512
@@ -236,20 +236,6 @@ def _trimmed(start: int, data: bytes) -> tuple[int, bytes]:
     """What lies between the zeros at both ends, in whole pages, and where it begins."""
     first = (len(data) - len(data.lstrip(b"\0"))) // PAGE * PAGE
     return start + first, data[first : -(-len(data.rstrip(b"\0")) // PAGE) * PAGE]
-
-
-def fetch(job: Job, url: str, offset: int) -> tuple[int, bytes, int]:
-    """What a blob has from an offset on, by an address that is its own permission: status, bytes, and the whole length.
-
-    206 and 200: there is something; 416: nothing new, the length says whether it became shorter; 403: the address has
-    expired; 404: not there yet.
-    """
-    with job.transport.get(url, {"range": f"bytes={offset}-", "x-ms-version": VERSION}) as response:
-        data = response.read(64 << 20)
-        told = response.headers.get("content-range", "").rpartition("/")[2]
-        if response.status not in (200, 206, 403, 404, 416):
-            raise RefusedError(f"Azure answers {response.status} for the console", status=response.status)
-    return response.status, data, int(told) if told.isdigit() else -1
 
 
 def _message(body: bytes) -> tuple[str, str]:

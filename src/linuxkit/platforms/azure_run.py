@@ -6,9 +6,6 @@
     ├── public address (or --no-public-ip)
     ├── network card
     └── machine, with disks that are removed with it
-
-The console is what the machine writes to its first serial port: Azure keeps it in a blob ("boot diagnostics"), which
-is read again and again from where it was left.
 """
 
 from __future__ import annotations
@@ -17,14 +14,19 @@ import re
 import secrets
 from base64 import b64encode
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from linuxkit.errors import InputError, MachineError
 from linuxkit.platforms.azure_api import Arm
-from linuxkit.platforms.azure_blob import fetch
+from linuxkit.platforms.azure_console import Console
 from linuxkit.platforms.azure_login import Login
-from linuxkit.platforms.place import Job, Setting
+from linuxkit.platforms.image import LocalImage
+from linuxkit.platforms.place import Job, Setting, settle
+
+if TYPE_CHECKING:
+    from linuxkit.platforms.azure import Push
 
 #: Bytes of user data, before base64.
 MAX_DATA = 65535
@@ -36,6 +38,8 @@ RUN_SETTINGS = (
             "Without it, one of its own.", also=("--resourceGroupName",)),
     Setting("location", "Where; else where the image is."),
     SUBSCRIPTION,
+    Setting("storage-account", "When NAME is a VHD, which becomes an image first: as for push.",
+            env=("AZURE_STORAGE_ACCOUNT",), also=("--accountName",)),
     Setting("machine", "The size of the machine.", env=("AZURE_MACHINE",), default="Standard_B1s"),
     Setting("name", "What the machine is called; else as the image, and a number."),
     Setting("disk-size", "GB of a second, empty disk.", kind=int, default=0),
@@ -49,13 +53,16 @@ RUN_SETTINGS = (
 
 
 class Run:
-    """A machine of an image, named by its name or its id."""
+    """A machine of an image, named by its name or its id; or of a VHD, which is pushed on the way."""
 
     def __init__(self, job: Job, target: str) -> None:
         self._job, self._target = job, target
         login = Login(job.environment, job.transport, job.now)
         self._arm = Arm(job, login, job["subscription"])
+        self._file = Path(target) if Path(target).is_file() else None
+        self._pusher: Push | None = None
         base = target.strip("/").rpartition("/versions/")[0].rpartition("/")[2] or target.rpartition("/")[2]
+        base = self._file.name.partition(".")[0] if self._file else base
         plain = re.sub(r"[^A-Za-z0-9]+", "-", base)[:48].strip("-") or "machine"  # images may have more in their names
         self._name = str(job["name"] or f"{plain}-{int(job.now()) & 0xFFFFFFFF:x}")
         self._group_name = str(job["resource-group"] or f"linuxkit-{self._name}")
@@ -64,7 +71,6 @@ class Run:
         self._image, self._location = "", ""
         self._ports: list[int] = []
         self._key = ""
-        self._log_url, self._log_offset = "", 0
         self._said_unready = False
 
     # -- before
@@ -84,7 +90,10 @@ class Run:
             raise InputError(f"--name {self._name} cannot be the name of a machine",
                              hint="up to 64 of A-Z a-z 0-9 and hyphens, a letter in front")  # fmt: skip
         self._key = self._read_key()
-        self._find_image()
+        if self._file:
+            self._prepare_push(self._file)
+        else:
+            self._find_image()
         self._own_group = self._arm.get(self._group) is None
         self._check_size()
         if job["subnet"] and self._arm.get(job["subnet"]) is None:
@@ -108,6 +117,19 @@ class Run:
                                  hint="ssh-ed25519 or ssh-rsa, in a file that ends in .pub")  # fmt: skip
         return ""
 
+    def _prepare_push(self, file: Path) -> None:
+        from linuxkit.platforms.azure import PUSH_SETTINGS, Push
+
+        given = {name: self._job[name] or None for name in ("resource_group", "storage_account", "subscription")}
+        settings = settle(PUSH_SETTINGS, given, self._job.environment)
+        self._pusher = Push(replace(self._job, settings=settings), LocalImage(file, ""))
+        self._pusher.preflight()
+        where = self._pusher.location
+        if self._job["location"] and _plain(self._job["location"]) != _plain(where):
+            raise InputError(f"the storage account is in {where}, and the image will be there, too",
+                             hint=f"give --location {where}, or another --storage-account")  # fmt: skip
+        self._location = where
+
     def _find_image(self) -> None:
         target, arm = self._target, self._arm
         if target.startswith("/subscriptions/"):
@@ -119,10 +141,8 @@ class Run:
             here = [one for one in named if str(one["id"]).lower().startswith(f"{self._group}/".lower())]
             named = here or named
         if not named:
-            pushed = Path(target).name.partition(".")[0] if Path(target).is_file() else target
-            raise InputError(f"there is no image {target}" if pushed == target else f"{target} is a file",
-                             hint=f"linuxkit push azure … {target if pushed != target else 'FILE.yml'}, "
-                                  f"then linuxkit run azure {pushed}")  # fmt: skip
+            raise InputError(f"there is no image {target}",
+                             hint=f"linuxkit push azure --img-name {target} … FILE.yml makes one")  # fmt: skip
         if len(named) > 1:
             raise InputError(f"there are several images {target}",
                              hint=f"give the id of one: {', '.join(str(one['id']) for one in named[:4])}")  # fmt: skip
@@ -154,6 +174,9 @@ class Run:
 
     def run(self) -> None:
         job, arm = self._job, self._arm
+        if self._pusher is not None:
+            self._image = self._pusher.push().identity
+            job.log(f"the image is {self._image}, and stays")
         self._make_group()
         card, address = self._make_network()
         machine = f"{self._group}/providers/Microsoft.Compute/virtualMachines/{self._name}"
@@ -167,10 +190,11 @@ class Run:
         job.wait(f"the machine {self._name}", lambda: self._state(machine) != "", every=EVERY, limit=job["timeout"])
         where = arm.get(address)["properties"].get("ipAddress", "") if address else ""
         job.log(f"started {self._name}" + (f", {where}" if where else ""))
+        console = Console(arm, machine)
         while True:
             state = self._state(machine)
             job.sleep(EVERY)  # what it wrote last takes a while to come
-            self._console(machine)
+            console.show()
             if state in ("stopped", "deallocated", "gone"):
                 return
 
@@ -272,31 +296,6 @@ class Run:
                     self._said_unready = True
                     self._job.log("Azure has not heard from the guest that it is ready; the machine goes on")
         return "" if state == "starting" else state
-
-    def _console(self, machine: str) -> None:
-        """Print what is new since the last time."""
-        job = self._job
-        for _ in range(4):
-            if not self._log_url:
-                told = self._arm.post(f"{machine}/retrieveBootDiagnosticsData", reads=True, allow=(404, 409),
-                                      sasUriExpirationTimeInMinutes="60")  # fmt: skip
-                self._log_url = str((told or {}).get("serialConsoleLogBlobUri") or "")
-                if not self._log_url:
-                    return
-            status, data, length = fetch(job, self._log_url, self._log_offset)
-            if status == 403:  # the address is good for an hour
-                self._log_url = ""
-                continue
-            if status == 416 and 0 <= length < self._log_offset:  # the machine was started anew
-                self._log_offset = 0
-                continue
-            if status == 200:  # all of it
-                data = data[self._log_offset :]
-            if status in (200, 206):
-                data = data.rstrip(b"\0")
-                job.output(data)
-                self._log_offset += len(data)
-            return
 
 
 def _plain(location: str) -> str:

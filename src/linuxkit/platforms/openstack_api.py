@@ -14,7 +14,8 @@ from typing import Any
 from urllib.parse import quote
 
 from linuxkit.errors import InputError
-from linuxkit.platforms.openstack_login import Keystone, find_config
+from linuxkit.platforms.openstack_config import find_config
+from linuxkit.platforms.openstack_login import Keystone
 from linuxkit.platforms.place import Job, Setting
 from linuxkit.platforms.rest import Rest, Words
 
