@@ -47,6 +47,7 @@ for what in "$@"; do
         want zstd zstd; want lz4 lz4; want xz xz-utils; want skopeo skopeo; want umoci umoci
         want buildah buildah
         want docker-registry docker-registry; want htpasswd apache2-utils; want openssl openssl; want curl curl
+        want qemu-system-riscv64 qemu-system-misc
         want rpm rpm; want qemu-img qemu-utils; want unshare util-linux; want qemu-system-aarch64 qemu-system-arm
         want fsck.fat dosfstools; want mcopy mtools; want sfdisk fdisk; want sgdisk gdisk
         want sbverify sbsigntool; want objdump binutils

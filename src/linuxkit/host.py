@@ -17,6 +17,7 @@ Completed = subprocess.CompletedProcess[bytes]
 PACKAGES = {
     "qemu-system-x86_64": "qemu-system-x86",
     "qemu-system-aarch64": "qemu-system-arm",
+    "qemu-system-riscv64": "qemu-system-misc",
     "qemu-img": "qemu-utils",
     "swtpm": "swtpm",
     "gpgv": "gpgv",

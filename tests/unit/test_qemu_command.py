@@ -176,6 +176,13 @@ def test_this_machine_is_looked_at_without_trusting_what_exists(tmp_path: Path) 
 
 
 def test_names_of_architectures() -> None:
-    assert [accel.machine_arch(n) for n in ("amd64", "x86_64", "arm64", "AARCH64")] == ["x86_64"] * 2 + ["aarch64"] * 2
+    names = ("amd64", "x86_64", "arm64", "AARCH64", "riscv64")
+    assert [accel.machine_arch(n) for n in names] == ["x86_64"] * 2 + ["aarch64"] * 2 + ["riscv64"]
     with pytest.raises(InputError, match="unknown architecture 'mips'"):
         accel.machine_arch("mips")
+
+
+def test_riscv64_has_its_board() -> None:
+    arguments = " ".join(words(replace(PLAIN, arch="riscv64")))
+    assert "-machine virt -accel tcg,thread=single -cpu rv64" in arguments
+    assert "romfile" not in arguments

@@ -120,7 +120,7 @@ def watching(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--detached", is_flag=True, hidden=True)
 @click.option("--accel", default="", metavar="NAME",
               help="kvm, hvf or tcg; several with colons: the first that can work.  [env: LINUXKIT_QEMU_ACCEL]")
-@click.option("--arch", default="", metavar="ARCH", help="amd64 or arm64.  [default: the kernel's]")
+@click.option("--arch", default="", metavar="ARCH", help="amd64, arm64 or riscv64.  [default: the kernel's]")
 @click.option("--qemu", type=click.Path(path_type=Path), metavar="PROGRAM", help="QEMU to use.  [default: from PATH]")
 @click.option("--state", type=click.Path(path_type=Path), metavar="DIR",
               help="Folder for logs, disks and the network card's address.  [default: PREFIX-state]")

@@ -15,7 +15,11 @@ from pathlib import Path
 from linuxkit.errors import HostError, InputError
 
 #: our names of architectures, as QEMU and `uname -m` have them
-ARCHES = {"amd64": "x86_64", "x86_64": "x86_64", "x64": "x86_64", "arm64": "aarch64", "aarch64": "aarch64"}
+ARCHES = {
+    "amd64": "x86_64", "x86_64": "x86_64", "x64": "x86_64",
+    "arm64": "aarch64", "aarch64": "aarch64",
+    "riscv64": "riscv64",
+}  # fmt: skip
 KVM_GET_API_VERSION = 0xAE00
 #: QEMU's multi-threaded TCG sometimes loses a race against a guest that patches its own code, so: one thread
 TCG = "tcg,thread=single"
@@ -53,7 +57,7 @@ def machine_arch(name: str) -> str:
     try:
         return ARCHES[name.lower()]
     except KeyError:
-        raise InputError(f"unknown architecture {name!r}", hint="use amd64 (x86_64) or arm64 (aarch64)") from None
+        raise InputError(f"unknown architecture {name!r}", hint="use amd64, arm64 or riscv64") from None
 
 
 def _probe_kvm(device: Path) -> str:

@@ -63,11 +63,13 @@ class BootFiles:
 
 
 def kernel_arch(head: bytes) -> str:
-    """The architecture of a kernel image, from its first kibibyte: the x86 boot protocol's or arm64's magic."""
+    """The architecture of a kernel image, from its first kibibyte: what its boot protocol has for a magic."""
     if head[0x202:0x206] == b"HdrS":
         return "x86_64"
     if head[0x38:0x3C] == b"ARM\x64":
         return "aarch64"
+    if head[0x38:0x3C] == b"RSC\x05":
+        return "riscv64"
     return ""
 
 

@@ -62,7 +62,7 @@ class Disk:
 
 @dataclass(frozen=True, slots=True)
 class MachineSpec:
-    """A machine to run. `memory` in MiB; `arch` as QEMU has it (x86_64, aarch64).
+    """A machine to run. `memory` in MiB; `arch` as QEMU has it (x86_64, aarch64, riscv64).
 
     Without a kernel it boots from its first disk.
     """
@@ -138,6 +138,9 @@ def _board(spec: MachineSpec) -> list[str]:
         # pauth in software is by far the dearest thing an emulated boot does; impdef is QEMU's cheap variant of it
         cpu = "host" if same else "max,pauth-impdef=on"
         board = ["-machine", "virt,gic-version=max"]
+    elif spec.arch == "riscv64":
+        cpu = "host" if same else "rv64"
+        board = ["-machine", "virt"]
     else:
         cpu = "host" if same else "max"
         smm = ",smm=on" if spec.firmware is not None and spec.firmware.smm else ""
@@ -205,7 +208,7 @@ def _screen(spec: MachineSpec) -> list[str]:
     if not spec.gui and not spec.vnc:
         return ["-display", "none"]
     shown = ["-display", f"vnc={spec.vnc}" if spec.vnc else "gtk"]
-    if spec.arch == "aarch64":  # the board has neither a screen nor keys
+    if spec.arch != "x86_64":  # the board has neither a screen nor keys
         return [*shown, "-device", "virtio-gpu-pci", "-device", "virtio-keyboard-pci", "-device", "virtio-tablet-pci"]
     return [*shown, "-device", "virtio-vga", "-device", "virtio-tablet-pci"]
 
@@ -227,7 +230,7 @@ def _helped(spec: MachineSpec, descriptors: Sequence[int]) -> list[str]:
         arguments += ["-device", f"vhost-user-fs-pci,chardev=virtiofs{number},tag={share.tag}"]
     if spec.tpm:
         arguments += ["-chardev", f"socket,id=tpm,fd={next(left)}", "-tpmdev", "emulator,id=tpm0,chardev=tpm"]
-        device = "tpm-tis-device" if spec.arch == "aarch64" else "tpm-tis"
+        device = "tpm-tis" if spec.arch == "x86_64" else "tpm-tis-device"
         arguments += ["-device", f"{device},tpmdev=tpm0"]
     if spec.private_mac:
         arguments += ["-netdev", f"socket,id=t1,fd={next(left)}"]
