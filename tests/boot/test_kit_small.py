@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from linuxkit.machine.machine import Machine
+from linuxkit.machine.qmp import Qmp
 from linuxkit.machine.report import Step
 from support.system import CRUN, Build
-from support.vm import boot
+from support.vm import boot, cache_dir
 
 pytestmark = pytest.mark.boot
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -78,3 +83,82 @@ def test_logs_in_memory_and_in_files(build: Build) -> None:
         (end,) = [e for e in machine.events if (e.step, e.event) == ("service/short", "exit")]  # type: ignore[attr-defined]
         assert list(end.log) == ["the reason"]
         assert machine.power_off(20).off
+
+
+SEEN = """\
+mount -t binfmt_misc binfmt_misc /tmp
+seen() { eval "$1" && echo -n "$2 "; }
+{
+  seen 'test $(cat /proc/sys/fs/inotify/max_user_watches) = 524288' sysctl
+  seen 'grep -q "\\[madvise\\]" /sys/kernel/mm/transparent_hugepage/enabled' sysfs
+  seen 'test -d /sys/module/dummy' modprobe
+  seen 'grep -q "^flags: .*F" /tmp/qemu-aarch64 && test -e /tmp/qemu-loongarch64' binfmt
+  seen 'test "$(/foreign)" = aarch64' emulated
+  echo seen
+} >/dev/console
+"""
+RULES = "-D\n-b 8192\n-a always,exit -F arch=b64 -S clock_settime -S settimeofday -k somebody-set-the-clock\n"
+FOREIGN = """\
+#include <stdio.h>
+#include <sys/utsname.h>
+int main(void) { struct utsname u; uname(&u); puts(u.machine); }
+"""
+
+
+def compiled(source: str, target: str) -> Path:
+    """A static program, compiled once for its source and target."""
+    kept = cache_dir() / f"program-{target}-{hashlib.sha256(source.encode()).hexdigest()[:16]}"
+    if not kept.exists():
+        partial = kept.with_name(f"{kept.name}.{os.getpid()}")
+        command = [sys.executable, "-m", "ziglang", "cc", "-target", target, "-static", "-Os", "-x", "c", "-", "-o"]
+        subprocess.run([*command, partial], input=source, text=True, check=True, timeout=300)
+        partial.replace(kept)
+    return kept
+
+
+def file_of(path: str, text: str) -> str:
+    return f"  - path: {path}\n    mode: '0755'\n    contents: |\n" + "".join(f"      {x}\n" for x in text.splitlines())
+
+
+def test_settings_modules_emulators_audit_vsock_and_the_power_button(build: Build) -> None:
+    check = Path(__file__).resolve().parents[1] / "support/vsockcheck.c"
+    look = "    image: kit://busybox\n    command: ['/bin/sh', '/look']\n    capabilities: [all]\n"
+    look += "    binds: ['/look:/look:ro', '/foreign:/foreign', '/dev/console:/dev/console']\n"
+    system = CRUN + "onboot:\n  - name: before\n" + look
+    system += "  - name: sysctl\n    image: kit://sysctl\n  - name: sysfs\n    image: kit://sysfs\n"
+    system += "  - name: modprobe\n    image: kit://modprobe\n"
+    system += "    command: ['modprobe', '-a', 'dummy', 'vsock_loopback']\n"
+    system += "  - name: none\n    image: kit://modprobe\n    command: ['modprobe', 'no_such_module']\n"
+    system += "  - name: rngd\n    image: kit://rngd\n    command: ['/sbin/rngd', '-1']\n"
+    system += "  - name: nothing\n    image: kit://rngd\n"
+    system += "    command: ['/sbin/rngd', '-1', '-disable-rdrand', '-disable-rdseed']\n"
+    system += "  - name: wrong\n    image: kit://sysfs\n    binds.add: ['/wrong.conf:/etc/sysfs.d/wrong.conf']\n"
+    system += "  - name: binfmt\n    image: kit://binfmt\n  - name: after\n" + look
+    system += "onshutdown:\n  - name: linger\n    image: kit://busybox\n    command: ['/bin/sleep', '2']\n"
+    system += "services:\n  - name: acpid\n    image: kit://acpid\n"
+    system += "    binds.add: ['/handler:/etc/acpi/PWRF/00000080']\n"
+    system += "  - name: auditd\n    image: kit://auditd\n    binds.add: ['/rules:/etc/audit/audit.rules']\n"
+    system += "  - name: vsudd\n    image: kit://vsudd\n    binds: ['/run:/run']\n"
+    system += "    command: ['/usr/bin/vsudd', '-inport', '1024:unix:/run/shout.sock']\n"
+    system += "  - name: host-timesync-daemon\n    image: kit://host-timesync-daemon\n"
+    script = "/vsockcheck /run/shout.sock && n=0; until grep -q somebody-set-the-clock /var/log/audit/audit.log; do "
+    script += "n=$((n+1)); [ $n -lt 100 ] || exit 9; date -s @$(date +%s); sleep 0.1; done"
+    binds = "['/vsockcheck:/vsockcheck', '/run:/run', '/var/log:/var/log']"
+    system += container("check", script, binds=binds, capabilities="[CAP_SYS_TIME]")
+    system += "files:\n" + file_of("look", SEEN) + file_of("rules", RULES).replace("0755", "0640")
+    system += file_of("wrong.conf", "kernel/no/such/thing = 1")
+    system += file_of("handler", "#!/bin/sh\necho the-button-was-heard >/dev/console")
+    system += f"  - path: foreign\n    mode: '0755'\n    source: {compiled(FOREIGN, 'aarch64-linux-musl')}\n"
+    system += "  - path: vsockcheck\n    mode: '0755'\n"
+    system += f"    source: {compiled(check.read_text(), 'x86_64-linux-musl')}\n"
+    with boot(build(system), seconds=90) as machine:
+        machine.wait_booted(80)
+        status = {name[11:]: step.status for name, step in steps(machine).items() if name.startswith("onboot/")}
+        assert status == {"before": 0, "sysctl": 0, "sysfs": 0, "modprobe": 0, "none": 1, "rngd": 0, "nothing": 1,
+                          "wrong": 1, "binfmt": 0, "after": 0}  # fmt: skip
+        said = [line.strip() for line in machine.console.splitlines() if line.strip().endswith("seen")]
+        assert said == ["seen", "sysctl sysfs modprobe binfmt emulated seen"]
+        assert ended(machine, "check") == {"check": 0}
+        machine._qmp_end.send(Qmp.command("system_powerdown"))
+        assert machine.wait(30).off
+        assert "the-button-was-heard" in machine.console

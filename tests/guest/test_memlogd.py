@@ -14,7 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from guest_box import CRUN, STOP, Box
 from kit_programs import ENVIRONMENT, Programs, kit_program, running, until
+
+from linuxkit.config.model import OnFail, Restart
+from linuxkit.data import data_dir
+from linuxkit.packages.recipe import load
+from linuxkit.runtime.bootplan import Kind, PlannedContainer, boot_plan
 
 __all__ = ["kit_program"]
 pytestmark = pytest.mark.guest
@@ -461,3 +467,56 @@ def test_it_waits_for_memlogd_and_finds_a_new_one(kit_program: Programs, tmp_pat
             with memlogd(program, tmp_path) as log:
                 log.write(turn, b"x\n")
                 until((folder / f"{turn}.log").exists)
+
+
+# -- the guest's own program with memlogd
+
+KINDS: list[tuple[Kind, str]] = [("onboot", "000-a"), ("onboot", "001-b"), ("service", "s")]
+
+
+@pytest.fixture
+def logging_box(box: Box, tmp_path: Path) -> Box:
+    """A box with memlogd and logread, and a runtime that runs /out/NAME."""
+    box.own_usr()
+    box.script("usr/bin/crun", CRUN)
+    guest = data_dir("guest")
+    for program in load(data_dir("kit") / "memlogd").programs:
+        sources = [str(source) for pattern in program.sources for source in guest.glob(pattern)]
+        target = box.root / program.path
+        subprocess.run(["gcc", "-static", "-O1", f"-I{guest / 'include'}", *sources, "-o", str(target)], check=True)
+    containers = [
+        PlannedContainer(kind, name, f"/run/{name}", {}, {}, Restart.NO, OnFail.CONTINUE)
+        for kind, name in KINDS
+    ]
+    (box.root / "etc/linuxkit/plan").write_bytes(boot_plan([], containers))
+    box.script("out/000-a", "echo from a; echo and this >&2")
+    box.script("out/001-b", "for i in 1 2 3 4 5 6 7 8 9 10 11 12; do echo line $i; done; echo why >&2; exit 4")
+    box.script("out/s", "echo serving; sleep 0.3; echo dying >&2; exit 6")
+    box.link("etc/init.d/010-onboot")
+    box.link("etc/init.d/030-services")
+    box.script("etc/init.d/040-end", f"sleep 1.5; logread > /out/log 2>&1; {STOP}")
+    return box
+
+
+def test_what_containers_say_goes_to_memlogd_and_from_there_to_console_and_report(logging_box: Box) -> None:
+    (logging_box.root / "etc/init.d/002-memlogd").symlink_to("/usr/bin/memlogd")
+    done = logging_box.run()
+    assert logging_box.event("done", "init.d/002-memlogd")
+    lines = [line.split(";", 1)[1] for line in (logging_box.root / "out/log").read_text().splitlines()]
+    assert {"onboot.000-a.out;from a", "onboot.000-a;and this", "s.out;serving", "s;dying"} <= set(lines)
+    assert "from a\n" in done.stdout and "and this\n" in done.stdout and "line 12\n" in done.stdout
+    log = logging_box.event("fail", "onboot/001-b")["log"]
+    assert len(log) == 10 and {"why", "line 12"} <= set(log) and "line 2" not in log
+    assert logging_box.event("exit", "service/s")["log"] == ["serving", "dying"]
+    assert not list((logging_box.root / "run/log/onboot").iterdir())
+    assert not (logging_box.root / "var/log/s.log").exists()
+
+
+def test_a_memlogd_that_is_gone_leaves_the_files(logging_box: Box) -> None:
+    logging_box.script("etc/init.d/002-memlogd", "/usr/bin/memlogd & sleep 0.3; kill -9 $!; ls /run/memlogdq.sock")
+    logging_box.run()
+    assert (logging_box.root / "run/memlogdq.sock").exists()
+    assert (logging_box.root / "run/log/onboot/onboot.000-a.out.log").read_text() == "from a\n"
+    assert logging_box.event("fail", "onboot/001-b")["log"][-1] == "why"
+    assert logging_box.event("exit", "service/s")["log"] == ["serving", "dying"]
+    assert "Connection refused" in (logging_box.root / "out/log").read_text()

@@ -8,25 +8,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from guest_box import STOP, Box
+from guest_box import CRUN, STOP, Box
 
 from linuxkit.config.model import OnFail, Restart
 from linuxkit.runtime.bootplan import Kind, PlannedContainer, boot_plan
 
 pytestmark = pytest.mark.guest
-
-CRUN = """
-    for last; do :; done
-    echo "$*" >> /out/calls
-    if [ "$1 $2" = "run --detach" ]; then
-        [ -e "/out/$last" ] || { echo "no such bundle" >&2; exit 1; }
-        /out/$last &
-        echo $! > "$6"
-    elif [ "$1" = run ]; then
-        exec /out/$last
-    fi
-"""
-
 
 @pytest.fixture
 def crun(box: Box) -> Box:

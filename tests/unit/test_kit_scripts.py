@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -171,7 +172,64 @@ def test_a_lost_lease_takes_the_address_away(tmp_path: Path) -> None:
     assert done == ["ip -4 addr flush dev eth0", "ip link set dev eth0 up"]
 
 
-@pytest.mark.parametrize("package", ["sysctl", "dhcpcd", "getty", "poweroff"])
+# -- sysfs, binfmt
+
+
+def test_sysfs_writes_settings_and_stops_at_the_first_that_cannot_be(tmp_path: Path) -> None:
+    conf, tree = tmp_path / "conf", tmp_path / "sys"
+    conf.mkdir()
+    (tree / "kernel/mm").mkdir(parents=True)
+    (conf / "00.conf").write_text("# a\n\n kernel/mm/huge = madvise \n/kernel/mm/b=always never\n")
+    command: list[str | Path] = [script("sysfs", "usr/bin/sysfs", tmp_path), "-configDir", conf, "-sysfsDir", tree]
+    done = run(command, tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tree / "kernel/mm/huge").read_text() == "madvise\n"
+    assert (tree / "kernel/mm/b").read_text() == "always never\n"
+    for wrong, words in (("no/such = 1", "cannot set no/such to 1"), ("nonsense", "not PATH=VALUE: nonsense")):
+        (conf / "10.conf").write_text(f"{wrong}\nkernel/mm/later = 1\n")
+        done = run(command, tmp_path)
+        assert done.returncode == 1
+        assert words in done.stderr
+        assert not (tree / "kernel/mm/later").exists()
+
+
+def test_binfmt_registers_every_line_and_replaces_what_is_there(tmp_path: Path) -> None:
+    record(tmp_path, "mount")
+    conf, place = tmp_path / "conf", tmp_path / "place"
+    conf.mkdir()
+    place.mkdir()
+    (place / "old").write_text("enabled\n")
+    (conf / "a.conf").write_text("# a\n:old:M::\\x7fE:\\xff:/usr/bin/qemu:CF\n")
+    command: list[str | Path] = [script("binfmt", "usr/bin/binfmt", tmp_path), "-dir", conf, "-mount", place]
+    done = run(command, tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert calls(tmp_path) == [f"mount -t binfmt_misc binfmt_misc {place}"]
+    assert (place / "old").read_text() == "-1\n"  # which removes it from the kernel's list
+    assert (place / "register").read_text() == ":old:M::\\x7fE:\\xff:/usr/bin/qemu:CF"
+    (place / "register").unlink()
+    (place / "register").mkdir()
+    done = run(command, tmp_path)
+    assert done.returncode == 1
+    assert "refused: :old:" in done.stderr
+
+
+def test_binfmts_entries_are_those_of_elf_headers() -> None:
+    (text,) = (f.contents for f in load(data_dir("kit") / "binfmt").files if f.path.startswith("etc/binfmt.d/"))
+    machines = {"aarch64": 183, "arm": 40, "ppc64le": 21, "s390x": 22, "riscv64": 243, "loongarch64": 258}
+    for line in text.splitlines():
+        _, name, kind, offset, magic, mask, program, flags = line.split(":")
+        data = magic.encode().decode("unicode_escape").encode("latin-1")
+        assert len(data) == len(mask.encode().decode("unicode_escape")) == 20
+        order: Literal["big", "little"] = "big" if data[5] == 2 else "little"
+        assert int.from_bytes(data[18:20], order) == machines.pop(name.removeprefix("qemu-"))
+        assert (kind, offset, program, flags) == ("M", "", f"/usr/bin/{name}", "CF")
+        assert len(line) < 1920  # the kernel takes no more
+    assert not machines
+
+
+@pytest.mark.parametrize("package", [
+    "sysctl", "dhcpcd", "getty", "poweroff", "sysfs", "binfmt", "auditd", "acpid",
+])  # fmt: skip
 def test_scripts_use_only_what_the_image_has(package: str, tmp_path: Path) -> None:
     """Every word in command position is a builtin, a function, a file or a link of the image."""
     import re
