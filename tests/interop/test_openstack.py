@@ -292,7 +292,8 @@ def test_logins_by_files(cloud: OpenStackFake, disk: Path, tmp_path: Path) -> No
         (folder / name).write_text(text.replace("URL", cloud.url))
     cloud.regions = ["one", "two"]
     home = {"HOME": str(tmp_path)}
-    push(cloud, disk, dry_run=True, environment={**home, "OS_CLOUD": "one"})
+    pushed, _ = push(cloud, disk, dry_run=True, environment={**home, "OS_CLOUD": "one"})
+    assert pushed.run_with == "linuxkit run openstack --cloud=one web"
     push(cloud, disk, dry_run=True, environment=home, cloud="two")
     config = find_config(home, "two", "")
     assert (config.region, config.interface, config.source) == ("two", "public", f"cloud two of {folder}/clouds.yaml")

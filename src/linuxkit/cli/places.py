@@ -119,7 +119,7 @@ def job(ctx: click.Context, settings: tuple[Setting, ...], given: dict[str, Any]
     keep, dry_run = bool(given.pop("keep", False)), bool(given.pop("dry_run", False))
     return Job(
         settings=settle(settings, given, os.environ), environment=os.environ,
-        transport=Transport(cert_files=program.cert_files, environment=os.environ),
+        transport=Transport(cert_files=program.cert_files, environment=os.environ, instead=""),
         journal=Journal(progress.line, keep=keep, dry_run=dry_run), log=progress.line, output=show, progress=progress,
         dry_run=dry_run, keep=keep, data=data,
     )  # fmt: skip

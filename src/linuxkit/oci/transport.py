@@ -30,7 +30,7 @@ T = TypeVar("T")
 #: What a request carries: bytes, or something that opens a stream of them each time it is sent.
 Body = bytes | Callable[[], BinaryIO]
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_INSTEAD = "--mirror URL goes through another registry, build --offline uses only what the cache has"
+INSTEAD = "--mirror URL goes through another registry, build --offline uses only what the cache has"
 TEMPORARY = frozenset({408, 429, 500, 502, 503, 504})
 
 
@@ -45,11 +45,14 @@ class Transport:
         cert_files: PEM files whose certificates are trusted beside the system's.
         environment: where http_proxy, https_proxy, all_proxy and no_proxy are looked up, in either case.
         sleep: waits between attempts; tests put in their own.
+        instead: what can be done when a host can't be reached, for messages.
     """
 
     def __init__(self, *, cert_files: Sequence[Path] = (), environment: Mapping[str, str] | None = None,
-                 sleep: Callable[[float], None] = time.sleep, read_timeout: float = READ_TIMEOUT) -> None:  # fmt: skip
+                 sleep: Callable[[float], None] = time.sleep, read_timeout: float = READ_TIMEOUT,
+                 instead: str = INSTEAD) -> None:  # fmt: skip
         self._certs, self.sleep, self._read_timeout = tuple(cert_files), sleep, read_timeout
+        self._instead = instead
         self._environment = {k.lower(): v for k, v in (environment or {}).items() if v}
         self._pools: dict[tuple[str, bool], Any] = {}  # by proxy, and whether for https
         self._lock = threading.Lock()
@@ -58,7 +61,7 @@ class Transport:
     def trusting(self, *cert_files: Path) -> Transport:
         """One that trusts these certificates, too."""
         return Transport(cert_files=(*self._certs, *cert_files), environment=self._environment, sleep=self.sleep,
-                         read_timeout=self._read_timeout)  # fmt: skip
+                         read_timeout=self._read_timeout, instead=self._instead)  # fmt: skip
 
     def get(self, url: str, headers: Mapping[str, str] | None = None) -> Response:
         """The response to a GET; see request."""
@@ -139,7 +142,7 @@ class Transport:
                 timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT, read=self._read_timeout),
             )  # fmt: skip
         except (urllib3.exceptions.HTTPError, OSError) as e:
-            raise _network_error(url, e) from e
+            raise _network_error(url, e, self._instead) from e
         finally:
             if stream is not None:
                 stream.close()
@@ -332,24 +335,25 @@ def is_loopback(host: str) -> bool:
     )  # fmt: skip
 
 
-def _network_error(url: str, error: BaseException) -> NetworkError:
+def _network_error(url: str, error: BaseException, instead: str = "") -> NetworkError:
     from urllib3 import exceptions as x
 
+    also = f"; {instead}" if instead else ", and https_proxy in the environment"
     host = urlsplit(url).netloc.rpartition("@")[2]
     reason: BaseException = error
     if isinstance(error, x.ProxyError):
         reason = error.original_error
         return NetworkError(f"the proxy for {host} cannot be used: {_text(reason)}", hint="see http_proxy and no_proxy")
     if isinstance(reason, x.NameResolutionError):
-        return NetworkError(f"the host {host} is not known", hint=f"check the name; {_INSTEAD}", temporary=False)
+        return NetworkError(f"the host {host} is not known", hint=f"check the name{also}", temporary=False)
     if isinstance(reason, x.SSLError | ssl.SSLError):
         return NetworkError(f"no secure connection to {host}: {_text(reason)}",
                             hint="--cert-file FILE trusts another authority")  # fmt: skip
     if isinstance(reason, x.NewConnectionError | ConnectionError):
-        return NetworkError(f"{host} cannot be reached: {_text(reason)}", hint=f"check the network; {_INSTEAD}",
+        return NetworkError(f"{host} cannot be reached: {_text(reason)}", hint=f"check the network{also}",
                             temporary=True)  # fmt: skip
     if isinstance(reason, x.TimeoutError | TimeoutError):
-        return NetworkError(f"{host} does not answer in time", hint=_INSTEAD, temporary=True)
+        return NetworkError(f"{host} does not answer in time", hint=instead or "try again later", temporary=True)
     return NetworkError(f"{host} did not answer properly: {_text(reason)}", temporary=True)
 
 

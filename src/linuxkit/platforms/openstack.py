@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+import shlex
 import uuid
 from collections.abc import Callable, Mapping
 from functools import cached_property
@@ -70,7 +71,8 @@ class Push:
         self._check_quota()
 
     def push(self) -> Pushed:
-        command = f"linuxkit run openstack {self._name}"
+        where = [f"--{name}={value}" for name in ("cloud", "region") if (value := self._job[name])]
+        command = shlex.join(["linuxkit", "run", "openstack", *where, self._name])
         if there := self._there():
             return Pushed(self._name, there, True, command)
         attempt = 1

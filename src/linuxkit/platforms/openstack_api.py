@@ -11,9 +11,10 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from linuxkit.errors import InputError
+from linuxkit.oci.transport import is_loopback
 from linuxkit.platforms.openstack_config import find_config
 from linuxkit.platforms.openstack_login import Keystone
 from linuxkit.platforms.place import Job, Setting
@@ -39,6 +40,9 @@ class OpenStack:
 
     def __init__(self, job: Job) -> None:
         config = find_config(job.environment, job["cloud"], job["region"])
+        keystone = urlsplit(config.auth["auth_url"])
+        if keystone.scheme == "http" and not is_loopback(keystone.hostname or ""):
+            job.log(f"the login goes to {keystone.hostname} unencrypted: its auth_url is not https")
         if config.cacert:
             job = dataclasses.replace(job, transport=job.transport.trusting(Path(config.cacert).expanduser()))
         self._job, self._keystone = job, Keystone(config, job.transport, job.now)
