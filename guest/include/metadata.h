@@ -119,7 +119,7 @@ struct service {
     const char *values;       /* what comes before the paths of `items` */
     const char *keys, *userdata;
     bool (*key_form)(const struct answer *answer); /* stores keys that are not one a line */
-    const char *(*token)(const struct provider *provider); /* a header line to be added, or NULL */
+    const char *(*token)(const struct provider *provider); /* a header line to be added, or NULL: not here */
     struct item {
         const char *path, *file;
     } items[8];
@@ -144,6 +144,23 @@ bool nocloud_probe(const struct provider *provider);
 bool nocloud_extract(const struct provider *provider);
 /* Fetches it, if there is any: 404 is none, other failures are false. */
 bool fetch_userdata(const struct provider *provider, const struct question *question);
+
+/* -- whom to ask, and in which order */
+
+#define WANTED_MAX 32
+
+struct wanted {
+    const struct provider *list[WANTED_MAX];
+    size_t count;
+    bool disks, disks_named;
+    const char *files[WANTED_MAX];
+    size_t file_count;
+};
+
+void want_default(struct wanted *wanted);
+bool want(struct wanted *wanted, const char *name); /* false: there is no such provider */
+/* The provider that the firmware (DMI) speaks for, or NULL. */
+const char *hinted(void);
 
 /* NoCloud's and guestinfo's metadata, YAML or JSON: hostname, instance_id and keys are stored. */
 void store_cloud_metadata(const char *text, size_t length);

@@ -80,6 +80,16 @@ def test_the_firmware_puts_its_cloud_first(
     assert (tmp_path / "config/provider").read_text() == first
 
 
+def test_a_service_that_the_firmware_speaks_for_is_waited_for(metadata: Metadata, tmp_path: Path) -> None:
+    folder = tmp_path / "root/sys/class/dmi/id"
+    folder.mkdir(parents=True)
+    (folder / "sys_vendor").write_text("Hetzner\n")
+    with service("hetzner") as cloud:
+        cloud.fault("/latest/meta-data/hostname", "503", times=4)
+        assert "the firmware says that this is it" in metadata("hetzner", "scaleway", base=cloud.url).stderr
+    assert files(tmp_path / "config") == expected(cloud.cloud)
+
+
 def test_equinix_metal_is_only_asked_when_named(metadata: Metadata, tmp_path: Path) -> None:
     with service("equinixmetal") as cloud:
         assert "nobody here has" in metadata(base=cloud.url).stderr

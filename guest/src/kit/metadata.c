@@ -16,8 +16,8 @@
 
 #define CONFIG "/run/config"
 #define GRACE 0.5       /* seconds on top, for the processes to start and to say no */
+#define PATIENCE 6.0     /* seconds for a service that has to be there, as the firmware says */
 #define DISK_SECONDS 1.0 /* for a drive to appear, when someone said that there is one */
-#define WANTED_MAX 32
 
 struct metadata_options metadata_options = {.config = CONFIG, .root = ""};
 
@@ -55,91 +55,6 @@ void detail(const char *fmt, ...)
 char *host_path(const char *path)
 {
     return format("%s%s", metadata_options.root, path);
-}
-
-struct wanted {
-    const struct provider *list[WANTED_MAX];
-    size_t count;
-    bool disks, disks_named;
-    const char *files[WANTED_MAX];
-    size_t file_count;
-};
-
-/* -- the order: what the firmware says about the maker puts one provider first */
-
-static const struct hint {
-    const char *provider, *file, *text; /* what the file begins with */
-} hints[] = {
-    {"aws", "sys_vendor", "Amazon EC2"},
-    {"aws", "product_uuid", "ec2"},
-    {"aws", "bios_version", "4.11.amazon"},
-    {"gcp", "sys_vendor", "Google"},
-    {"gcp", "product_name", "Google"},
-    {"azure", "chassis_asset_tag", "7783-7084-3265-9085-8269-3286-77"},
-    {"hetzner", "sys_vendor", "Hetzner"},
-    {"openstack", "product_name", "OpenStack"},
-    {"openstack", "sys_vendor", "OpenStack"},
-    {"scaleway", "sys_vendor", "Scaleway"},
-    {"vultr", "sys_vendor", "Vultr"},
-    {"digitalocean", "sys_vendor", "DigitalOcean"},
-    {"vmware", "sys_vendor", "VMware"},
-};
-
-static const char *hinted(void)
-{
-    for (size_t i = 0; i < COUNT(hints); i++) {
-        scoped_free char *name = format("/sys/class/dmi/id/%s", hints[i].file);
-        scoped_free char *path = host_path(name);
-        scoped_free char *text = read_line(path);
-        if (text && starts_with(text, hints[i].text))
-            return hints[i].provider;
-    }
-    return NULL;
-}
-
-static void want_first(struct wanted *wanted, const char *name)
-{
-    for (size_t i = 0; i < wanted->count; i++)
-        if (strcmp(wanted->list[i]->name, name) == 0) {
-            const struct provider *chosen = wanted->list[i];
-            memmove(wanted->list + 1, wanted->list, i * sizeof(chosen));
-            wanted->list[0] = chosen;
-        }
-}
-
-static void want_default(struct wanted *wanted)
-{
-    for (const struct provider *at = providers; at->name; at++)
-        if (!at->asked)
-            wanted->list[wanted->count++] = at;
-    wanted->disks = true;
-    const char *hint = hinted();
-    if (hint) {
-        detail("the firmware speaks for %s", hint);
-        want_first(wanted, hint);
-    }
-    if (nocloud_probe(NULL)) /* someone wrote it on the command line: that is no guess */
-        want_first(wanted, "nocloud");
-}
-
-static bool want(struct wanted *wanted, const char *name)
-{
-    if (strcmp(name, "cdrom") == 0) {
-        wanted->disks = wanted->disks_named = true;
-        return true;
-    }
-    if (wanted->count == WANTED_MAX || wanted->file_count == WANTED_MAX)
-        return false;
-    if (starts_with(name, "file=")) {
-        wanted->files[wanted->file_count++] = name + strlen("file=");
-        return true;
-    }
-    for (const struct provider *at = providers; at->name; at++)
-        if (strcmp(at->name, name) == 0 || (strcmp(name, "packet") == 0 && strcmp(at->name, "equinixmetal") == 0)) {
-            wanted->list[wanted->count++] = at;
-            return true;
-        }
-    return false;
 }
 
 /* -- asking */
@@ -275,6 +190,26 @@ static bool ask_providers(const struct wanted *wanted, bool *complete)
     return true;
 }
 
+/* A service may come up after the machine does. Whose firmware speaks for a cloud is asked for a while. */
+static bool ask_again(const struct wanted *wanted, bool *complete)
+{
+    const char *hint = hinted();
+    struct wanted one = {0};
+    double deadline = now() + PATIENCE;
+    for (size_t i = 0; hint && i < wanted->count; i++)
+        if (!strcmp(wanted->list[i]->name, hint) && strcmp(hint, "vmware")) /* which may have nothing to say */
+            one.list[one.count++] = wanted->list[i];
+    if (!one.count)
+        return false;
+    note("%s does not answer, and the firmware says that this is it: asking on", one.list[0]->shown);
+    while (now() < deadline) {
+        pause_ms(300);
+        if (ask_providers(&one, complete))
+            return true;
+    }
+    return false;
+}
+
 static bool ask_disks(const struct wanted *wanted)
 {
     scoped_free char *shown = NULL;
@@ -370,7 +305,8 @@ int main(int argc, char **argv)
     if (!store_open())
         return 1;
     bool complete = true;
-    bool found = (wanted.count && ask_providers(&wanted, &complete)) || (wanted.disks && ask_disks(&wanted)) ||
+    bool found = (wanted.count && (ask_providers(&wanted, &complete) || ask_again(&wanted, &complete))) ||
+                 (wanted.disks && ask_disks(&wanted)) ||
                  (wanted.file_count && ask_files(&wanted, &complete));
     if (!found) {
         note("nobody here has metadata or user data");

@@ -19,19 +19,21 @@ bool fetch_userdata(const struct provider *provider, const struct question *ques
     return false;
 }
 
+/* NULL: a token was asked for, and nobody answered at all. */
 static char *header_lines(const struct provider *provider)
 {
     const struct service *service = provider->service;
-    const char *token = service->token ? service->token(provider) : NULL;
-    return format("%s%s", service->headers ? service->headers : "", token ? token : "");
+    const char *token = service->token ? service->token(provider) : "";
+    return token ? format("%s%s", service->headers ? service->headers : "", token) : NULL;
 }
 
 bool service_probe(const struct provider *provider)
 {
     const struct service *service = provider->service;
     scoped_free char *headers = header_lines(provider);
-    scoped_answer answer;
-    if (!ask(&answer, &(struct question){.host = service->host, .path = service->probe, .headers = headers}))
+    scoped_answer answer = {0};
+    if (!headers ||
+        !ask(&answer, &(struct question){.host = service->host, .path = service->probe, .headers = headers}))
         return false;
     scoped_free char *shown = service->probe_header ? answer_header(&answer, service->probe_header) : NULL;
     return !service->probe_header || shown;
@@ -74,7 +76,8 @@ bool service_extract(const struct provider *provider)
     return complete;
 }
 
-/* IMDSv2: a token for some minutes, which version 1 neither has nor needs. Asked for once in each process. */
+/* IMDSv2: a token for some minutes, which version 1 neither has nor needs. Asked for once in each process; where nobody
+ * says anything to it, a second question would only take the time again. */
 static const char *aws_token(const struct provider *provider)
 {
     static char *header;
@@ -84,6 +87,8 @@ static const char *aws_token(const struct provider *provider)
     bool given = ask(&answer, &(struct question){.method = "PUT", .host = provider->service->host,
                                                  .path = "/latest/api/token", .body = "", .limit = 4096,
                                                  .headers = "X-aws-ec2-metadata-token-ttl-seconds: 300\r\n"});
+    if (!answer.status)
+        return NULL;
     bool plain = given && answer.length;
     for (size_t i = 0; plain && i < answer.length; i++)
         plain = answer.body[i] > ' ' && answer.body[i] < 127;
