@@ -18,7 +18,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from linuxkit.errors import InputError, LinuxkitError, MachineError, NetworkError
+from linuxkit.errors import HostError, InputError, LinuxkitError, MachineError, NetworkError
 from linuxkit.oci.transport import Transport
 from linuxkit.platforms import azure as azure_place
 from linuxkit.platforms.azure_blob import string_to_sign
@@ -601,6 +601,37 @@ def test_a_quota_that_is_met_on_the_way_leaves_nothing(image: Azure) -> None:
         run(image, resource_group="mine")
     assert "higher quota" in caught.value.hint
     assert image.arm.kinds() == ["images"]
+
+
+def test_what_passes_is_waited_for(image: Azure) -> None:
+    """Azure hears of a new group with delay; a network card stays reserved for a while."""
+    image.arm.group("mine")
+    late = [b'{"error": {"code": "%s", "message": "not yet"}}' % code for code in (
+        b"ResourceGroupNotFound", b"PublicIPAddressCannotBeDeleted", b"Other")]  # fmt: skip
+    network = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/mine/providers/Microsoft.Network"
+    image.arm.spoil(f"PUT {network}", 404, late[0])
+    image.arm.spoil("DELETE ", 400, late[1], after=1, times=3)
+    _, said = run(image, resource_group="mine")
+    assert (image.arm.kinds(), [line for line in said if "left behind" in line]) == (["images"], [])
+    image.arm.views = [("updating", "stopped")]
+    image.arm.spoil(f"DELETE {network}/networkSecurityGroups", 400, late[2])
+    _, said = run(image, resource_group="mine")
+    (line,) = [line for line in said if "left behind" in line]
+    assert "security group" in line
+    assert "az resource delete --ids /subscriptions/" in line
+
+
+def test_no_token_goes_elsewhere(azure: Azure, disk: Path) -> None:
+    with Strict() as other:
+        there = f"{other.url}/subscriptions"
+        azure.arm.spoil("/Microsoft.Authorization/permissions", 200,
+                        json.dumps({"value": [], "nextLink": there}).encode())  # fmt: skip
+        with pytest.raises(HostError, match="names an address that is not its Resource Manager's"):
+            azure.push(disk)
+        azure.arm.spoil(f"PUT {azure.image}", 202, b"{}", headers={"azure-asyncoperation": there})
+        with pytest.raises(HostError, match="names an address that is not its Resource Manager's"):
+            azure.push(disk)
+        assert other.asked == []
 
 
 def test_a_machine_that_azure_cannot_make(image: Azure) -> None:

@@ -20,7 +20,7 @@ from linuxkit.errors import HostError, InputError, MachineError
 from linuxkit.oci.transport import origin
 from linuxkit.platforms.azure_login import Bearer, Login
 from linuxkit.platforms.place import Job
-from linuxkit.platforms.rest import Answer, Rest, Words
+from linuxkit.platforms.rest import Answer, RefusedError, Rest, Words
 
 #: By what follows /providers/; the first that fits counts.
 VERSIONS = (
@@ -44,6 +44,14 @@ HINTS: Mapping[str | int, str] = {
     "InvalidAuthenticationTokenTenant": "the login is of another tenant than the subscription",
 }  # fmt: skip
 LIMIT = 1800.0
+#: What is over by itself: Azure's parts hear of each other with some delay, and a network card stays reserved for three
+#: minutes for a machine that could not be made.
+PASSING = frozenset({
+    "ResourceGroupNotFound", "ParentResourceNotFound", "AnotherOperationInProgress", "ReferencedResourceNotProvisioned",
+    "RetryableError", "NicReservedForAnotherVm", "NicInUse", "PublicIPAddressCannotBeDeleted",
+    "InUseSubnetCannotBeDeleted", "InUseNetworkSecurityGroupCannotBeDeleted",
+})  # fmt: skip
+PATIENCE = 210.0
 _TAG = "linuxkit-sha256"
 
 
@@ -107,7 +115,7 @@ class Arm:
         Raises:
             MachineError: Azure could not make it.
         """
-        answer = self._call("PUT", path, json=body, veil=veil)
+        answer = self._patient("PUT", path, json=body, veil=veil)
         if self.job.dry_run or not wait:
             return answer.json
         self._settled(answer, what, path, limit)
@@ -115,7 +123,7 @@ class Arm:
 
     def delete(self, path: str, *, wait: bool = True, **query: str) -> None:
         """Remove a resource, and wait until it is gone; nothing has to be there."""
-        answer = self._call("DELETE", path, query=query, allow=(404,))
+        answer = self._patient("DELETE", path, query=query, allow=(404,))
         if answer.status in (200, 202) and wait and not self.job.dry_run:
             self._settled(answer, f"removing {path.rpartition('/')[2]}", "", 600)
             self.job.wait(f"removing {path.rpartition('/')[2]}", lambda: self.get(path) is None)
@@ -133,6 +141,18 @@ class Arm:
                        for one in granted)  # fmt: skip
 
         return [action for action in actions if not allowed(action)]
+
+    def _patient(self, method: str, path: str, **more: Any) -> Answer:
+        """A call, again and again while it is refused for something that passes."""
+        waited = 0.0
+        while True:
+            try:
+                return self._call(method, path, **more)
+            except RefusedError as e:
+                if e.code not in PASSING or waited >= PATIENCE:
+                    raise
+            self.job.sleep(10)
+            waited += 10
 
     def _call(self, method: str, path: str, *, query: Mapping[str, str] | None = None, **more: Any) -> Answer:
         provider = path.rpartition("/providers/")[2] if "/providers/" in path else ""
