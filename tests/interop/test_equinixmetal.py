@@ -65,14 +65,16 @@ def archive(name: str, size: int) -> bytes:
 
 def initrd() -> bytes:
     """As build writes it: archives packed one by one, one of them not at all."""
-    return gzip.compress(archive("first", 100), mtime=0) + bytes(5 * 4) + archive("plain", 10) + \
+    return gzip.compress(archive("first", 100)[:-3], mtime=0) + bytes(5 * 4) + archive("plain", 10) + \
         gzip.compress(archive("last", 3_000_000), mtime=0)  # fmt: skip
 
 
 def names(folder: Path, image: Path) -> list[str]:
     """What cpio finds in an unpacked initrd, archive after archive."""
     data, found = image.read_bytes(), []
+    size = len(data)
     while data.strip(b"\0"):
+        assert (size - len(data)) % 4 == 0  # where Linux looks for them
         done = subprocess.run(["cpio", "-t", "--quiet"], input=data, capture_output=True, check=True)
         found += done.stdout.decode().split()
         data = data[data.index(b"TRAILER!!!") + 10 :]

@@ -138,6 +138,9 @@ def test_what_an_image_can_be_besides(google: Gce, archive: Path) -> None:
     with pytest.raises(InputError, match="already, made in another way") as caught:
         push(google, archive, img_name="all")
     assert "--replace" in caught.value.hint
+    push(google, archive, img_name="plain")
+    with pytest.raises(InputError, match="already, made in another way"):
+        push(google, archive, img_name="plain", uefi_compatible=True)
     assert "replacing the image all" in push(google, archive, img_name="all", replace=True)
     assert "guestOsFeatures" not in google.images["all"]
 
@@ -166,6 +169,7 @@ def test_failures_half_way_leave_nothing(google: Gce, archive: Path) -> None:
         push(google, archive)
     assert "quota" in caught.value.hint
     assert (google.images, objects(google)) == ({}, {})
+    assert len(google.cancelled) == 1  # what was whole was not cancelled
 
 
 def test_what_cannot_be_removed_is_listed(google: Gce, archive: Path) -> None:
@@ -269,7 +273,8 @@ def test_a_file_goes_up_in_chunks_once(google: Gce, large: Path) -> None:
 
 
 def test_an_upload_goes_on_where_it_was_cut(google: Gce, large: Path) -> None:
-    google.cut("PUT /upload/", after=1)  # the second chunk is lost
+    google.cut_short = 100_000  # of the first chunk
+    google.cut("PUT /upload/", after=1)  # the second is lost
     google.spoil("PUT /upload/", 503, after=2, times=2)  # and so is the question after it, once
     send(google, large)
     assert content(google, "large.bin") == large.read_bytes()

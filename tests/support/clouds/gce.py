@@ -49,6 +49,7 @@ class Gce(Proxy):
         self.requests: dict[str, dict[str, Any]] = {}  # by requestId
         self.uploads: dict[str, int] = {}  # bytes that are there, by upload_id
         self.cancelled: list[str] = []
+        self.cut_short = 0  # so many bytes of the next chunk are all that arrives
         self.quotas = {"IMAGES": [0, 10], "INSTANCES": [0, 10], "CPUS": [0, 10]}
         self.denied: set[str] = set()
         self.uniform = False
@@ -195,6 +196,11 @@ class GceHandler(_Handler):
         start, end, size = int(found[1] or 0), int(found[2] or -1), int(found[3])
         if start != there or end - start + 1 != len(body) or (end + 1 < size and len(body) % (256 << 10)):
             return self._error(400, "invalid", f"Invalid request: {found[0]} with {len(body)} bytes after {there}")
+        if server.cut_short and len(body) > server.cut_short:
+            body, server.cut_short = body[: server.cut_short], 0
+            end = start + len(body) - 1
+            self.headers.replace_header("content-length", str(len(body)))
+            self.headers.replace_header("content-range", f"bytes {start}-{end}/{size}")
         server.uploads[upload] = end + 1
         return super()._pass(body)
 
