@@ -101,13 +101,15 @@ def feed(command: Sequence[str | os.PathLike[str]], pieces: Iterable[bytes]) -> 
             with suppress(BrokenPipeError):  # its exit status and its words say why
                 for piece in pieces:
                     child.stdin.write(piece)
-                child.stdin.flush()
+                    child.stdin.flush()
             with suppress(BrokenPipeError):
                 child.stdin.close()
             child.wait()
         except BaseException:
             child.kill()
             child.wait()
+            with suppress(BrokenPipeError):
+                child.stdin.close()
             raise
         out.seek(0)
         errors.seek(0)

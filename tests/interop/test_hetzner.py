@@ -192,6 +192,16 @@ def test_a_connection_that_is_cut_begins_anew(cloud: Hetzner, disk: Path, target
     assert left(cloud) == (0, 0, 0)
 
 
+def test_a_push_is_interrupted(cloud: Hetzner, disk: Path, target: Path) -> None:
+    def interrupt(what: str, done: int, size: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        push(cloud, disk, progress=interrupt)
+    assert left(cloud) == (0, 0, 0)
+    assert target.read_bytes() != disk.read_bytes()
+
+
 @pytest.mark.parametrize(("prepare", "says"), [
     (lambda target: target.write_bytes(b"small"), "has 5 bytes, and the image"),
     (lambda target: target.unlink(), "failed"),
@@ -261,11 +271,14 @@ def test_a_dry_run_changes_nothing(cloud: Hetzner, disk: Path) -> None:
     (["--machine", "cax11", "web"], {}, "is arm, and the image is for x86"),
     (["--location", "mars", "web"], {}, "not to be had in mars"),
     (["small"], {}, "is not a raw disk"),
+    (["large"], {}, "more than the disk of any server type"),
     (["uefi.img"], {}, "is for UEFI only"),
 ])  # fmt: skip
 def test_bad_input_is_said_before_anything_is_made(cloud: Hetzner, disk: Path, args: list[str], more: dict[str, str],
                                                    says: str) -> None:  # fmt: skip
     (disk.parent / "small").write_bytes(b"x")
+    (disk.parent / "large").write_bytes(disk.read_bytes())
+    os.truncate(disk.parent / "large", 50 << 30)
     (disk.parent / "uefi.img").write_bytes(bytes(510) + b"\x55\xaa" + bytes(1 << 20))
     done = linuxkit(cloud, "push", "hetzner", *args, cwd=disk.parent, **more)
     assert (done.returncode, says in done.stderr, "Traceback" in done.stderr) == (2, True, False), done.stderr

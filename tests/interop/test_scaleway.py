@@ -134,6 +134,18 @@ def test_a_failure_half_way_leaves_nothing(cloud: Scaleway, disk: Path, spoil: C
     assert left(cloud) == {}, SAID
 
 
+def test_a_push_is_interrupted(cloud: Scaleway, disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(what: str, done: int, size: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(s3_api, "PART", 5 << 20)
+    with disk.open("r+b") as out:
+        out.truncate(12 << 20)
+    with pytest.raises(KeyboardInterrupt):
+        push(cloud, disk, progress=interrupt)
+    assert left(cloud) == {}, SAID
+
+
 def test_what_is_temporary_is_tried_again(cloud: Scaleway, disk: Path) -> None:
     cloud.spoil("import-from", 429, b'{"type": "too_many_requests", "message": "slow"}')
     cloud.spoil("POST /instance", 409, b'{"type": "transient_state", "message": "wait"}')

@@ -229,6 +229,25 @@ def test_what_is_temporary_is_tried_again(cloud: VSphere, iso: Path) -> None:
     push(cloud, iso)
 
 
+def test_a_lease_is_kept_alive(cloud: VSphere, disks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("linuxkit.platforms.vcenter_push.SIGN_OF_LIFE", 0.0)
+    push(cloud, disks / "web.vmdk")
+    told = [int(m.findtext(f"{{{NS}}}percent") or -1) for n, m in cloud.messages if n == "HttpNfcLeaseProgress"]
+    assert told == sorted(told)
+    assert len(told) > 3
+    assert told[-1] == 99
+
+
+def test_a_push_is_interrupted(cloud: VSphere, iso: Path, disks: Path) -> None:
+    def interrupt(what: str, done: int, size: int) -> None:
+        raise KeyboardInterrupt
+
+    for path in (iso, disks / "web.vmdk"):
+        with pytest.raises(KeyboardInterrupt):
+            push(cloud, path, progress=interrupt)
+    assert (set(cloud.files), cloud.vms, cloud.lease) == ({"web/"}, {}, ""), SAID
+
+
 def linuxkit(cloud: VSphere, *args: str, cwd: Path, **more: str) -> subprocess.CompletedProcess[str]:
     known = {k: v for k, v in os.environ.items() if k in ("PATH", "PYTHONPATH")} | {"HOME": str(cwd)}
     return subprocess.run([sys.executable, "-m", "linuxkit", *args], cwd=cwd, env=known | environment(cloud) | more,
@@ -262,12 +281,15 @@ def test_a_dry_run_changes_nothing(cloud: VSphere, iso: Path, disks: Path) -> No
     ("web.vmdk", {"vmfolder": "x"}, "there is no folder x"),
     ("web.vmdk", {"firmware": "x"}, "--firmware x is not known"),
     ("web.vmdk", {"img_name": "a/b"}, "cannot be the name of a template"),
+    ("big.iso", {}, "has 30000000 bytes free, and 40000000 are needed"),
     ("flat.vmdk", {}, "is not stream-optimized"), ("bad.ova", {}, "is not an OVA"),
     ("empty.ova", {}, "has no VMDK in it"), ("raw", {}, "is neither an ISO nor a VMDK nor an OVA"),
 ])  # fmt: skip
 def test_bad_input_is_said_before_anything_is_made(cloud: VSphere, iso: Path, disks: Path, file: str,
                                                    more: dict[str, str], says: str) -> None:  # fmt: skip
-    path = iso if file == "web.iso" else disks / file
+    path = iso if file.endswith(".iso") else disks / file
+    if file == "big.iso":
+        os.truncate(path, 40_000_000)
     if file == "bad.ova":
         path.write_bytes(b"no tar" * 1000)
     elif file == "empty.ova":

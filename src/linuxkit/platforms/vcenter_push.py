@@ -122,7 +122,9 @@ class Push:
         if not all(_FIT.fullmatch(part) and part not in (".", "..") for part in self._file.split("/")):
             raise InputError(f"'{self._file}' cannot be a path in a datastore", hint="give another --folder")
         there = self._there()
-        if there is not None and there != self._image.digest:
+        if there is None:
+            self._in.check_room(self._image.size)
+        elif there != self._image.digest:
             raise InputError(f"there is a file {self._path} already, with other content",
                              hint=f"give another --folder, or remove it: {self._removal(self._file)}")  # fmt: skip
 
@@ -184,7 +186,9 @@ class Push:
                              hint="push an ISO: linuxkit build --format iso FILE.yml")  # fmt: skip
         self._vmdk = find_vmdk(self._image.path)
         there = self._in.machine(self._name, "config.annotation", "config.template")
-        if there is not None and self._digest(there[1]) != self._image.digest:
+        if there is None:
+            self._in.check_room(self._vmdk.size)
+        elif self._digest(there[1]) != self._image.digest:
             raise InputError(f"there is a machine or template named {self._name} already, with other content",
                              hint=f"give another --img-name, or remove it: govc vm.destroy '{self._name}'")
         assert self._in.pool

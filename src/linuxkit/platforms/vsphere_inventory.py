@@ -62,6 +62,18 @@ class Inventory:
         chosen = self._one("datastore", self.datastore_name, usable, "--datastore")
         return chosen, _name(next(p for r, p in found if r == chosen))
 
+    def check_room(self, size: int) -> None:
+        """That `size` bytes fit into the datastore, as far as it tells.
+
+        Raises:
+            InputError: they don't.
+        """
+        store, name = self.datastore
+        free = self.vim.properties(store, "summary.freeSpace").get("summary.freeSpace", Node()).text()
+        if free.isdigit() and int(free) < size:
+            raise InputError(f"the datastore {name} has {free} bytes free, and {size} are needed",
+                             hint="make room on it, or give another --datastore")  # fmt: skip
+
     @cached_property
     def host(self) -> Ref:
         """A host that is on, not in maintenance, and has the datastore."""

@@ -150,6 +150,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do(self) -> None:
         server = self.server
         body = self._body()
+        if len(body) < int(self.headers.get("content-length") or 0):  # the client went away: nothing was asked
+            self.close_connection = True
+            return
         parts = urlsplit(self.path)
         query = {k: ",".join(v) for k, v in parse_qs(parts.query, keep_blank_values=True).items()}
         headers = {k.lower(): v for k, v in self.headers.items()}
