@@ -135,7 +135,8 @@ class Run:
         else:
             image = compute.find(f"/global/images/{target}") or compute.find(f"/global/images/family/{target}")
         if image is None:
-            raise InputError(f"there is no image {target} in the project {compute.project}",
+            where = "" if "/" in target else f" in the project {compute.project}"
+            raise InputError(f"there is no image {target}{where}",
                              hint=f"linuxkit push gcp --img-name {last_part(target)} FILE.yml, or another --project")
         return image
 
