@@ -55,7 +55,7 @@ for what in "$@"; do
         [ -e /usr/share/AAVMF/AAVMF_CODE.fd ] || missing="$missing qemu-efi-aarch64"
         want xorriso xorriso; want isoinfo genisoimage; want bsdtar libarchive-tools; want syslinux syslinux
         want unsquashfs squashfs-tools; want fsck.erofs erofs-utils; want e2fsck e2fsprogs
-        want veritysetup cryptsetup-bin; want swtpm swtpm; want ssh openssh-client
+        want veritysetup cryptsetup-bin; want swtpm swtpm; want sftp openssh-client; want ssh openssh-client
         [ -e /usr/sbin/sshd ] || missing="$missing openssh-server"
         want libvirtd libvirt-daemon; want virsh libvirt-clients; want xmllint libxml2-utils
         [ -d /usr/share/doc/libvirt-daemon-driver-qemu ] || missing="$missing libvirt-daemon-driver-qemu"
