@@ -13,25 +13,31 @@ from pathlib import Path
 import pytest
 
 from linuxkit.platforms import vmlinux
+from linuxkit.platforms.hypervisors.convert import data_disk
 from support.libvirtd import libvirt_uri
 from support.system import CRUN, Build
 from support.vm import boot
 
 __all__ = ["libvirt_uri"]
 pytestmark = pytest.mark.boot
-SYSTEM = CRUN.replace("  cmdline", "  tar: kernel-min.tar\n  cmdline") + """\
+SYSTEM = CRUN + """\
 onboot:
+  - name: metadata
+    image: kit://metadata
+    command: ["/usr/bin/metadata", "-v", "cdrom"]
   - name: look
     image: kit://busybox
     command: ["/bin/sh", "/look"]
-    binds: ["/dev:/dev", "/sys:/sys:ro", "/look:/look:ro"]
+    binds: ["/dev:/dev", "/sys:/sys:ro", "/look:/look:ro", "/run/config:/run/config:ro"]
     capabilities: [all]
 files:
   - path: look
     contents: |
       echo disk-of-$(($(cat /sys/class/block/vda/size) / 2048))-$(cat /sys/class/block/vda/serial)
       echo card-$(cat /sys/class/net/eth0/address)
-      echo vendor-$(cat /sys/class/dmi/id/sys_vendor)
+      echo userdata-$(cat /run/config/userdata)
+      mkdir -p /tmp/cd && mount -t iso9660 -o ro /dev/sr0 /tmp/cd && echo cd-$(cat /tmp/cd/config)
+      echo looked-around
 """
 
 
@@ -56,12 +62,15 @@ def test_libvirt_runs_it_and_shuts_it_down(build: Build, libvirt_uri: str, tmp_p
     os.truncate(state / "disk.img", 64 << 20)
     (state / "disk.img").chmod(0o666)
     command = [sys.executable, "-m", "linuxkit", "run", "libvirt", "--connect", libvirt_uri, "--name", "it's <one>"]
-    command += ["--disk", "size=64M", "--stop-timeout", "30", "--accel", "tcg", prefix]
+    data_disk(tmp_path / "data", b"from-the-disk")
+    (tmp_path / "data").chmod(0o666)
+    command += ["--disk", "size=64M", "--disk", str(tmp_path / "data"), "--data", "from-the-cd"]
+    command += ["--stop-timeout", "30", "--accel", "tcg", prefix]
     with (tmp_path / "err").open("wb") as err, (tmp_path / "out").open("wb") as out:
         child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
         try:
             deadline = time.monotonic() + 90
-            while (shown := (tmp_path / "out").read_text(errors="replace")).count("vendor-") == 0:
+            while (shown := (tmp_path / "out").read_text(errors="replace")).count("looked-around") == 0:
                 assert child.poll() is None and time.monotonic() < deadline, (shown, (tmp_path / "err").read_text())
                 time.sleep(0.2)
             assert "it's <one>" in virsh(libvirt_uri, "list", "--name")
@@ -74,6 +83,8 @@ def test_libvirt_runs_it_and_shuts_it_down(build: Build, libvirt_uri: str, tmp_p
     shown, said = (tmp_path / "out").read_text(errors="replace"), (tmp_path / "err").read_text()
     assert status == 0, (shown, said)
     assert "disk-of-64-disk0" in shown
+    assert "userdata-from-the-disk" in shown
+    assert "cd-from-the-cd" in shown
     assert f"card-{(state / 'mac-addr').read_text()}" in shown
     assert "reboot: Power down" in shown, shown
     assert shown == (state / "console.log").read_text(errors="replace")

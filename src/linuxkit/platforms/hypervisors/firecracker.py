@@ -12,12 +12,21 @@ firecracker-microvm/firecracker, src/firecracker/swagger/firecracker.yaml.
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 from linuxkit.errors import HostError, InputError
 from linuxkit.platforms import accel
 from linuxkit.platforms.hypervisors import ready
-from linuxkit.platforms.hypervisors.guest import Call, Command, Definition, Guest, Signal, parse_networking
+from linuxkit.platforms.hypervisors.guest import (
+    Call,
+    Command,
+    Definition,
+    Guest,
+    Signal,
+    check_path,
+    parse_networking,
+)
 from linuxkit.platforms.hypervisors.local import LocalRun
 from linuxkit.platforms.place import Setting
 
@@ -48,12 +57,12 @@ def config(guest: Guest, *, networking: str = "none") -> dict[str, Any]:
     paths = [(drive.path, drive.readonly) for drive in guest.drives]
     paths += [(guest.data, True)] if guest.data is not None else []
     drives = [
-        {"drive_id": f"disk{number}", "path_on_host": str(path), "is_root_device": False, "is_read_only": readonly}
+        {"drive_id": f"disk{number}", "path_on_host": _text(path), "is_root_device": False, "is_read_only": readonly}
         for number, (path, readonly) in enumerate(paths)
     ]
-    source = {"kernel_image_path": str(guest.kernel), "boot_args": command_line(guest)}
+    source = {"kernel_image_path": _text(guest.kernel), "boot_args": command_line(guest)}
     if guest.initrd is not None:
-        source["initrd_path"] = str(guest.initrd)
+        source["initrd_path"] = _text(guest.initrd)
     card = {"iface_id": "eth0", "guest_mac": guest.mac, "host_dev_name": interface}
     return {
         "boot-source": source,
@@ -62,6 +71,10 @@ def config(guest: Guest, *, networking: str = "none") -> dict[str, Any]:
         "network-interfaces": [card] if kind == "tap" else [],
         "entropy": {},
     }
+
+
+def _text(path: Path) -> str:
+    return check_path(path, "", "Firecracker")  # JSON quotes the rest
 
 
 def define(guest: Guest, *, firecracker: str, networking: str = "none") -> Definition:

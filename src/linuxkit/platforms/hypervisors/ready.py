@@ -125,8 +125,9 @@ def prepare(job: Job, target: str, takes: Takes, what: str) -> Ready:
         given = memory.memory_for_disk(files.disk, size)
     else:
         given = memory.memory_for(files.initrd or files.packed, files.cmdline, size)
+    name = job["name"] or (prefix.stem if Path(target).is_file() else prefix.name)
     guest = Guest(
-        name=job["name"] or prefix.name, state=state, arch=arch, cpus=_cpus(job["cpus"]), memory=given.mib,
+        name=name, state=state, arch=arch, cpus=_cpus(job["cpus"]), memory=given.mib,
         kernel=kernel, initrd=files.initrd.absolute() if files.initrd is not None else None, cmdline=files.cmdline,
         drives=(*first, *more), data=data, ports=ports.claim(published),
         uefi=takes.uefi == "always" or files.uefi or (arch == "aarch64" and kernel is None),
