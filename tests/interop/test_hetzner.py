@@ -148,6 +148,20 @@ def test_a_failure_half_way_leaves_nothing(cloud: Hetzner, disk: Path, target: P
     assert left(cloud) == (0, 0, 0), SAID
 
 
+def test_a_type_that_is_sold_out_is_not_the_last(cloud: Hetzner, disk: Path, target: Path) -> None:
+    cloud.sold_out = {"cx23"}
+    push(cloud, disk)
+    assert "cx23 is not to be had now (resource_unavailable): trying cpx11" in SAID
+    with pytest.raises(NetworkError, match="resource_unavailable"):
+        push(cloud, disk, img_name="other", machine="cx23")
+    cloud.sold_out = {"cx23", "cpx11"}
+    with pytest.raises(NetworkError, match="resource_unavailable") as caught:
+        push(cloud, disk, img_name="other")
+    assert "--location" in caught.value.hint
+    assert left(cloud) == (0, 0, 1)
+    push(cloud, disk, img_name="other", machine="cx1")  # on its way out, but asked for
+
+
 def test_limits_and_locks_are_waited_for(cloud: Hetzner, disk: Path, target: Path) -> None:
     locked = b'{"error": {"code": "locked", "message": "server is locked"}}'
     cloud.spoil("POST /v1/servers\n", 429, b'{"error": {"code": "rate_limit_exceeded", "message": "slow"}}')
@@ -257,8 +271,8 @@ def linuxkit(cloud: Hetzner, *args: str, cwd: Path, **more: str) -> subprocess.C
 def test_a_dry_run_changes_nothing(cloud: Hetzner, disk: Path) -> None:
     done = linuxkit(cloud, "push", "hetzner", "--dry-run", "web", cwd=disk.parent)
     assert done.returncode == 0, done.stderr
-    for said in ('"server_type": "cx23", "image": 12', "enable_rescue", "over ssh to /dev/sda", "create_image",
-                 "DELETE"):  # fmt: skip
+    for said in ('"image": 12, "start_after_create": false', '"server_type": "cx23"}', "enable_rescue",
+                 "over ssh to /dev/sda", "create_image", "DELETE"):  # fmt: skip
         assert said in done.stderr, done.stderr
     assert cloud.count("POST") == cloud.count("DELETE") == 0
     assert "geheim" not in done.stderr
@@ -318,7 +332,7 @@ def test_a_server_runs_until_it_is_off(cloud: Hetzner, disk: Path, target: Path,
 
     run(cloud, "web", data=b'{"a": 1}', location="fsn1", wait_port=server.port, sleep=look)
     assert made[0]["user_data"] == '{"a": 1}'
-    assert (made[0]["image"]["id"], made[0]["server_type"], made[0]["rescue"]) == (int(identity), "cx23", False)
+    assert (made[0]["image"]["id"], made[0]["server_type"]["name"], made[0]["rescue"]) == (int(identity), "cx23", False)
     assert any("answers; it runs until it is off" in s for s in SAID)
     assert any("console only in its web page" in s for s in SAID)
     assert left(cloud) == (0, 0, 1)

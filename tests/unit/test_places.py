@@ -23,6 +23,7 @@ from linuxkit.platforms.place import Job, Setting, settle
 from linuxkit.platforms.rest import Call, RefusedError, Rest, Words
 from linuxkit.platforms.table import PLACES
 from support.builds import YAML
+from support.clouds.strict import Asked, Strict
 from support.formats import cache_for_all
 
 pytestmark = pytest.mark.unit
@@ -35,6 +36,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.files: dict[str, tuple[bytes, str]] = {}
         self.token, self.failures, self.requests = "", list[tuple[int, bytes]](), list[str]()
+        self.redirect = ""
 
     @property
     def url(self) -> str:
@@ -47,6 +49,8 @@ class Handler(BaseHTTPRequestHandler):
     def do(self) -> None:
         body = self.rfile.read(int(self.headers.get("content-length") or 0))
         self.server.requests.append(f"{self.command} {self.path}")
+        if self.server.redirect:
+            return self.answer(307, headers={"location": self.server.redirect})
         if self.server.token and self.headers.get("authorization") != f"Bearer {self.server.token}":
             return self.answer(401)
         if self.server.failures:
@@ -230,6 +234,18 @@ def test_failures_in_words(server: Server, status: int, body: bytes, says: str) 
     with pytest.raises(RefusedError, match=says) as caught:
         api.get("/x")
     assert caught.value.hint or status in (404, 409)
+
+
+@pytest.mark.parametrize("name", ["Authorization", "X-Auth-Token", "Cookie"])
+def test_a_login_does_not_go_to_another_host(server: Server, name: str) -> None:
+    with Strict() as other:
+        seen: list[Asked] = []
+        other.reply = lambda asked: (seen.append(asked), (200, {}, b""))[1]  # type: ignore[method-assign]
+        server.redirect = f"{other.url}/x"
+        Rest(job(), server.url, words=Words("Test"), headers={name: "geheim", "X-Other": "told"}).get("/x")
+    ((told,),) = (seen,)
+    assert "geheim" not in told.headers.values()
+    assert told.headers["x-other"] == "told"
 
 
 class Token:

@@ -26,6 +26,8 @@ MAX_REDIRECTS = 5
 ATTEMPTS = 4
 MAX_WAIT = 30.0  # seconds of a Retry-After that we are ready to sit through
 CHUNK = 256 << 10
+#: Headers that tell who asks: of HTTP, and of clouds.
+LOGINS = frozenset({"authorization", "cookie", "x-auth-token", "x-subject-token"})
 T = TypeVar("T")
 #: What a request carries: bytes, or something that opens a stream of them each time it is sent.
 Body = bytes | Callable[[], BinaryIO]
@@ -74,7 +76,7 @@ class Transport:
         Args:
             body: what is sent; a stream needs a Content-Length among the headers.
             attempts: how often at most; 1 for what must not be sent twice.
-            follow: go where a redirect leads. Authorization stays behind when that is another host.
+            follow: go where a redirect leads. Logins stay behind when that is another host.
 
         Raises:
             NetworkError: nobody answered, or only with failures of the connection.
@@ -124,7 +126,7 @@ class Transport:
             if new.scheme not in ("http", "https") or (old.scheme == "https" and new.scheme != "https"):
                 raise NetworkError(f"{redact(url)} redirects to {redact(following)}, which is not https")
             if origin(url) != origin(following):
-                headers = {k: v for k, v in headers.items() if k.lower() != "authorization"}
+                headers = {k: v for k, v in headers.items() if k.lower() not in LOGINS}
             url = following
         raise NetworkError(f"{redact(url)}: more than {MAX_REDIRECTS} redirects")
 

@@ -53,7 +53,7 @@ class Push:
         self._job, self._image = job, image
         self._api = Api(job)
         self._name = job["img-name"] or image.path.name.partition(".")[0]
-        self._type, self._base = "", 0
+        self._types, self._base = list[str](), 0
 
     def preflight(self) -> None:
         image, disk = self._image, self._disk
@@ -72,7 +72,7 @@ class Push:
             raise InputError(f"there is a snapshot named {self._name} already ({there['id']}), with other content",
                              hint="give another --img-name, or remove it: "
                                   f"hcloud image delete {there['id']}")  # fmt: skip
-        self._type = self._api.machine(self._job["machine"], self._arch, image.size, self._job["location"])
+        self._types = self._api.machines(self._job["machine"], self._arch, image.size, self._job["location"])
         self._base = self._api.base_image(self._arch)
 
     def push(self) -> Pushed:
@@ -108,11 +108,10 @@ class Push:
             "name": name, "public_key": make_key(folder), "labels": {NAME: self._name},
         }, key="ssh_key", find={"name": name})  # fmt: skip
         keys: list[Any] = [int(key) if key.isdigit() else key]
-        server, answer = api.make("server", "/servers", {
-            "name": name, "server_type": self._type, "image": self._base, "start_after_create": False,
-            "ssh_keys": keys, "labels": {NAME: self._name},
-            **({"location": job["location"]} if job["location"] else {}),
-        }, key="server", find={"name": name})  # fmt: skip
+        server, answer = api.make_server(self._types, {
+            "name": name, "image": self._base, "start_after_create": False, "ssh_keys": keys,
+            "labels": {NAME: self._name}, **({"location": job["location"]} if job["location"] else {}),
+        })  # fmt: skip
         api.post(f"/servers/{server}/actions/enable_rescue", {"type": "linux64", "ssh_keys": keys})
         api.post(f"/servers/{server}/actions/poweron")
         if job.dry_run:
@@ -146,7 +145,7 @@ class Run:
         self._job, self._target = job, target
         self._api = Api(job)
         self._image: dict[str, Any] = {}
-        self._type = ""
+        self._types: list[str] = []
 
     def preflight(self) -> None:
         job = self._job
@@ -162,18 +161,18 @@ class Run:
                              hint=f"linuxkit push hetzner --img-name {self._target} FILE.yml")
         self._image = found
         size = int(float(found.get("disk_size") or 0) * 1000**3)
-        self._type = self._api.machine(job["machine"], str(found.get("architecture", "x86")), size, job["location"])
+        arch = str(found.get("architecture", "x86"))
+        self._types = self._api.machines(job["machine"], arch, size, job["location"])
         if job["ssh-key"] and not self._api.get("/ssh_keys", name=job["ssh-key"])["ssh_keys"]:
             raise InputError(f"Hetzner has no ssh key {job['ssh-key']}", hint="hcloud ssh-key list shows them")
 
     def run(self) -> None:
         job, api = self._job, self._api
-        made = self._parameters()
-        server, answer = api.make("server", "/servers", made, key="server", find={"name": made["name"]})
+        server, answer = api.make_server(self._types, self._parameters())
         if job.dry_run:
             return
         address = _address(answer["server"])
-        job.log(f"started server {server} ({self._type}) at {address}")
+        job.log(f"started server {server} ({answer['server']['server_type']['name']}) at {address}")
         job.log(f"Hetzner shows a console only in its web page, or as VNC: hcloud server request-console {server}")
         if job["wait-port"]:
             job.wait(f"an answer of {address}", lambda: self._over(server) or _answers(address, job["wait-port"]),
@@ -195,7 +194,7 @@ class Run:
         job = self._job
         name = re.sub(r"[^a-z0-9]+", "-", str(self._target).lower()).strip("-")[:40] or "linuxkit"
         made: dict[str, Any] = {
-            "name": f"{name}-{secrets.token_hex(4)}", "server_type": self._type, "image": self._image["id"],
+            "name": f"{name}-{secrets.token_hex(4)}", "image": self._image["id"],
             "start_after_create": True, "labels": {NAME: str(self._image["labels"].get(NAME, "image"))},
         }  # fmt: skip
         made |= {"location": job["location"]} if job["location"] else {}

@@ -21,6 +21,8 @@ URL = "https://api.hetzner.cloud/v1"
 DIGEST, NAME = "linuxkit-sha256", "linuxkit-name"
 AGAIN = frozenset({"rate_limit_exceeded", "conflict", "locked"})
 ATTEMPTS = 8
+SOLD_OUT = frozenset({"resource_unavailable", "placement_error"})
+MOST_TYPES = 5  # that are tried, when none was asked for
 HINTS: Mapping[str | int, str] = {
     "token_readonly": "make a token that may read and write: console.hetzner.cloud, Security, API tokens",
     "resource_limit_exceeded": "delete servers or snapshots, or ask Hetzner for a higher limit",
@@ -142,8 +144,10 @@ class Api:
                 return None
             raise
 
-    def machine(self, wanted: str, arch: str, size: int, location: str) -> str:
-        """The server type that was asked for, else the cheapest there whose disk has `size` bytes.
+    def machines(self, wanted: str, arch: str, size: int, location: str) -> list[str]:
+        """The server type that was asked for, else those there whose disk has `size` bytes: small and cheap ones first.
+
+        The smallest disk, because a snapshot is for no smaller one than that which it was made of.
 
         Args:
             arch: "x86" or "arm".
@@ -161,11 +165,24 @@ class Api:
         if not fitting:
             raise InputError(f"the image has {size} bytes, more than the disk of {wanted or 'any server type'}",
                              hint="give a larger --machine, or a smaller --size to build")
-        offers = [(price, t["name"]) for t in fitting if (price := _price(t, location)) is not None]
+        offers = [(int(t["disk"]), price, str(t["name"])) for t in fitting
+                  if (wanted or not t.get("deprecated")) and (price := _price(t, location)) is not None]  # fmt: skip
         if not offers:
             raise InputError(f"{wanted or 'no fitting server type'} is not to be had in {location or 'any location'}",
                              hint="give another --location")  # fmt: skip
-        return str(min(offers)[1])
+        return [name for _, _, name in sorted(offers)]
+
+    def make_server(self, types: list[str], json: Mapping[str, Any]) -> tuple[str, Any]:
+        """As `make`, of the first of some server types that is to be had."""
+        for number, name in enumerate(types[:MOST_TYPES], 1):
+            try:
+                return self.make("server", "/servers", {**json, "server_type": name}, key="server",
+                                 find={"name": str(json["name"])})  # fmt: skip
+            except RefusedError as e:
+                if e.code not in SOLD_OUT or number == min(len(types), MOST_TYPES):
+                    raise
+                self.job.log(f"{name} is not to be had now ({e.code}): trying {types[number]}")
+        raise AssertionError("unreachable")
 
     def base_image(self, arch: str) -> int:
         """A system image, without which no server can be made: what is on it is never started."""
@@ -205,9 +222,7 @@ class Api:
 
 
 def _price(offered: Mapping[str, Any], location: str) -> float | None:
-    """What an hour costs, in the location if one is given; None where it is not to be had."""
-    if offered.get("deprecated"):
-        return None
+    """What an hour costs, in the location if one is given; None where it is not sold."""
     prices = [float(p["price_hourly"]["net"]) for p in offered["prices"] if location in ("", p["location"])]
     return min(prices, default=None)
 

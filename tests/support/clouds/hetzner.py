@@ -35,6 +35,7 @@ class Hetzner(Strict):
         self.images: dict[int, dict[str, Any]] = {}
         self.actions: dict[int, dict[str, Any]] = {}
         self.limit = 10
+        self.sold_out: set[str] = set()
         self.fails: set[str] = set()  # actions that end in an error
         self.off_after = 3  # looks at a running server until it is off
 
@@ -125,12 +126,12 @@ class Hetzner(Strict):
         if len(self.servers) >= self.limit:
             raise RefusedError(403, "resource_limit_exceeded", "server limit reached")
         type_ = next((t for t in TYPES if t["name"] == body["server_type"]), None)
-        self.want(type_ is not None and not type_["deprecated"], f"no server type {body['server_type']}")
+        self.want(type_ is not None, f"no server type {body['server_type']}")
         image = next((i for i in [*SYSTEMS, *self.images.values()] if i["id"] == body["image"]), None)
         self.want(image is not None, f"no image {body['image']!r}")
         assert image is not None and type_ is not None
         self.want(image["architecture"] == type_["architecture"], "image and server type differ in architecture")
-        if body.get("location") not in (None, *type_["where"]):
+        if body.get("location") not in (None, *type_["where"]) or type_["name"] in self.sold_out:
             raise RefusedError(412, "resource_unavailable", "server type is not available there")
         known = {k["id"] for k in self.keys.values()} | {k["name"] for k in self.keys.values()}
         self.want(set(body.get("ssh_keys", ())) <= known, f"unknown keys: {body.get('ssh_keys')}")
@@ -138,7 +139,7 @@ class Hetzner(Strict):
         server = {
             "id": self.next(), "name": body["name"], "status": "running" if starts else "off", "looks": 0,
             "labels": body["labels"], "public_net": {"ipv4": {"ip": "127.0.0.1"}}, "rescue": False, "image": image,
-            "user_data": body.get("user_data"), "server_type": body["server_type"], "written": False,
+            "user_data": body.get("user_data"), "server_type": {"name": body["server_type"]},
         }  # fmt: skip
         self.servers[server["id"]] = server
         later = [self._action("start_server")] if starts else []
