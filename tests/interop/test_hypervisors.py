@@ -18,7 +18,9 @@ from linuxkit.encode.pieces import literal
 from linuxkit.platforms.hypervisors import convert, hyperv, libvirt, vmware
 from linuxkit.platforms.hypervisors.guest import Drive, Guest
 from support.hypervisors.definitions import DEFINITIONS, DISK, EVIL, disk, wrapped
+from support.libvirtd import libvirt_uri
 
+__all__ = ["libvirt_uri"]
 pytestmark = pytest.mark.interop
 MIB = 1 << 20
 
@@ -53,6 +55,27 @@ def test_libvirt_itself_reads_a_domain_as_it_was_meant(tmp_path: Path) -> None:
                  "dumpxml --domain=\"a'b & c\"")  # fmt: skip
     for wanted in ("<name>a&apos;b &amp; c</name>", "<model type='virtio'/>", "<target dev='vda' bus='virtio'/>"):
         assert wanted in given
+
+
+@pytest.mark.parametrize("name", [name for name in DEFINITIONS if name.startswith("libvirt")])
+def test_libvirts_qemu_driver_defines_every_domain(name: str, libvirt_uri: str, tmp_path: Path) -> None:
+    """It knows the boards, the devices and the firmware, and refuses what QEMU hasn't."""
+    text = DEFINITIONS[name]().files[0][1].replace("<domain type='kvm'>", "<domain type='qemu'>")
+    text = text.replace("'host-passthrough'", "'maximum'")  # there need be no KVM
+    text = re.sub(r"(?s)      <backend type='passt'/>\n|      <portForward.*</portForward>\n", "", text)  # nor passt
+    (tmp_path / "d.xml").write_text(text)
+    (tmp_path / "alone.xml").write_text(re.sub(r"(?s) *<interface.*</interface>\n", "", text))  # nor a right to a tap
+    virsh = ("virsh", "--quiet", "--connect", libvirt_uri)
+    tool(*virsh, "define", "--file", tmp_path / "d.xml", "--validate")
+    command = tool(*virsh, "domxml-to-native", "qemu-argv", "--xml", tmp_path / "alone.xml")
+    assert ("driver\":\"file\",\"filename\":\"/usr/share/OVMF/" in command) == ("firmware=" in text)
+    assert ("-kernel /vm/web-kernel" in command) == ("<kernel>" in text)
+    assert ("virtio-blk" in command) == ("bus='virtio'" in text)
+    assert ("scsi-cd" in command) == ("device='cdrom'" in text)
+    tool(*virsh, "undefine", "--domain=web", "--nvram")
+    (tmp_path / "bad.xml").write_text(text.replace("machine='", "machine='no-"))
+    done = subprocess.run([*virsh, "define", "--file", tmp_path / "bad.xml"], capture_output=True, timeout=60)
+    assert done.returncode != 0
 
 
 def vmx_as_libvirt_reads_it(text: str, folder: Path) -> ElementTree.Element:

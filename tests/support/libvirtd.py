@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def libvirt_uri() -> Iterator[str]:
     """Where virsh finds it. libvirt of root is the system's only, so root's daemon runs as nobody."""
     folder = Path(tempfile.mkdtemp(prefix="lv-", dir="/tmp"))  # a socket's path has 107 bytes

@@ -123,6 +123,12 @@ def test_ctrl_c_asks_the_guest(place: str, micro: str, prefix: Callable[[str], s
     assert any("asking the guest to shut down" in line for line in ran.said)
 
 
+def test_a_console_can_be_kept_off_the_terminal(micro: str, prefix: Callable[[str], str]) -> None:
+    ran = Ran("hyperkit", prefix("off"), networking="none", console_file=True)
+    assert (ran.error, ran.seen) == (None, b"")
+    assert Path(prefix("off") + "-state", "console.log").read_bytes().endswith(b"goodbye\r\n")
+
+
 def test_a_guest_that_does_not_end_is_ended(micro: str, prefix: Callable[[str], str]) -> None:
     ran = Ran("firecracker", prefix("deaf"), stop_at(b"guest"), stop_timeout=1)
     assert isinstance(ran.error, MachineError)

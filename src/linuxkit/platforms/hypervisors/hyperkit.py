@@ -94,6 +94,7 @@ RUN_SETTINGS = (
     Setting("vpnkit-uuid", "UUID by which vpnkit gives an address; by default one that is kept.", metavar="UUID"),
     Setting("vsock-ports", "Ports of the guest's vsock to have as sockets in the state folder: 2376,1525.",
             metavar="PORTS"),
+    Setting("console-file", "Keep the console in console.log only, and off this terminal.", default=False, kind=bool),
     Setting("uefi", "Start with UEFI firmware, as images always are.", default=False, kind=bool),
     Setting("fw", "UEFI firmware.", default=FIRMWARE, metavar="FILE"),
     Setting("hyperkit", "hyperkit to use.", default="hyperkit", metavar="PROGRAM"),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from dataclasses import replace
 from xml.sax.saxutils import escape, quoteattr
 
@@ -192,6 +193,8 @@ class Run(LocalRun):
     def check(self, guest: Guest) -> Guest:
         self._virsh = self.program(self.job["virsh"], "on Debian: apt-get install libvirt-clients")
         self._uri = self.job["connect"] or default_uri(hasattr(os, "geteuid") and os.geteuid() == 0)
+        if guest.ports and "+" not in self._uri.partition(":")[0] and shutil.which("passt") is None:
+            self.refuse(HostError("--publish needs passt, which is not installed", hint="apt-get install passt"))
         if self.job["accel"] not in ("", "kvm", "tcg"):
             raise InputError(f"--accel {self.job['accel']!r} is not known", hint="use kvm or tcg")
         try:

@@ -50,6 +50,7 @@ class LocalRun:
     def __init__(self, job: Job, target: str) -> None:
         self.job, self._target = job, target
         self._process: Process | None = None
+        self._stopped, self._unanswered = False, 0
 
     # -- what a hypervisor says
 
@@ -209,8 +210,11 @@ class LocalRun:
             return False
         command, pattern = definition.running
         done = self._call(command, check=False)
-        printed = done.stdout.decode(errors="surrogateescape")
-        return done.returncode == 0 and re.search(pattern, printed, re.MULTILINE) is not None
+        if done.returncode != 0:  # it may be busy just now
+            self._unanswered += 1
+            return self._unanswered < 3
+        self._unanswered = 0
+        return re.search(pattern, done.stdout.decode(errors="surrogateescape"), re.MULTILINE) is not None
 
     def _attend(self, definition: Definition, line: wire.Wire, process: Process | None) -> None:
         with ExitStack() as stack:
@@ -227,8 +231,6 @@ class LocalRun:
             what = "failed" if self._shown else "could not start the machine"
             raise MachineError(f"{process.name} {what}: {words}", hint=f"its error output is in {process.log}")
 
-    _stopped = False
-
     @property
     def _log(self) -> Path:
         return self._guest.state / "console.log"
@@ -240,9 +242,7 @@ class LocalRun:
         while True:
             data = line.exchange(stdin, 0.2) if open_ else b""
             if data:
-                self._shown.log(data)
-                self._shown.take(data)
-                self.job.output(data)
+                self._take(data)
             open_ = open_ and data is not None
             if self._shown.over:
                 self._do(definition.kill)
@@ -261,8 +261,12 @@ class LocalRun:
     def _drain(self, line: wire.Wire | None) -> None:
         """What the machine said last."""
         while line is not None and (data := line.exchange(None, 0)):
-            self._shown.log(data)
-            self._shown.take(data)
+            self._take(data)
+
+    def _take(self, data: bytes) -> None:
+        self._shown.log(data)
+        self._shown.take(data)
+        if not self.job.settings.get("console_file"):
             self.job.output(data)
 
     def _stop(self, definition: Definition, line: wire.Wire) -> None:
