@@ -316,6 +316,14 @@ def test_the_token_of_the_hcloud_program(cloud: Hetzner, disk: Path) -> None:
     assert (done.returncode, "cannot be read" in done.stderr) == (2, True), done.stderr
 
 
+@pytest.mark.parametrize("body", [b"{}", b"<html>", b"[1]", b'{"images": 3}', b'{"images": [{}]}'])
+def test_another_server_is_told(cloud: Hetzner, disk: Path, body: bytes) -> None:
+    cloud.spoil("GET", 200, body, headers={"content-type": "application/json"}, times=99)
+    done = linuxkit(cloud, "push" if body == b"{}" else "run", "hetzner", "web", cwd=disk.parent)
+    assert (done.returncode, "is not what its API promises" in done.stderr) == (1, True), done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def run(cloud: Hetzner, target: str, **more: Any) -> None:
     with job(cloud, place.RUN_SETTINGS, **more) as work:
         runner = place.Run(work, target)

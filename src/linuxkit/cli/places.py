@@ -5,14 +5,15 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from linuxkit.config.convert import did_you_mean
-from linuxkit.errors import InputError
+from linuxkit.errors import InputError, NetworkError
 from linuxkit.platforms.place import Place, Setting
 from linuxkit.platforms.table import PLACES
 
@@ -123,6 +124,19 @@ def job(ctx: click.Context, settings: tuple[Setting, ...], given: dict[str, Any]
         journal=Journal(progress.line, keep=keep, dry_run=dry_run), log=progress.line, output=show, progress=progress,
         dry_run=dry_run, keep=keep, data=data,
     )  # fmt: skip
+
+
+@contextmanager
+def understood(place: Place, work: Job) -> Iterator[None]:
+    """Put into words that an answer is not what the place's API promises: of another server, or another version."""
+    try:
+        yield
+    except (LookupError, TypeError, AttributeError, ValueError, SyntaxError) as e:  # the last one is XML's
+        if place.local or work.environment.get("LINUXKIT_DEBUG") == "1":
+            raise
+        said = f"{type(e).__name__}: {' '.join(str(e).split())[:200]}"
+        raise NetworkError(f"an answer of {place.name} is not what its API promises ({said})",
+                           hint="is it the right address? LINUXKIT_DEBUG=1 shows where it was met") from e  # fmt: skip
 
 
 def local_image(ctx: click.Context, place: Place, text: str, arch: str = "") -> LocalImage:

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from linuxkit.cli.places import COMMON, Places, job, local_image, options, secrets
+from linuxkit.cli.places import COMMON, Places, job, local_image, options, secrets, understood
 from linuxkit.cli.run import signals
 from linuxkit.platforms.place import Place
 
@@ -18,7 +18,7 @@ def _command(place: Place) -> click.Command:
         ctx = click.get_current_context()
         work = job(ctx, settings, given, "sent")
         file = local_image(ctx, place, image, arch)
-        with signals(), work.journal:
+        with signals(), understood(place, work), work.journal:
             pusher = place.load().Push(work, file)
             pusher.preflight()
             pushed = pusher.push()

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from linuxkit.cli.places import COMMON, Places, job, local_target, options, secrets
+from linuxkit.cli.places import COMMON, Places, job, local_target, options, secrets, understood
 from linuxkit.cli.run import run as qemu
 from linuxkit.cli.run import signals, user_data
 from linuxkit.errors import InputError
@@ -26,7 +26,7 @@ def _command(place: Place) -> click.Command:
         if place.local:
             target = local_target(click.get_current_context(), place, target)
         work = job(click.get_current_context(), settings, given, "sent", user_data(data, data_file))
-        with signals(), work.journal:
+        with signals(), understood(place, work), work.journal:
             runner = place.load().Run(work, target)
             runner.preflight()
             runner.run()
