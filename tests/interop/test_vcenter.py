@@ -301,6 +301,20 @@ def test_bad_input_is_said_before_anything_is_made(cloud: VSphere, iso: Path, di
     assert (set(cloud.files), cloud.vms) == ({"web/"}, {})
 
 
+def test_a_privilege_that_is_missing(cloud: VSphere, iso: Path, disks: Path) -> None:
+    cloud.denied = {"Datastore.FileManagement", "VApp.Import", "VirtualMachine.Provisioning.MarkAsTemplate"}
+    with pytest.raises(InputError, match=r"lacks Datastore\.FileManagement on the Datastore ds-1$"):
+        push(cloud, iso)
+    with pytest.raises(InputError, match=r"lacks VApp\.Import on .* pool-1; .*MarkAsTemplate on the Folder"):
+        push(cloud, disks / "web.vmdk")
+    cloud.denied = {"VirtualMachine.Interact.PowerOn"}
+    push(cloud, iso)
+    with pytest.raises(InputError, match=r"lacks VirtualMachine\.Interact\.PowerOn"):
+        run(cloud, "web/web.iso")
+    cloud.fails["HasPrivilegeOnEntities"] = "NotSupported"  # then it is not asked further
+    run(cloud, "web/web.iso")
+
+
 def test_failures_on_the_command_line(cloud: VSphere, iso: Path) -> None:
     done = linuxkit(cloud, "push", "vcenter", "--datastore", "none", "web.iso", cwd=iso.parent)
     assert (done.returncode, "hint: --datastore one of fast disks" in done.stderr) == (2, True), done.stderr

@@ -21,7 +21,8 @@ from linuxkit.platforms.strict_xml import Node
 from linuxkit.platforms.vcenter_push import PUSH_SETTINGS as PUSH_SETTINGS
 from linuxkit.platforms.vcenter_push import Push as Push
 from linuxkit.platforms.vsphere_inventory import SETTINGS, Inventory
-from linuxkit.platforms.vsphere_soap import Data, Ref, TaskError, Vim, ref
+from linuxkit.platforms.vsphere_soap import TaskError, Vim
+from linuxkit.platforms.vsphere_types import Data, Ref, ref
 
 MAX_DATA = 48 << 10  # 64 KB of a configuration value, in base64
 PATIENCE = 60.0  # seconds without an address, after which a word is said
@@ -72,8 +73,14 @@ class Run:
             else:
                 self._preflight_template()
             self._network = self._in.network(job["network"])
-            assert self._in.pool
-            assert self._in.folder(job["vmfolder"])
+            vim.check_privileges({
+                self._in.pool: ("Resource.AssignVMToPool",),
+                self._in.folder(job["vmfolder"]): (
+                    "VirtualMachine.Inventory.Create", "VirtualMachine.Inventory.Delete",
+                    "VirtualMachine.Config.AddRemoveDevice", "VirtualMachine.Config.AdvancedConfig",
+                    "VirtualMachine.Interact.PowerOn", "VirtualMachine.Interact.PowerOff"),
+                self._in.datastore[0]: ("Datastore.AllocateSpace",),
+            })  # fmt: skip
 
     def run(self) -> None:
         job, vim = self._job, self._vim

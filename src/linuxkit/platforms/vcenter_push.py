@@ -27,7 +27,8 @@ from linuxkit.platforms.place import Job, Pushed, Setting
 from linuxkit.platforms.rest import RefusedError, Rest, Words
 from linuxkit.platforms.strict_xml import Node
 from linuxkit.platforms.vsphere_inventory import SETTINGS, Inventory
-from linuxkit.platforms.vsphere_soap import Ref, Vim, ref
+from linuxkit.platforms.vsphere_soap import Vim
+from linuxkit.platforms.vsphere_types import Ref, ref
 
 PUSH_SETTINGS = (
     *SETTINGS,
@@ -123,6 +124,7 @@ class Push:
             raise InputError(f"'{self._file}' cannot be a path in a datastore", hint="give another --folder")
         there = self._there()
         if there is None:
+            self._vim.check_privileges({self._in.datastore[0]: ("Datastore.FileManagement",)})
             self._in.check_room(self._image.size)
         elif there != self._image.digest:
             raise InputError(f"there is a file {self._path} already, with other content",
@@ -191,8 +193,12 @@ class Push:
         elif self._digest(there[1]) != self._image.digest:
             raise InputError(f"there is a machine or template named {self._name} already, with other content",
                              hint=f"give another --img-name, or remove it: govc vm.destroy '{self._name}'")
-        assert self._in.pool
-        assert self._in.folder(self._job["vmfolder"])
+        self._vim.check_privileges({
+            self._in.pool: ("Resource.AssignVMToPool", "VApp.Import"),
+            self._in.folder(self._job["vmfolder"]): (
+                "VirtualMachine.Inventory.Create", "VirtualMachine.Provisioning.MarkAsTemplate"),
+            self._in.datastore[0]: ("Datastore.AllocateSpace",),
+        })  # fmt: skip
 
     def _digest(self, properties: dict[str, Node]) -> str:
         """What a template says that it was made of; empty for a machine."""

@@ -17,7 +17,8 @@ from urllib.parse import unquote
 from linuxkit.errors import InputError
 from linuxkit.platforms.place import Setting
 from linuxkit.platforms.strict_xml import Node
-from linuxkit.platforms.vsphere_soap import Data, Ref, Vim, data, ref
+from linuxkit.platforms.vsphere_soap import Vim
+from linuxkit.platforms.vsphere_types import Data, Ref, data, ref
 
 SETTINGS = (
     Setting("url", "The vCenter, such as https://USER@vcenter.example/sdk.", env=("VCURL", "GOVC_URL"), required=True),

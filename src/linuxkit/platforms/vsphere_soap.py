@@ -13,15 +13,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import unquote, urlsplit
-from xml.sax.saxutils import escape, quoteattr
 
 from linuxkit.errors import InputError, LinuxkitError, MachineError, NetworkError
 from linuxkit.oci.transport import is_loopback
 from linuxkit.platforms.place import Job
 from linuxkit.platforms.rest import Answer, Call, RefusedError, Rest, Words
 from linuxkit.platforms.strict_xml import Node, parse_xml
+from linuxkit.platforms.vsphere_types import Data, Ref, data, encode, ref
 
 VERSION = "urn:vim25/6.5"  # what every vSphere that is still in use speaks
 TRIES = 3
@@ -54,59 +54,6 @@ class TaskError(MachineError):
         self.code = code
 
 
-class Ref(NamedTuple):
-    """A managed object: its type and its name in the inventory, such as VirtualMachine vm-42."""
-
-    type: str
-    value: str
-
-
-@dataclass(frozen=True)
-class Data:
-    """A data object. `fields` in the order of the schema; those that are None are left out.
-
-    `type` is told when it is not the one that the schema has at this place.
-    """
-
-    fields: Sequence[tuple[str, Any]]
-    type: str = ""
-
-
-@dataclass(frozen=True)
-class Text:
-    """Text where anything can be."""
-
-    value: str
-
-
-def data(type_: str = "", **fields: Any) -> Data:
-    """A data object from keywords."""
-    return Data(tuple(fields.items()), type_)
-
-
-def encode(name: str, value: Any) -> str:
-    """A value as an element; a list as one element each."""
-    if value is None:
-        return ""
-    if isinstance(value, list):
-        return "".join(encode(name, each) for each in value)
-    if isinstance(value, Ref):
-        return f"<{name} type={quoteattr(value.type)}>{escape(value.value)}</{name}>"
-    if isinstance(value, Data):
-        told = f" xsi:type={quoteattr(value.type)}" if value.type else ""
-        return f"<{name}{told}>{''.join(encode(n, v) for n, v in value.fields)}</{name}>"
-    if isinstance(value, Text):
-        return f'<{name} xsi:type="xsd:string">{escape(value.value)}</{name}>'
-    if isinstance(value, bool):
-        return f"<{name}>{str(value).lower()}</{name}>"
-    return f"<{name}>{escape(str(value))}</{name}>"
-
-
-def ref(node: Node) -> Ref:
-    """The managed object that an element names."""
-    return Ref(node.attributes.get("type", ""), node.text())
-
-
 def find_server(url: str, user: str, password: str) -> tuple[str, str, str]:
     """(address without a path, user, password) of a VCURL such as user:password@vcenter.example/sdk.
 
@@ -133,7 +80,7 @@ class Session:
     """A login, as the cookie that it gave. Made anew when the server has forgotten it."""
 
     def __init__(self, vim: Vim, user: str, password: str) -> None:
-        self._vim, self._user, self._password, self.cookie = vim, user, password, ""
+        self._vim, self._user, self._password, self.cookie, self.key = vim, user, password, "", ""
 
     def sign(self, call: Call) -> Mapping[str, str]:
         return {**call.headers, "cookie": self.cookie} if self.cookie else call.headers
@@ -144,7 +91,7 @@ class Session:
         answer = self._vim.send("Login", manager, [("userName", self._user), ("password", self._password)])
         if not answer.cookie:
             raise NetworkError("the vCenter gives no session", hint="is VCURL that of a vCenter or an ESXi host?")
-        self.cookie = answer.cookie
+        self.cookie, self.key = answer.cookie, answer.values[0].text("key") if answer.values else ""
         return True
 
     def end(self) -> None:
@@ -274,7 +221,11 @@ class Vim:
         answer = self._post(body.encode(), headers, tries)
         if answer.status == 500 and b"Fault" not in answer.body:
             raise self._plain.refused("POST", f"{self.url}/sdk", 500, b"")
-        inner = next(iter(parse_xml(answer.body).find("Body").children), Node())
+        try:
+            inner = next(iter(parse_xml(answer.body).find("Body").children), Node())
+        except NetworkError as e:
+            e.hint = e.hint or f"is {self.url} the address of a vCenter or an ESXi host?"
+            raise
         if inner.name == "Fault":
             raise _fault(method, inner)
         if inner.name != f"{method}Response":
@@ -294,6 +245,25 @@ class Vim:
                 if not passes or tries <= 0:
                     raise
                 self.job.sleep(1)
+
+    def check_privileges(self, wanted: Mapping[Ref, Sequence[str]]) -> None:
+        """That the login may do something with some objects, as far as the server tells.
+
+        Raises:
+            InputError: it may not.
+        """
+        missing = []
+        for this, names in wanted.items():
+            try:
+                answer = self.send("HasPrivilegeOnEntities", self.content("authorizationManager"), [
+                    ("entity", this), ("sessionId", self._session.key), ("privId", list(names))])  # fmt: skip
+            except RefusedError:
+                return  # then the call itself will tell
+            granted = [p for entity in answer.values for p in entity.all("privAvailability")]
+            lacks = [p.text("privId") for p in granted if p.text("isGranted") == "false"]
+            missing += [f"{', '.join(lacks)} on the {this.type} {this.value}"] if lacks else []
+        if missing:
+            raise InputError(f"the login for {self.url} lacks {'; '.join(missing)}", hint=HINTS["NoPermission"])
 
     # -- what is there
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from base64 import b64encode
 from typing import Any
 
-from linuxkit.platforms.vsphere_soap import Data, Ref, Text, data
+from linuxkit.platforms.vsphere_types import Data, Ref, Text, data
 
 GUEST = "otherLinux64Guest"
 DIGEST = "linuxkit-sha256: "

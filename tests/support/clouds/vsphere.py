@@ -86,6 +86,7 @@ class VSphere(Strict):
         self.disks: list[bytes] = []
         self.tasks: dict[str, str] = {}  # the fault it ends with; empty: none
         self.results: dict[str, str] = {}
+        self.denied: set[str] = set()  # privileges
         self.seen: set[str] = set()  # tasks that were looked at
         self.fails: dict[str, str] = {}
         self.off_after = 3
@@ -191,10 +192,22 @@ class VSphere(Strict):
     def do_RetrieveServiceContent(self, this: Any) -> str:
         managers = {"rootFolder": ("Folder", "group-d1"), "propertyCollector": ("PropertyCollector", "pc"),
                     "viewManager": ("ViewManager", "ViewManager"), "sessionManager": ("SessionManager", "sm"),
-                    "fileManager": ("FileManager", "FileManager")}  # fmt: skip
+                    "fileManager": ("FileManager", "FileManager"),
+                    "authorizationManager": ("AuthorizationManager", "AuthorizationManager")}  # fmt: skip
         refs = "".join(f'<{n} type="{t}">{v}</{n}>' for n, (t, v) in managers.items())
         about = f"<name>fake</name><fullName>VMware fake 8.0.3</fullName><apiType>{self.api}</apiType>"
         return f"<returnval>{refs}<about>{about}</about></returnval>"
+
+    def do_Login(self, this: Any) -> str:
+        return f"<returnval><key>key-{self.serial}</key><userName>{escape(USER)}</userName></returnval>"
+
+    def do_HasPrivilegeOnEntities(self, this: Any, *, entity: Any, sessionId: Any, **more: Any) -> str:  # noqa: N803
+        self.want(sessionId.text == f"key-{int(max(self.sessions).split(chr(34))[1], 16)}", "of another session")
+        message = self.messages[-1][1]
+        names = [n.text or "" for n in message.iter(f"{{{NS}}}privId")]
+        each = [f"<privId>{n}</privId><isGranted>{str(n not in self.denied).lower()}</isGranted>" for n in names]
+        told = "".join(f"<privAvailability>{e}</privAvailability>" for e in each)
+        return f'<returnval><entity type="{entity.get("type")}">{entity.text}</entity>{told}</returnval>'
 
     def do_CreateContainerView(self, this: Any, *, container: Any, type: Any, recursive: Any) -> str:
         self.serial += 1
