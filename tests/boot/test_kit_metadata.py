@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from linuxkit.machine.machine import Machine
-from support.clouds import forward
+from support.clouds.linklocal import on_link_local
 from support.clouds.metadata import CLOUDS, KEY, USERDATA, Service
 from support.system import CRUN, Build
 from support.vm import boot
@@ -101,22 +99,6 @@ def fat(made: Path, label: str, userdata: bytes) -> str:
         source.write_bytes(text)
         subprocess.run(["mcopy", "-i", made, source, f"::{name}"], check=True)
     return f"file={made},format=raw"
-
-
-def on_link_local(**ports: int) -> Callable[[list[str]], list[str]]:
-    """The guest's network is 169.254.0.0/16, and nothing is there but our ports at the addresses cloud and metal."""
-    addresses = {"cloud": "169.254.169.254", "metal": "169.254.1.1"}
-    extra = ",net=169.254.0.0/16,restrict=on" + "".join(
-        f",guestfwd=tcp:{addresses[name]}:80-cmd:{sys.executable} -S -E {forward.__file__} {port}"
-        for name, port in ports.items()
-    )
-
-    def change(arguments: list[str]) -> list[str]:
-        (at,) = [i for i, word in enumerate(arguments) if word.startswith("user,id=")]
-        arguments[at] += extra
-        return arguments
-
-    return change
 
 
 def test_data_of_run_arrives_after_two_seconds_of_silence(build: Build) -> None:
