@@ -80,7 +80,7 @@ class Api:
             RefusedError: no.
             MachineError: it was begun, and failed.
         """
-        answer = self._again(lambda: self._rest.post(path, json=json or {}))
+        answer = self._again(lambda: self._rest.post(path, json=json))
         self.finish(answer)
         return answer
 

@@ -45,7 +45,7 @@ class Hetzner(Strict):
     def reply(self, asked: Asked) -> Reply:
         if asked.headers.get("authorization") != f"Bearer {self.token}":
             raise RefusedError(401, "unauthorized", "unable to authenticate")
-        if asked.method == "POST":
+        if asked.body:
             self.want(asked.headers.get("content-type") == "application/json", "a POST that is no JSON")
         parts = asked.path.strip("/").split("/")
         self.want(parts.pop(0) == "v1", f"no path of the API: {asked.path}")
@@ -65,7 +65,7 @@ class Hetzner(Strict):
         page = int(asked.query["page"])
         self.want(asked.query["per_page"] == "50", "per_page is 50 at most")
         here, following = (shown[:2], 2) if page == 1 else (shown[2:], None)
-        return of_json(200, {"server_types": here, "meta": {"pagination": {"page": page, "next_page": following}}})
+        return of_json(200, {"server_types": here, "meta": _pages(page, following)})
 
     def get_images(self, asked: Asked) -> Reply:
         found = [*SYSTEMS, *self.images.values()]
@@ -76,7 +76,7 @@ class Hetzner(Strict):
         for wanted in filter(None, asked.query.get("label_selector", "").split(",")):
             key, _, value = wanted.partition("=")
             found = [i for i in found if i.get("labels", {}).get(key) == value]
-        return of_json(200, {"images": found, "meta": {"pagination": {"next_page": None}}})
+        return of_json(200, {"images": found, "meta": _pages(1, None)})
 
     def get_images_one(self, asked: Asked, number: str) -> Reply:
         image = self._known(self.images, number)
@@ -136,9 +136,11 @@ class Hetzner(Strict):
         known = {k["id"] for k in self.keys.values()} | {k["name"] for k in self.keys.values()}
         self.want(set(body.get("ssh_keys", ())) <= known, f"unknown keys: {body.get('ssh_keys')}")
         starts = body.get("start_after_create", True)
+        address = {"id": self.next(), "ip": "127.0.0.1", "blocked": False, "dns_ptr": "static.example"}
         server = {
             "id": self.next(), "name": body["name"], "status": "running" if starts else "off", "looks": 0,
-            "labels": body["labels"], "public_net": {"ipv4": {"ip": "127.0.0.1"}}, "rescue": False, "image": image,
+            "labels": body["labels"], "rescue": False, "image": image,
+            "public_net": {"ipv4": address, "ipv6": None, "floating_ips": [], "firewalls": []},
             "user_data": body.get("user_data"), "server_type": {"name": body["server_type"]},
         }  # fmt: skip
         self.servers[server["id"]] = server
@@ -154,6 +156,9 @@ class Hetzner(Strict):
         if what == "enable_rescue":
             self.want(body["type"] == "linux64" and set(body["ssh_keys"]) <= set(self.keys), f"no rescue: {body}")
             server["rescue"] = True
+            extra["root_password"] = "zufall"
+        elif what in ("poweron", "poweroff") and body:
+            raise self.wrong(f"{what} takes nothing")
         elif what == "poweron":
             self.want(server["status"] == "off", "it is on already")
             server["status"] = "running"
@@ -208,9 +213,15 @@ class Hetzner(Strict):
             self.want(LABEL.fullmatch(key) and LABEL.fullmatch(value), f"no label: {key}={value}")
 
     def _action(self, command: str) -> dict[str, Any]:
-        action = {"id": self.next(), "command": command, "status": "running", "error": None}
+        action = {"id": self.next(), "command": command, "status": "running", "error": None, "progress": 0,
+                  "started": "2026-01-01T00:00:00Z", "finished": None, "resources": []}  # fmt: skip
         self.actions[action["id"]] = action
         return dict(action)
 
     def _running(self) -> bool:
         return any(a["status"] == "running" and a["command"] != "delete_server" for a in self.actions.values())
+
+
+def _pages(page: int, following: int | None) -> dict[str, Any]:
+    return {"pagination": {"page": page, "per_page": 50, "previous_page": None, "next_page": following,
+                           "last_page": None, "total_entries": None}}  # fmt: skip
