@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import subprocess
@@ -143,8 +144,11 @@ def test_nocloud_and_openstack_on_cds(build: Build, tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-#: After the cloud's, another service is asked at another address, and sets up the network as it says.
-METAL = """\
+#: After the cloud's, other services are asked at other addresses; the last sets up the network as it says.
+OTHERS = """\
+  - name: azure
+    image: kit://metadata
+    command: ["/usr/bin/metadata", "-base", "http://169.254.1.2", "-config", "/run/config/azure", "azure"]
   - name: metal
     image: kit://metadata
     command: ["/usr/bin/metadata", "-v", "-base", "http://169.254.1.1", "-config", "/run/metal", "equinixmetal"]
@@ -155,23 +159,41 @@ METAL = """\
 """
 
 
-def test_a_clouds_service_and_bare_metals_network(build: Build) -> None:
+def ovf(folder: Path) -> list[str]:
+    """Azure's CD with custom data, which is a UDF one, as QEMU's arguments."""
+    folder.mkdir()
+    (folder / "ovf-env.xml").write_text(f"<a:CustomData>{base64.b64encode(USERDATA).decode()}</a:CustomData>")
+    made = folder.with_suffix(".iso")
+    subprocess.run(["genisoimage", "-quiet", "-udf", "-V", "rd_rdfe_stable", "-o", made, folder], check=True)
+    drive = f"file={made},format=raw,if=none,id=ovf,media=cdrom,readonly=on"
+    return ["-device", "virtio-scsi-pci,id=scsi9", "-drive", drive, "-device", "scsi-cd,drive=ovf,bus=scsi9.0"]
+
+
+def test_clouds_services_and_bare_metals_network(build: Build, tmp_path: Path) -> None:
     cloud, metal = CLOUDS["aws"], CLOUDS["equinixmetal"]
-    text = system(dhcp=True).replace("files:\n", METAL + "files:\n")
-    with Service(cloud) as service, Service(metal) as other:
+    text = system(dhcp=True).replace(SHOWS, OTHERS.replace("  - name: metal", SHOWS + "  - name: metal"))
+    with Service(cloud) as service, Service(metal) as other, Service(CLOUDS["azure"], None) as azure:
         told = json.loads(other.routes["/metadata"])
         told["network"]["interfaces"] = [{"name": "enp1s0f0", "mac": "52:54:00:00:00:01", "bond": "bond0"}]
         other.routes["/metadata"] = json.dumps(told).encode()
-        where = on_link_local(cloud=service.server_port, metal=other.server_port)
+        where = on_link_local(cloud=service.server_port, metal=other.server_port, azure=azure.server_port)
+        cd = ovf(tmp_path / "ovf")
 
         def change(arguments: list[str]) -> list[str]:
-            return [re.sub("mac=[0-9a-f:]{17}", "mac=52:54:00:00:00:01", word) for word in where(arguments)]
+            return [*(re.sub("mac=[0-9a-f:]{17}", "mac=52:54:00:00:00:01", word) for word in where(arguments)), *cd]
 
         with boot(build(text), seconds=100, change=change) as machine:
             found = arrived(machine)
             machine.wait_console("MII Polling Interval", 5)
         assert ("PUT", "/latest/api/token", b"") in service.asked
-        assert not other.wrong
+        assert not other.wrong + azure.wrong
+    custom = {name: found.pop("azure/" + name) for name in TREE}
+    assert custom == TREE
+    assert found.pop("azure/provider")[1] == b"Azure"
+    assert {name for name in found if name.startswith("azure/")} == {
+        f"azure/{name}" for name in (*CLOUDS["azure"].files, "ssh/authorized_keys")
+    }
+    found = {name: text for name, text in found.items() if not name.startswith("azure/")}
     assert found == TREE | {name: (0o644, text.encode()) for name, text in cloud.files.items()} | {
         "provider": (0o644, cloud.shown.encode()), "name": (0, cloud.files["hostname"].encode()),
         "ssh/authorized_keys": (0o600, cloud.keys.encode()),

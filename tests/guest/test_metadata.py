@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import base64
 import os
+import shutil
 import time
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from support.clouds.metadata import CLOUDS, TREE, USERDATA, Service
 from support.metadata import Metadata, expected, files, metadata, metadata_program, service
@@ -15,6 +18,7 @@ from support.metadata import Metadata, expected, files, metadata, metadata_progr
 __all__ = ["metadata", "metadata_program"]
 
 pytestmark = pytest.mark.guest
+FEW = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.mark.parametrize("provider", CLOUDS)
@@ -164,6 +168,25 @@ def test_a_host_name_is_one(metadata: Metadata) -> None:
 
 
 # -- failures on the way
+
+
+PIECES = [
+    b"HTTP/1.1 ", b"HTTP/1.0 200", b"200 OK", b"404", b"\r\n", b"\n", b"Content-Length: ", b"5", b"-1",
+    b"99999999999999999999", b"Transfer-Encoding: chunked", b"gzip", b"\r\n\r\n", b"0", b"ffffffffffffffff",
+    b"a\r\n0123456789\r\n", b";", b":", b"\0", b"x" * 5000, b"Metadata-Flavor: Google", b"web-1",
+]  # fmt: skip
+
+
+@FEW
+@given(st.lists(st.sampled_from(PIECES), max_size=12), st.booleans())
+def test_no_answer_upsets_it(metadata: Metadata, tmp_path: Path, pieces: list[bytes], well_begun: bool) -> None:
+    shutil.rmtree(tmp_path / "config", ignore_errors=True)
+    with service("gcp") as cloud:
+        cloud.raw = b"HTTP/1.1 200 OK\r\nMetadata-Flavor: Google\r\n" * well_begun + b"".join(pieces)
+        for path in cloud.routes:
+            cloud.fault(path, "raw", times=3)
+        metadata("gcp", base=cloud.url, status=None)
+    assert set(files(tmp_path / "config")) <= {"provider", "hostname", "ssh/authorized_keys", "userdata"}
 
 
 @pytest.mark.parametrize("what", ["500", "503", "429", "cut", "reset", "garbage", "badchunk"])

@@ -169,6 +169,7 @@ class Service(ThreadingHTTPServer):
         self.faults: list[tuple[str, str]] = []
         self.asked: list[tuple[str, str, bytes]] = []  # method, path, body
         self.wrong: list[str] = []  # what a real one would have refused
+        self.raw = b""
         self.ended = threading.Event()
 
     @property
@@ -177,7 +178,7 @@ class Service(ThreadingHTTPServer):
 
     def fault(self, path: str, what: str, times: int = 1) -> None:
         """What is wrong with the next answers for a path: a status, slow, cut, reset, garbage, oversized, chunked,
-        badchunk, headers, redirect."""
+        badchunk, headers, redirect; raw: what is in `raw`."""
         self.faults += [(path, what)] * times
 
     def handle_error(self, request: object, client_address: object) -> None:
@@ -296,6 +297,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(b"0\r\nTrailer: t\r\n\r\n")
         elif what == "badchunk":
             self.wfile.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\nhello\r\n0\r\n\r\n")
+        elif what == "raw":
+            self.wfile.write(self.server.raw)
         elif what == "redirect":
             self.wfile.write(b"HTTP/1.1 302 Found\r\nLocation: http://192.0.2.1/\r\nContent-Length: 0\r\n\r\n")
         else:
