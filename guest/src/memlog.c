@@ -94,9 +94,7 @@ static ssize_t more(struct memlog *log)
         if (!log->text)
             abort();
     }
-    ssize_t got;
-    while ((got = read(log->fd, log->text + log->used, log->room - log->used)) < 0 && errno == EINTR)
-        ;
+    ssize_t got = read(log->fd, log->text + log->used, log->room - log->used);
     if (got > 0)
         log->used += (size_t)got;
     return got;

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 
@@ -162,3 +164,54 @@ def test_settings_modules_emulators_audit_vsock_and_the_power_button(build: Buil
         machine._qmp_end.send(Qmp.command("system_powerdown"))
         assert machine.wait(30).off
         assert "the-button-was-heard" in machine.console
+
+
+def test_an_overlay_in_a_container_leaves_the_machine_as_it_was(build: Build) -> None:
+    with boot(build((EXAMPLES / "hostmount-writeable-overlay.yml").read_text())) as machine:
+        machine.wait_console(r"as built\s+changed", 60)
+        machine.wait_console("# ", 20)
+        machine.send(b"wc -l </hostroot/etc/note; cat /hostroot/run/host-etc/upper/note; echo the-e''nd\n")
+        machine.wait_console(r"(?s)\s1\s+as built\s+changed\s.*the-end", 20)
+        assert machine.power_off(20).off
+
+
+def test_options_for_containerd_and_the_logs_of_its_services_in_memory(build: Build) -> None:
+    system = (EXAMPLES / "containerd-debug.yml").read_text().replace(
+        "  - kit://containerd\n", "  - kit://containerd\n  - kit://memlogd\n"
+    )  # fmt: skip
+    binds = "['/var/run:/var/run', '/var/log:/var/log', '/usr/bin/logread:/usr/bin/logread']"
+    look = "n=0; until /usr/bin/logread >/tmp/all; grep -q ';talk.out;to-stdout' /tmp/all && grep -q ';talk;to-stderr'"
+    look += " /tmp/all; do n=$((n+1)); [ $n -lt 100 ] || exit 9; sleep 0.1; done; "
+    look += "ls /var/log | grep talk && exit 8; exit 0"
+    talk = "echo to-stdout; echo to-stderr >&2; exit 6"
+    services = "services:\n" + container("talk", talk) + container("look", look, binds=binds)
+    with boot(build(system.replace("services:\n", services)), seconds=120) as machine:
+        machine.wait_booted(100)
+        assert ended(machine, "talk", "look") == {"talk": 6, "look": 0}
+        (end,) = [e for e in machine.events if (e.step, e.event) == ("service/talk", "exit")]  # type: ignore[attr-defined]
+        assert set(end.log) == {"to-stdout", "to-stderr"}
+        assert re.search("level=(debug|trace)", machine.console)  # runtime-config.toml
+        assert machine.power_off(30).off
+
+
+def test_an_image_made_inside_a_machine_boots(build: Build, tmp_path: Path) -> None:
+    payload = build((EXAMPLES / "minimal.yml").read_text(), name="payload")
+    with tarfile.open(tmp_path / "payload.tar", "w") as tar:
+        for name in ("payload-kernel", "payload-initrd.img", "payload-cmdline"):
+            tar.add(f"{Path(payload).parent / name}", name)
+    disk = tmp_path / "disk.img"
+    disk.write_bytes(b"")
+    os.truncate(disk, 64 << 20)
+    system = CRUN.replace("  cmdline", "  tar: kernel-min.tar\n  cmdline")
+    system += "onboot:\n  - name: mkimage\n    image: kit://mkimage\n  - name: again\n    image: kit://mkimage\n"
+    disks = (f"file={disk},format=raw", f"file={tmp_path / 'payload.tar'},format=raw")
+    with boot(build(system), disks=disks) as machine:
+        machine.wait_booted(60)
+        assert steps(machine)["onboot/000-mkimage"].status == 0
+        assert steps(machine)["onboot/001-again"].status == 1
+        assert "is not empty" in "\n".join(steps(machine)["onboot/001-again"].log)
+        assert machine.power_off(20).off
+    with boot(str(disk), seconds=150) as machine:
+        assert machine.wait_booted(140).ok
+        assert steps(machine)["service/hello"].status is None
+        assert machine.power_off(20).off

@@ -459,6 +459,22 @@ def test_a_log_that_is_a_link_or_a_folder_is_left_alone(kit_program: Programs, l
     assert victim.read_text() == "precious"
 
 
+def test_told_to_end_it_writes_what_has_come_and_does_not_wait(kit_program: Programs, log: Log, tmp_path: Path) -> None:
+    command = [kit_program("logwrite", "logwrite"), "-socket", log.queries, "-log-dir", tmp_path / "l"]
+    with subprocess.Popen([os.fspath(c) for c in command], env=ENVIRONMENT) as process:
+        log.write("a", b"first\n")
+        until((tmp_path / "l/a.log").exists)
+        process.send_signal(19)  # stopped: what comes now it can only read after the signal
+        log.write("a", b"second\nlast\n")
+        assert log.messages("a")[-1] == "last"
+        start = time.monotonic()
+        process.terminate()
+        process.send_signal(18)
+        assert process.wait(10) == 0
+        assert time.monotonic() - start < 0.9
+    assert [line.split()[2] for line in (tmp_path / "l/a.log").read_text().splitlines()] == ["first", "second", "last"]
+
+
 def test_it_waits_for_memlogd_and_finds_a_new_one(kit_program: Programs, tmp_path: Path) -> None:
     program, folder = kit_program("memlogd", "memlogd"), tmp_path / "l"
     with logwrite(kit_program("logwrite", "logwrite"), Log(tmp_path), folder):

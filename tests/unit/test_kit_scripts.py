@@ -228,7 +228,7 @@ def test_binfmts_entries_are_those_of_elf_headers() -> None:
 
 
 @pytest.mark.parametrize("package", [
-    "sysctl", "dhcpcd", "getty", "poweroff", "sysfs", "binfmt", "auditd", "acpid",
+    "sysctl", "dhcpcd", "getty", "poweroff", "sysfs", "binfmt", "auditd", "acpid", "mkimage",
 ])  # fmt: skip
 def test_scripts_use_only_what_the_image_has(package: str, tmp_path: Path) -> None:
     """Every word in command position is a builtin, a function, a file or a link of the image."""

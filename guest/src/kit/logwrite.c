@@ -157,11 +157,18 @@ int main(int argc, char **argv)
         scoped_memlog log;
         if (memlog_open(&log, socket, MEMLOG_DUMP_AND_FOLLOW, 1) == 0) {
             told = false;
+            bool last = false;
             int got;
-            /* Silence is not the end: the wait has a limit only so that a signal just before it isn't slept over. */
-            while ((got = memlog_next(&log)) > 0 || (got < 0 && errno == EAGAIN && !ended))
+            /* Silence is not the end: the wait has a limit only so that a signal just before it isn't slept over. At the
+             * end we still write what has come by then. */
+            while ((got = memlog_next(&log)) > 0 || (!last && got < 0 && (errno == EAGAIN || errno == EINTR))) {
                 if (got > 0)
                     write_line(&store, &log);
+                if (ended && !last) {
+                    last = true;
+                    fcntl(log.fd, F_SETFL, O_NONBLOCK);
+                }
+            }
         } else if (!told) {
             fprintf(stderr, "logwrite: %s: %s; trying again each second\n", socket, strerror(errno));
             told = true;
