@@ -66,6 +66,10 @@ def fetch(machine: Machine, guest: int, path: str = "/", seconds: float = 20) ->
 # -- applications, and what stands behind them
 
 MORE = """
+onboot:
+  - name: vmtools
+    image: kit://open-vm-tools
+    command: ["/bin/sh", "-c", "vmware-toolbox-cmd -v 2>&1 || echo and ends with $?"]
 services:
   - name: qemu-ga
     image: kit://qemu-ga
@@ -115,6 +119,7 @@ def test_ssh_redis_metrics_influxdb_a_tpm_and_the_guest_agent(
         measured = hashlib.sha256(b"what this machine is\n").digest()
         register = hashlib.sha256(bytes(32) + measured).hexdigest().upper()
         assert register in machine.console
+        assert re.search(r"must be run inside a virtual machine\.\s+and ends with 1", machine.console)  # not on VMware
         check_ssh(machine, key, wrong, tmp_path)
         check_redis(machine)
         metrics = fetch(machine, 9100, "/metrics")
@@ -217,6 +222,7 @@ iptables -A OUTPUT -p tcp --dport 9 -m comment --comment ours -j REJECT
 iptables-save | sed -n 's/^-A/rule:/p' >/dev/console
 ebtables -A FORWARD -p arp -j DROP && ebtables -L FORWARD | grep DROP | sed 's/^/bridge: /' >/dev/console
 ip route | sed 's/^/route: /' >/dev/console
+ipvsadm -L >/dev/console
 until [ "$(date +%s)" -gt AHEAD ]; do sleep 0.2; done
 echo "the clock was set to $(date +%s)" >/dev/console
 exec sleep 1000000
@@ -290,12 +296,24 @@ def check_network(machine: Machine) -> None:
     machine.wait_console("rule: OUTPUT -p tcp -m tcp --dport 9 -m comment --comment ours -j REJECT", 30)
     machine.wait_console("bridge: .*-j DROP", 30)
     machine.wait_console("route: default via 10.0.2.2 dev eth0", 30)
+    machine.wait_console("IP Virtual Server", 30)
     machine.wait_console("TPM 1.2 Version Info", 30)
+    assert "service/tcsd: ended" not in machine.console
+    machine.wait_console("the clock was set to", 30)
+
+
+STRANGER = """\
+  - name: stranger
+    image: kit://ip
+    binds: ["/dev/console:/dev/console"]
+    command: ["/bin/sh", "-c", "ping -c 1 -W 1 10.9.0.9 >/tmp/said 2>&1; cat /tmp/said >/dev/console"]
+"""
 
 
 def test_a_tunnel_between_two_machines(tmp_path: Path) -> None:
     for side in ("tunnel-left", "tunnel-right"):
-        build_in(tmp_path, (EXAMPLES / f"{side}.yml").read_text(), name=side)
+        text = (EXAMPLES / f"{side}.yml").read_text().replace("files:\n", STRANGER + "files:\n", 1)
+        build_in(tmp_path, text, name=side)
     shutil.copyfile(EXAMPLES / "tunnel.yml", tmp_path / "tunnel.yml")
     command = [sys.executable, "-m", "linuxkit", "run", "cluster", "tunnel.yml"]
     with (tmp_path / "errors").open("wb") as stream:
@@ -309,6 +327,8 @@ def test_a_tunnel_between_two_machines(tmp_path: Path) -> None:
         said = (r"through the tunnel: bytes from 10\.9\.0\.%d:", r"=\s+[1-9]\d*\s+[1-9]\d*")  # and bytes were counted
         wanted = {f"{name}.*{words.replace('%d', peer)}"
                   for name, peer in (("left", "2"), ("right", "1")) for words in said}
+        # who is nobody's peer gets nothing
+        wanted |= {rf"{name}.*(Required key not available|0 packets received)" for name in ("left", "right")}
         while any(not re.search(line, "".join(lines)) for line in wanted):
             lines.append(child.stdout.readline())
             assert lines[-1], "a machine ended"
