@@ -256,3 +256,68 @@ def _write(tmp_path: Path, text: str) -> Path:
     path = tmp_path / "checked"
     path.write_text(text)
     return path
+
+
+# -- lk-wg-config
+
+WG = """\
+[interface]
+# Address = 9.9.9.9/9
+Address=192.168.2.1/24, fd00::1/64 # two of them
+DNS = 192.0.2.1, 192.0.2.2
+PostUp = echo up %i; echo two=2
+PrivateKey = abc=
+[Peer]
+AllowedIPs = 0.0.0.0/0, 10.0.0.0/8
+Endpoint = [2001:db8::7]:51
+MTU = 3
+"""
+
+
+def wireguard(tmp_path: Path, action: str, name: str = "wg0.conf") -> subprocess.CompletedProcess[str]:
+    record(tmp_path, "ip", 'case "$*" in *"route get"*) echo "x dev none src y" ;; esac')
+    record(tmp_path, "wg", f"""case "$*" in
+        *endpoints) printf 'abc=\\t[2001:db8::7]:51\\n' ;;
+        *allowed-ips) printf 'abc=\\t0.0.0.0/0 10.0.0.0/8\\n' ;;
+        setconf*) cat "$3" >{tmp_path}/given ;;
+        showconf*) printf '[Interface]\\nPrivateKey = new=\\n\\n[Peer]\\nAllowedIPs = 192.0.2.9/32\\n' ;;
+        esac""")
+    (tmp_path / "wg0.conf").write_text(WG)
+    command: list[str | Path] = [script("ip", "usr/bin/lk-wg-config", tmp_path), action, tmp_path / name]
+    return run(command, tmp_path, RESOLV_CONF=str(tmp_path / "resolv.conf"))
+
+
+def test_lk_wg_config_sets_up_an_interface(tmp_path: Path) -> None:
+    done = wireguard(tmp_path, "configure")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == ["up wg0", "two=2"]
+    given = (tmp_path / "given").read_text()
+    kept = ("Address=", "DNS", "PostUp")
+    assert given == "".join(line for line in WG.splitlines(keepends=True) if not line.startswith(kept))
+    changes = [c for c in calls(tmp_path) if c.startswith("ip ") and "show" not in c and "get" not in c]
+    assert changes == [
+        "ip link set dev wg0 down", "ip address flush dev wg0", "ip address add 192.168.2.1/24 dev wg0",
+        "ip address add fd00::1/64 dev wg0", "ip link set dev wg0 mtu 1420 up",
+        "ip route add 10.0.0.0/8 dev wg0", "ip route add 0.0.0.0/0 dev wg0",
+    ]  # fmt: skip
+    assert "ip -o route get 2001:db8::7" in calls(tmp_path)
+    assert (tmp_path / "resolv.conf").read_text() == "nameserver 192.0.2.1\nnameserver 192.0.2.2\n"
+
+
+def test_lk_wg_config_saves_keys_and_peers_and_keeps_the_rest(tmp_path: Path) -> None:
+    assert wireguard(tmp_path, "save").returncode == 0
+    assert (tmp_path / "wg0.conf").read_text() == (
+        "[Interface]\nAddress = 192.168.2.1/24, fd00::1/64\nDNS = 192.0.2.1, 192.0.2.2\n"
+        "PostUp = echo up %i; echo two=2\nPrivateKey = new=\n\n[Peer]\nAllowedIPs = 192.0.2.9/32\n"
+    )
+
+
+@pytest.mark.parametrize(("action", "name", "status", "words"), [
+    ("configure", "nothing.conf", 1, "cannot be read"),
+    ("configure", "script", 1, "its name has to be that of the interface"),
+    ("destroy", "wg0.conf", 2, "usage: lk-wg-config"),
+])  # fmt: skip
+def test_lk_wg_config_says_what_is_wrong(tmp_path: Path, action: str, name: str, status: int, words: str) -> None:
+    done = wireguard(tmp_path, action, name)
+    assert done.returncode == status
+    assert words in done.stderr
