@@ -139,6 +139,7 @@ def check_ssh(machine: Machine, key: Path, wrong: Path, folder: Path) -> None:
     assert "inet 10.0.2.15/24" in inside.stdout  # from dhcpcd
     keys = ssh(machine, key, "ls /etc/ssh/*_key /etc/ssh/keys/*_key 2>/dev/null")
     assert keys.stdout == "/etc/ssh/keys/ssh_host_ed25519_key\n"  # only the one that is made at once
+    assert ssh(machine, key, "tty", terminal=True).stdout.startswith("/dev/pts/")
     refused = ssh(machine, wrong, "true")
     assert refused.returncode == 255
     assert "Permission denied (publickey)" in refused.stderr

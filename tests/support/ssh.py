@@ -52,7 +52,10 @@ def options(key: Path) -> list[str]:
     return ["-F", "none", "-i", str(key), *(word for setting in settings for word in ("-o", setting))]
 
 
-def ssh(machine: Machine, key: Path, command: str, *, guest: int = 22) -> subprocess.CompletedProcess[str]:
+def ssh(
+    machine: Machine, key: Path, command: str, *, guest: int = 22, terminal: bool = False
+) -> subprocess.CompletedProcess[str]:
     """Run a command as the machine's root."""
-    arguments = ["ssh", *options(key), "-p", str(port_of(machine, guest)), "root@127.0.0.1", command]
+    where = [*(["-tt"] if terminal else []), "-p", str(port_of(machine, guest)), "root@127.0.0.1"]
+    arguments = ["ssh", *options(key), *where, command]
     return subprocess.run(arguments, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
