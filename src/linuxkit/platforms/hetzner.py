@@ -16,18 +16,19 @@ from pathlib import Path
 from typing import Any
 
 from linuxkit import host
-from linuxkit.errors import InputError, MachineError, NetworkError
+from linuxkit.errors import InputError, MachineError
 from linuxkit.platforms.bootimage import Image, Media, look
 from linuxkit.platforms.hetzner_api import DIGEST, NAME, Api
 from linuxkit.platforms.image import LocalImage
 from linuxkit.platforms.place import Job, Pushed, Setting
 from linuxkit.platforms.rest import RefusedError
-from linuxkit.platforms.ssh import Ssh, make_key
+from linuxkit.platforms.ssh import CutError, Ssh, make_key
 
 DEVICE, USER, PORT = "/dev/sda", "root", 22
 #: A label's value has at most 63 characters, and a digest 64.
 LABEL = 60
 MAX_DATA = 32 << 10
+MOST_CUTS = 3  # of a connection, in which nothing got through
 _COMMON = (
     Setting("machine", "The server type; else the cheapest that fits.", env=("HCLOUD_MACHINE",)),
     Setting("location", "Where, such as fsn1; else where Hetzner likes.", env=("HCLOUD_LOCATION",)),
@@ -120,16 +121,18 @@ class Push:
         ssh = Ssh(_address(answer["server"]), folder, USER, PORT)
         job.log(f"server {server} at {ssh.address}: waiting for its rescue system")
         job.wait("the rescue system", ssh.answers, every=5, limit=job["timeout"])
-        for attempt in (1, 2, 3):  # from its beginning each time
+        begin, failures = 0, 0
+        while True:
             try:
-                ssh.write_disk(self._image, DEVICE, lambda done, size: job.progress(self._name, done, size))
+                ssh.write_disk(self._image, DEVICE, lambda done, size: job.progress(self._name, done, size), begin)
                 return server
-            except NetworkError as e:
-                if attempt == 3:
+            except CutError as e:
+                failures = 1 if e.reached > begin else failures + 1
+                if failures == MOST_CUTS:
                     raise
-                job.log(f"{e.message}; once more")
+                begin = e.reached
+                job.log(f"{e.message}; it goes on at {begin} of {self._image.size} bytes")
                 job.sleep(5)
-        raise AssertionError("unreachable")
 
     def _ready(self, identity: str) -> bool:
         state = str(self._api.get(f"/images/{identity}")["image"]["status"])
