@@ -23,10 +23,11 @@ from linuxkit.encode import vmdk
 from linuxkit.encode.pieces import hole, literal
 from linuxkit.errors import InputError
 from linuxkit.oci.unpack import zstd_module
-from linuxkit.platforms import vmlinux
+from linuxkit.platforms import bootfiles, vmlinux
 from linuxkit.platforms.hypervisors import (
     cloudhypervisor,
     convert,
+    drives,
     firecracker,
     hyperv,
     libvirt,
@@ -387,3 +388,47 @@ def test_commands_can_be_pasted_into_a_shell() -> None:
     for definition in (vbox.define(wrapped(EVIL, "vmdk"), vboxmanage="VBoxManage"), define_libvirt(EVIL)):
         for command in (*definition.make, *definition.remove):
             assert shlex.split(str(command)) == list(command.arguments)
+
+
+def stream(path: Path, content: bytes) -> None:
+    with path.open("wb") as out:
+        out.write(vmdk.head(vmdk.virtual_size([literal(content)]), name=path.name, seed="x"))
+        vmdk.body([literal(content)], out)
+
+
+def test_a_disk_that_was_built_anew_is_brought_into_form_anew(tmp_path: Path) -> None:
+    """From a compressed VMDK over a raw disk to a VHDX, all or nothing of it."""
+    state, source = tmp_path / "state", tmp_path / "web.vmdk"
+    state.mkdir()
+    files = bootfiles.BootFiles(None, None, "", "", source, format="vmdk", readonly=True)
+    takes = drives.Takes(formats=("vhdx",), wrap="vhdx")
+
+    def made() -> tuple[int, bytes]:
+        tasks: list[drives.Task] = []
+        drive = drives.boot_drive(files, takes, state, tasks, "It")
+        assert drive == Drive(state / "boot.vhdx", "vhdx")
+        for task in tasks:
+            task.work()
+        return len(tasks), drive.path.read_bytes()
+
+    stream(source, b"\1" * 4096)
+    os.utime(source, (1, 1))
+    first = made()
+    assert first[0] == 2
+    assert made() == (0, first[1])  # what is there, and what a guest wrote on it, stays
+    stream(source, b"\2" * 4096)
+    os.utime(source, (2_000_000_000, 2_000_000_000))
+    again = made()
+    assert again[0] == 2
+    assert again[1] != first[1]
+
+
+def test_a_disk_whose_page_of_text_was_lost_is_not_emptied(tmp_path: Path) -> None:
+    path = tmp_path / "d.vmdk"
+    convert.blank(path, 1 << 20, "vmdk")
+    (tmp_path / "d-flat.img").write_bytes(b"precious".ljust(1 << 20, b"\0"))
+    page = path.read_bytes()
+    path.unlink()
+    convert.blank(path, 1 << 20, "vmdk")
+    assert path.read_bytes() == page
+    assert (tmp_path / "d-flat.img").read_bytes().startswith(b"precious")

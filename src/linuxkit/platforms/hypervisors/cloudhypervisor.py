@@ -15,6 +15,7 @@ from pathlib import Path
 
 from linuxkit.errors import InputError
 from linuxkit.platforms.hypervisors import ready
+from linuxkit.platforms.hypervisors.drives import Takes
 from linuxkit.platforms.hypervisors.firecracker import needs_kvm
 from linuxkit.platforms.hypervisors.guest import (
     Call,
@@ -84,7 +85,7 @@ class Run(LocalRun):
 
     what = "Cloud Hypervisor"
     systems = {"linux": "Linux"}
-    takes = ready.Takes(
+    takes = Takes(
         kernel="unpacked", images=("-efi.img", ".img", ".raw", "-efi.qcow2", ".qcow2"),
         formats=("raw", "qcow2", "vhdx"), cds=False,
     )  # fmt: skip

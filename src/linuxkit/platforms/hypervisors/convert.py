@@ -101,7 +101,8 @@ def blank(path: Path, size: int, form: str) -> None:
         write(vhdx.image([hole(size)], seed=str(path) + str(size)), path)
     elif form == "vmdk":
         raw = path.with_name(f"{path.stem}-flat.img")
-        write([hole(size)], raw)
+        if not raw.exists():  # only its page of text was lost
+            write([hole(size)], raw)
         wrap(raw, path, extent=raw.name)
     else:
         write([hole(size)], path)

@@ -18,6 +18,7 @@ from typing import Any
 from linuxkit.errors import HostError, InputError
 from linuxkit.platforms import accel
 from linuxkit.platforms.hypervisors import ready
+from linuxkit.platforms.hypervisors.drives import Takes
 from linuxkit.platforms.hypervisors.guest import (
     Call,
     Command,
@@ -111,7 +112,7 @@ class Run(LocalRun):
 
     what = "Firecracker"
     systems = {"linux": "Linux"}
-    takes = ready.Takes(kernel="unpacked", cds=False)
+    takes = Takes(kernel="unpacked", cds=False)
 
     def check(self, guest: Guest) -> Guest:
         self._program = self.program(self.job["firecracker"], "get it from github.com/firecracker-microvm")

@@ -13,6 +13,7 @@ from pathlib import Path
 from linuxkit.errors import HostError, InputError
 from linuxkit.platforms.bootimage import Media
 from linuxkit.platforms.hypervisors import ready
+from linuxkit.platforms.hypervisors.drives import Takes
 from linuxkit.platforms.hypervisors.guest import Command, Definition, Drive, Guest, Signal, check_path
 from linuxkit.platforms.hypervisors.local import LocalRun
 from linuxkit.platforms.place import Setting
@@ -107,7 +108,7 @@ class Run(LocalRun):
 
     what = "HyperKit"
     systems = {"darwin": "macOS"}
-    takes = ready.Takes(kernel="file", images=("-efi.img", ".img", "-efi.iso", ".iso"))
+    takes = Takes(kernel="file", images=("-efi.img", ".img", "-efi.iso", ".iso"))
 
     def check(self, guest: Guest) -> Guest:
         self._program = self.program(self.job["hyperkit"], "brew install hyperkit, or get Docker Desktop", PLACES)

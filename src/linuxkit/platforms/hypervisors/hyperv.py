@@ -12,6 +12,7 @@ import base64
 from linuxkit.errors import InputError
 from linuxkit.platforms.bootimage import Media
 from linuxkit.platforms.hypervisors import ready
+from linuxkit.platforms.hypervisors.drives import Takes
 from linuxkit.platforms.hypervisors.guest import Command, Definition, Drive, Guest, check_name
 from linuxkit.platforms.hypervisors.local import LocalRun
 from linuxkit.platforms.place import Setting
@@ -129,7 +130,7 @@ class Run(LocalRun):
 
     what = "Hyper-V"
     systems = {"win32": "Windows"}
-    takes = ready.Takes(
+    takes = Takes(
         images=("-efi-initrd.iso", "-efi.iso", ".iso", ".vhdx", "-efi.img", ".img"), formats=("vhdx",), wrap="vhdx",
         uefi="always",
     )  # fmt: skip

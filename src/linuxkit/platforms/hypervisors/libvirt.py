@@ -18,6 +18,7 @@ from linuxkit.errors import HostError, InputError
 from linuxkit.platforms import accel
 from linuxkit.platforms.bootimage import Media
 from linuxkit.platforms.hypervisors import ready
+from linuxkit.platforms.hypervisors.drives import Takes
 from linuxkit.platforms.hypervisors.guest import Command, Definition, Drive, Guest, check_name, parse_networking
 from linuxkit.platforms.hypervisors.local import LocalRun
 from linuxkit.platforms.place import Setting
@@ -185,7 +186,7 @@ class Run(LocalRun):
     """A domain of libvirt."""
 
     what = "libvirt"
-    takes = ready.Takes(
+    takes = Takes(
         kernel="file", images=(".img", "-bios.img", "-efi.img", ".qcow2", "-efi.qcow2", ".iso", "-efi.iso"),
         formats=("raw", "qcow2", "vmdk", "vhdx", "vpc", "vdi"), foreign=True,
     )  # fmt: skip

@@ -1,7 +1,7 @@
 """Running a machine on a hypervisor of this machine: what they all have in common.
 
     preflight   the files, the program, the Definition; nothing is written
-    run         state folder, disks, files | make | start | console … | stop | remove
+    run         state folder, disks, files | make | a Session: start, console …, stop | remove
 
 The machine's console is the terminal, and what it says is in console.log too. Ctrl-C asks the guest to shut down; when
 it does not in time, and at a second Ctrl-C, it is ended. What was made for it is in the journal, which removes it.
@@ -9,29 +9,22 @@ it does not in time, and at a second Ctrl-C, it is ended. What was made for it i
 
 from __future__ import annotations
 
-import os
-import re
 import shutil
 import sys
-import time
 import uuid
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
-from linuxkit import host
-from linuxkit.errors import HostError, LinuxkitError, MachineError
-from linuxkit.machine.console import Console
-from linuxkit.machine.process import Process
-from linuxkit.platforms.hypervisors import ready, wire
-from linuxkit.platforms.hypervisors.guest import Call, Command, Definition, Guest, Step
+from linuxkit.errors import HostError, LinuxkitError
+from linuxkit.platforms.hypervisors import ready
+from linuxkit.platforms.hypervisors.drives import Takes
+from linuxkit.platforms.hypervisors.guest import Definition, Guest
+from linuxkit.platforms.hypervisors.session import Session, call
 from linuxkit.platforms.place import Job
 from linuxkit.platforms.prepare import StateLock, mac_address, make_state
 
-#: Seconds that a step may take, and between two questions whether a machine runs.
-STEP, ASK = 120.0, 2.0
 #: A network card's address where none is kept yet, and none is made.
 EXAMPLE = "02:00:00:00:00:01"
 
@@ -44,13 +37,11 @@ class LocalRun:
     """
 
     what: ClassVar[str]
-    takes: ClassVar[ready.Takes]
+    takes: ClassVar[Takes]
     systems: ClassVar[dict[str, str]] = {}
 
     def __init__(self, job: Job, target: str) -> None:
         self.job, self._target = job, target
-        self._process: Process | None = None
-        self._stopped, self._unanswered = False, 0
 
     # -- what a hypervisor says
 
@@ -125,10 +116,8 @@ class LocalRun:
             for path, text in definition.files:
                 path.write_text(text, encoding="utf-8", newline="\n")
             self._make(definition)
-            self._shown = Console(state / "console.log")
-            stack.callback(self._shown.close)
-            with self._end(definition):
-                self._attend(definition, *self._start(definition))
+            with Session(definition, self.job, state) as session:
+                session.attend()
 
     def _show(self, definition: Definition) -> None:
         """What would be written and called: files on standard output, and what is called on the other, or there."""
@@ -146,23 +135,19 @@ class LocalRun:
                 self.job.output(step.encode(errors="surrogateescape") + b"\n")
 
     def _refuse_taken(self, definition: Definition) -> None:
-        if definition.taken is None or self._call(definition.taken, check=False).returncode != 0:
+        if definition.taken is None or call(definition.taken, check=False).returncode != 0:
             return
         remove = "; ".join(str(command) for command in definition.remove)
         raise HostError(f"{self.what} has a machine {self._guest.name!r} already",
                         hint=f"give this one another --name, or remove that one: {remove}")  # fmt: skip
 
-    @staticmethod
-    def _call(command: Command, *, check: bool = True) -> host.Completed:
-        return host.run(command.arguments, timeout=STEP, check=check)
-
     def _make(self, definition: Definition) -> None:
         for number, command in enumerate(definition.make):
             try:
-                self._call(command)
+                call(command)
             except KeyboardInterrupt:
                 taken = definition.taken
-                if number == 0 and taken is not None and self._call(taken, check=False).returncode == 0:
+                if number == 0 and taken is not None and call(taken, check=False).returncode == 0:
                     self._note_made(definition)  # it was through with it
                 raise
             if number == 0:
@@ -177,154 +162,5 @@ class LocalRun:
 
     def _remove(self, definition: Definition) -> None:
         for command in definition.remove[:-1]:
-            self._call(command, check=False)  # what was never attached can't be taken off
-        self._call(definition.remove[-1])
-
-    def _start(self, definition: Definition) -> tuple[wire.Wire, Process | None]:
-        if definition.start is not None:
-            self._call(definition.start)
-            return wire.connect(definition.socket), None
-        assert definition.machine is not None
-        import pty
-        import tty
-
-        ours, theirs = pty.openpty()
-        try:
-            tty.setraw(theirs)
-            command = list(definition.machine.arguments)
-            self._process = Process(command, keep=(), log=self._guest.state / f"{Path(command[0]).name}.log",
-                                    terminal=theirs)  # fmt: skip
-        except BaseException:
-            os.close(ours)
-            raise
-        finally:
-            os.close(theirs)
-        return wire.DescriptorWire(ours), self._process
-
-    # -- while it runs
-
-    def _running(self, definition: Definition) -> bool:
-        if self._process is not None and self._process.poll() is None:
-            return True
-        if definition.running is None:
-            return False
-        command, pattern = definition.running
-        done = self._call(command, check=False)
-        if done.returncode != 0:  # it may be busy just now
-            self._unanswered += 1
-            return self._unanswered < 3
-        self._unanswered = 0
-        return re.search(pattern, done.stdout.decode(errors="surrogateescape"), re.MULTILINE) is not None
-
-    def _attend(self, definition: Definition, line: wire.Wire, process: Process | None) -> None:
-        with ExitStack() as stack:
-            stack.callback(line.close)
-            stdin = stack.enter_context(_typing())
-            try:
-                self._pump(definition, line, stdin, None)
-            except KeyboardInterrupt:
-                self._stop(definition, line)
-        if self._shown.panic is not None:
-            raise MachineError(f"kernel panic: {self._shown.panic}", hint=f"the whole console is in {self._log}")
-        if process is not None and process.wait(5) not in definition.ended and not self._stopped:
-            words = process.last_words() or f"exit status {process.poll()}, and no message"
-            what = "failed" if self._shown else "could not start the machine"
-            raise MachineError(f"{process.name} {what}: {words}", hint=f"its error output is in {process.log}")
-
-    @property
-    def _log(self) -> Path:
-        return self._guest.state / "console.log"
-
-    def _pump(self, definition: Definition, line: wire.Wire, stdin: int | None, seconds: float | None) -> bool:
-        """Show the console until the machine has ended. False: it hasn't within some seconds."""
-        until = None if seconds is None else time.monotonic() + seconds
-        asked, open_ = time.monotonic(), True
-        while True:
-            data = line.exchange(stdin, 0.2) if open_ else b""
-            if data:
-                self._take(data)
-            open_ = open_ and data is not None
-            if self._shown.over:
-                self._do(definition.kill)
-                return True
-            now = time.monotonic()
-            if not open_ or (definition.start is not None and now - asked >= ASK):
-                if not self._running(definition):
-                    self._drain(line if open_ else None)
-                    return True
-                asked = now
-                if not open_:
-                    time.sleep(0.2)
-            if until is not None and now >= until:
-                return False
-
-    def _drain(self, line: wire.Wire | None) -> None:
-        """What the machine said last."""
-        while line is not None and (data := line.exchange(None, 0)):
-            self._take(data)
-
-    def _take(self, data: bytes) -> None:
-        self._shown.log(data)
-        self._shown.take(data)
-        if not self.job.settings.get("console_file"):
-            self.job.output(data)
-
-    def _stop(self, definition: Definition, line: wire.Wire) -> None:
-        self._stopped = True
-        limit = float(self.job["stop-timeout"])
-        try:
-            if definition.stop:
-                self.job.log("asking the guest to shut down; Ctrl-C again ends it at once")
-                self._do(definition.stop)
-                if self._pump(definition, line, None, limit):
-                    return
-        except KeyboardInterrupt:
-            self._do(definition.kill)
-            self.job.log("ended by force")
-            raise
-        self._do(definition.kill)
-        why = f"did not power off within {limit:g} s of being asked" if definition.stop else "cannot be asked to end"
-        raise MachineError(f"the guest {why}, and was ended by force", hint="give it longer with --stop-timeout")
-
-    def _do(self, steps: tuple[Step, ...]) -> None:
-        """Ask or end; that it can't be asked shows when it doesn't end."""
-        for step in steps:
-            with suppress(LinuxkitError, OSError):
-                if isinstance(step, Command):
-                    self._call(step)
-                elif isinstance(step, Call):
-                    wire.request(step.socket, step.method, step.path, step.body)
-                elif self._process is not None:
-                    self._process.send(step.name)
-
-    @contextmanager
-    def _end(self, definition: Definition) -> Iterator[None]:
-        """Whatever happens, no machine runs afterwards."""
-        try:
-            yield
-        finally:
-            with suppress(LinuxkitError):
-                if definition.running is not None and self._running(definition):
-                    self._do(definition.kill)
-            if self._process is not None:
-                self._process.end()
-
-
-@contextmanager
-def _typing() -> Iterator[int | None]:
-    """Whose keys go to the guest: those of our terminal or of what is piped to us."""
-    if sys.platform == "win32":
-        yield 0 if sys.stdin is not None and sys.stdin.isatty() else None
-        return
-    import stat
-
-    from linuxkit.machine.terminal import guest_terminal
-
-    with guest_terminal(0) as typed:
-        try:
-            mode = os.fstat(0).st_mode
-        except OSError:
-            mode = 0
-        yield 0 if typed or stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISREG(mode) else None
-
-
+            call(command, check=False)  # what was never attached can't be taken off
+        call(definition.remove[-1])

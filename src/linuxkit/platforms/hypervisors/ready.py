@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from linuxkit.encode.config_iso import write_config
 from linuxkit.errors import InputError
-from linuxkit.platforms import accel, bootfiles, disks, memory, ports, vmlinux
-from linuxkit.platforms.bootimage import SUFFIXES, Media
+from linuxkit.platforms import accel, bootfiles, disks, memory, ports
+from linuxkit.platforms.bootimage import Media
 from linuxkit.platforms.hypervisors import convert
-from linuxkit.platforms.hypervisors.guest import Drive, Guest
+from linuxkit.platforms.hypervisors.drives import Takes, Task, boot_drive, build_hint, more_drives, unpacked_kernel
+from linuxkit.platforms.hypervisors.guest import Guest
 from linuxkit.platforms.place import Job, Setting
 from linuxkit.platforms.qemu import parse_port
 
@@ -38,35 +38,6 @@ KERNEL = Setting("kernel", "Boot NAME-kernel with NAME-initrd.img.", default=Fal
 SQUASHFS = Setting("squashfs", "Boot NAME-kernel, its root NAME-squashfs.img.", default=False, kind=bool)
 EROFS = Setting("erofs", "Boot NAME-kernel, its root NAME-erofs.img.", default=False, kind=bool)
 ISO = Setting("iso", "Boot NAME.iso.", default=False, kind=bool)
-
-
-@dataclass(frozen=True, slots=True)
-class Takes:
-    """What a hypervisor runs.
-
-    kernel   it starts kernels: "" no, "file" as they are, "unpacked" (`vmlinux`), "image": that for arm64 only.
-    images   ends of the names of images that it starts, the first that is there first.
-    formats  of disk files that it reads and writes as they are.
-    wrap     what a raw disk is turned into: "" it stays, "vmdk", "vhdx".
-    uefi     "": as the image needs; "always".
-    foreign  it runs guests of other architectures than this machine's.
-    """
-
-    kernel: str = ""
-    images: tuple[str, ...] = ()
-    formats: tuple[str, ...] = ("raw",)
-    wrap: str = ""
-    uefi: str = ""
-    cds: bool = True
-    foreign: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """Something to make before the machine: what it is, in words, and how."""
-
-    what: str
-    work: Callable[[], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +84,9 @@ def prepare(job: Job, target: str, takes: Takes, what: str) -> Ready:
     tasks: list[Task] = []
     kernel = files.kernel.absolute() if files.kernel is not None else None
     if kernel is not None and (takes.kernel == "unpacked" or (takes.kernel == "image" and arch == "aarch64")):
-        kernel = _unpacked(kernel, state, tasks)
-    first = (_boot_drive(files, takes, state, tasks, what),) if files.disk is not None else ()
-    more = _more(wanted, takes, state, tasks, what)
+        kernel = unpacked_kernel(kernel, state, tasks)
+    first = (boot_drive(files, takes, state, tasks, what),) if files.disk is not None else ()
+    more = more_drives(wanted, takes, state, tasks, what)
     data = state / "data.iso" if job.data is not None else None
     if data is not None:
         content = job.data or b""
@@ -160,28 +131,17 @@ def _find(target: str, takes: Takes, kind: bootfiles.Kind | None, what: str) -> 
         if not there:
             looked = ", ".join(f"{target}{end}" for end in takes.images)
             raise InputError(f"there is nothing at {target!r} that {what} boots: looked for {looked}",
-                             hint=_build(takes))  # fmt: skip
+                             hint=build_hint(takes))  # fmt: skip
         return replace(bootfiles.find(str(there[0])), others=tuple(str(path) for path in there[1:]))
     files = bootfiles.find(target, kind)
     if files.kernel is not None and (not takes.kernel or files.uefi):
-        raise InputError(f"{what} cannot start {files.kernel} by itself", hint=_build(takes))
+        raise InputError(f"{what} cannot start {files.kernel} by itself", hint=build_hint(takes))
     if files.kernel is None and not takes.images:
         raise InputError(f"{what} starts kernels, and {files.main} is an image",
                          hint="linuxkit build --format kernel+initrd FILE.yml")  # fmt: skip
     if files.media is Media.CD and files.disk is not None and not takes.cds:
         files = replace(files, media=Media.DISK, cmdline=files.cmdline.replace("root=/dev/sr0", "root=/dev/vda"))
     return files
-
-
-_FORMATS = {
-    "-bios.img": "raw-bios", "-efi.img": "raw-efi", ".img": "raw", ".vmdk": "vmdk", ".vhdx": "vhdx", ".iso": "iso",
-    ".qcow2": "qcow2-bios", "-efi.iso": "iso-efi", "-efi-initrd.iso": "iso-efi-initrd",
-}  # fmt: skip
-
-
-def _build(takes: Takes) -> str:
-    known = [_FORMATS[end] for end in takes.images if end in _FORMATS]
-    return f"linuxkit build --format {known[0] if known else 'kernel+initrd'} FILE.yml"
 
 
 def _cpus(count: int) -> int:
@@ -197,83 +157,3 @@ def _memory(text: str) -> int | None:
         return disks.parse_size(text, "M") // disks.MIB
     except ValueError:
         raise InputError(f"--mem {text!r} is not a size", hint="use 1024, 512M or 2G") from None
-
-
-def _newer(source: Path, made: Path) -> bool:
-    """Is what was made from a file gone, or older than it?"""
-    return not made.is_file() or made.stat().st_mtime <= source.stat().st_mtime
-
-
-def _unpacked(kernel: Path, state: Path, tasks: list[Task]) -> Path:
-    if not vmlinux.payload(kernel).size:
-        return kernel
-    made = state / "vmlinux"
-    if _newer(kernel, made):
-        tasks.append(Task(f"{made}: {kernel} unpacked", lambda: vmlinux.extract(kernel, made)))
-    return made
-
-
-def _boot_drive(files: bootfiles.BootFiles, takes: Takes, state: Path, tasks: list[Task], what: str) -> Drive:
-    path = (files.disk or Path()).absolute()
-    if files.media is Media.CD:
-        return Drive(path, "raw", Media.CD, readonly=True)
-    packed = files.format == "vmdk" and convert.is_stream(path)
-    if packed and ("raw" in takes.formats or takes.wrap):
-        raw = state / "boot.img"
-        if _newer(path, raw):
-            tasks.append(Task(f"{raw}: {path} unpacked, so that it can be written on",
-                              lambda: convert.unpack_stream(path, raw)))  # fmt: skip
-        return _wrapped(raw, state / "boot", takes, tasks, readonly=files.readonly and not packed)
-    if files.format == "raw":
-        return _wrapped(path, state / "boot", takes, tasks, readonly=files.readonly)
-    if files.format not in takes.formats:
-        raise InputError(f"{what} cannot boot {path}: it is {files.format}", hint=_build(takes))
-    return Drive(path, files.format, readonly=files.readonly)
-
-
-def _wrapped(raw: Path, base: Path, takes: Takes, tasks: list[Task], *, readonly: bool) -> Drive:
-    """A raw disk in the form that is taken."""
-    if not takes.wrap:
-        return Drive(raw, "raw", readonly=readonly)
-    made = base.with_name(f"{base.name}.{takes.wrap}")
-    if takes.wrap == "vmdk":
-        tasks.append(Task(f"{made}: {raw} as a VMDK", lambda: convert.wrap(raw, made)))
-    elif not raw.is_file() or _newer(raw, made):
-        tasks.append(Task(f"{made}: a copy of {raw} as a VHDX", lambda: convert.to_vhdx(raw, made)))
-    return Drive(made, takes.wrap, readonly=readonly)
-
-
-def _more(wanted: Sequence[disks.Wanted], takes: Takes, state: Path, tasks: list[Task], what: str) -> list[Drive]:
-    """The further disks."""
-    found = []
-    for number, disk in enumerate(wanted):
-        own = takes.wrap or "raw"
-        form = disk.format or (SUFFIXES.get(disk.path.suffix.lower(), "raw") if disk.path else own)
-        path = (disk.path or state / f"disk{number or ''}.{'img' if form == 'raw' else form}").absolute()
-        if form not in takes.formats and form != own and not (form == "raw" and takes.wrap == "vmdk"):
-            raise InputError(f"--disk {path}: {what} takes no {form} disks", hint=f"use format={own}")
-        if path.exists():
-            found.append(_there(path, form, disk, state / f"disk{number or ''}", takes, tasks))
-            continue
-        if not disk.size:
-            raise InputError(f"disk {path} does not exist", hint="give it a size to have it made, such as size=10G")
-        found.append(_new(path, form, disk, state / f"disk{number or ''}", takes, tasks))
-    return found
-
-
-def _there(path: Path, form: str, disk: disks.Wanted, base: Path, takes: Takes, tasks: list[Task]) -> Drive:
-    if form == "raw":
-        disks.make_disks([disk if disk.path else replace(disk, path=path)], path.parent)  # refuses what only looks raw
-        return _wrapped(path, base, takes, tasks, readonly=False) if takes.wrap else Drive(path)
-    return Drive(path, form)
-
-
-def _new(path: Path, form: str, disk: disks.Wanted, base: Path, takes: Takes, tasks: list[Task]) -> Drive:
-    size = disk.size
-    if form in ("raw", "vmdk", "vhdx") or form == takes.wrap:
-        tasks.append(Task(f"{path}: an empty {form} disk of {size >> 20} MB", lambda: convert.blank(path, size, form)))
-        return _wrapped(path, base, takes, tasks, readonly=False) if form == "raw" else Drive(path, form)
-    made = replace(disk, path=path, format=form)
-    what = f"{path}: an empty {form} disk of {size >> 20} MB"
-    tasks.append(Task(what, lambda: disks.make_disks([made], path.parent)))
-    return Drive(path, form)

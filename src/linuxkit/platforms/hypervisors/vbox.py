@@ -20,6 +20,7 @@ from dataclasses import replace
 from linuxkit.errors import InputError
 from linuxkit.platforms.bootimage import Media
 from linuxkit.platforms.hypervisors import ready
+from linuxkit.platforms.hypervisors.drives import Takes
 from linuxkit.platforms.hypervisors.guest import Command, Definition, Drive, Guest, check_name
 from linuxkit.platforms.hypervisors.local import LocalRun
 from linuxkit.platforms.place import Setting
@@ -149,7 +150,7 @@ class Run(LocalRun):
     """A machine of VirtualBox."""
 
     what = "VirtualBox"
-    takes = ready.Takes(
+    takes = Takes(
         images=(".img", "-bios.img", "-efi.img", ".vmdk", ".iso", "-efi.iso", ".vhd"),
         formats=("vmdk", "vpc", "vdi"), wrap="vmdk",
     )  # fmt: skip

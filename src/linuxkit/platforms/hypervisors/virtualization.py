@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from linuxkit.errors import InputError
 from linuxkit.platforms.hypervisors import ready
+from linuxkit.platforms.hypervisors.drives import Takes
 from linuxkit.platforms.hypervisors.guest import Call, Command, Definition, Guest, Signal, check_path, parse_networking
 from linuxkit.platforms.hypervisors.local import LocalRun
 from linuxkit.platforms.place import Setting
@@ -70,7 +71,7 @@ class Run(LocalRun):
 
     what = "Apple's Virtualization framework"
     systems = {"darwin": "macOS"}
-    takes = ready.Takes(kernel="image", images=("-efi.img", ".img", ".raw", "-efi.iso", ".iso"), cds=False)
+    takes = Takes(kernel="image", images=("-efi.img", ".img", ".raw", "-efi.iso", ".iso"), cds=False)
 
     def check(self, guest: Guest) -> Guest:
         self._vfkit = self.program(self.job["vfkit"], "brew install vfkit; or: linuxkit run qemu",

@@ -16,6 +16,7 @@ from dataclasses import replace
 from linuxkit.errors import InputError
 from linuxkit.platforms.bootimage import Media
 from linuxkit.platforms.hypervisors import ready
+from linuxkit.platforms.hypervisors.drives import Takes
 from linuxkit.platforms.hypervisors.guest import Command, Definition, Drive, Guest, check_name, parse_networking
 from linuxkit.platforms.hypervisors.local import LocalRun
 from linuxkit.platforms.place import Setting
@@ -129,7 +130,7 @@ class Run(LocalRun):
     """A machine of VMware Workstation or Fusion."""
 
     what = "VMware"
-    takes = ready.Takes(
+    takes = Takes(
         images=(".img", "-bios.img", "-efi.img", ".vmdk", ".iso", "-efi.iso"), formats=("vmdk",), wrap="vmdk",
     )  # fmt: skip
 
