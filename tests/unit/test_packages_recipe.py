@@ -34,8 +34,8 @@ def test_the_kits_labels_are_what_a_yaml_may_say(folder: Path) -> None:
     recipe = load(folder)
     settings_from_label({"org.mobyproject.config": recipe.config} if recipe.config else {}, recipe.name)
     if not recipe.config or recipe.config == "{}":
-        bases = ("busybox", "ca-certificates", "containerd", "crun", "firmware", "init", "kernel", "kernel-metal",
-                 "kernel-rpi", "runc", "vsudd")
+        bases = ("busybox", "ca-certificates", "cni-plugins", "containerd", "crun", "firmware", "init", "kernel",
+                 "kernel-metal", "kernel-rpi", "runc", "vsudd")
         loaders = ("bootstage", "efi-boot", "rpi-boot", "syslinux")
         assert recipe.name in (*bases, *loaders)
 
