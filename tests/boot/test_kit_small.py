@@ -215,3 +215,32 @@ def test_an_image_made_inside_a_machine_boots(build: Build, tmp_path: Path) -> N
         assert machine.wait_booted(140).ok
         assert steps(machine)["service/hello"].status is None
         assert machine.power_off(20).off
+
+
+ASK = """\
+until docker info >/dev/null 2>&1; do sleep 0.5; done
+tar c -C / bin | docker import - tools >/dev/null
+sleep 3
+if /usr/bin/logread | grep -q ' bytes trimmed'; then echo too-early >/dev/console; fi
+docker rmi tools >/dev/null
+n=0; until /usr/bin/logread | grep -q ';trim-after-delete.out;/var/lib/docker: [0-9]* bytes trimmed'; do
+  n=$((n+1)); [ $n -lt 100 ] || exit 9; sleep 0.2
+done
+grep -qw file /proc/swaps && echo trimmed-and-swapped >/dev/console
+"""
+
+
+def test_space_goes_back_after_docker_deleted_something(build: Build) -> None:
+    text = (EXAMPLES / "docker-desktop.yml").read_text()
+    command = "['/usr/bin/trim-after-delete', '--delay', '1s', '--', '/sbin/fstrim', '-v', '/var/lib/docker']"
+    text = text.rstrip() + f"\n    command: {command}\n"
+    text += "  - name: ask\n    image: kit://docker\n    command: ['/bin/sh', '/ask.sh']\n"
+    text += "    binds.add: ['/ask.sh:/ask.sh', '/usr/bin/logread:/usr/bin/logread', '/dev/console:/dev/console']\n"
+    text += "files:\n  - path: ask.sh\n    contents: |\n" + "".join(f"      {line}\n" for line in ASK.splitlines())
+    with boot(build(text), seconds=200, memory=2048, disks=("size=4G",)) as machine:
+        report = machine.wait_booted(100)
+        assert report.ok
+        assert ended(machine, "ask", seconds=90) == {"ask": 0}
+        assert "trimmed-and-swapped" in machine.console
+        assert "too-early" not in machine.console
+        assert machine.power_off(40).off

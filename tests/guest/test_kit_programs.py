@@ -131,7 +131,7 @@ def test_what_was_deleted_is_trimmed_once_after_a_while(kit_program: Programs, t
     docker = Docker(tmp_path / "d.sock")
     with trimming(kit_program("trim-after-delete", "trim-after-delete"), tmp_path, "400ms") as out:
         docker.say(HEAD + b"".join(HARMLESS))
-        assert docker.requests[0].startswith(b"GET /v1.24/events HTTP/1.")
+        assert docker.requests[0].startswith(b"GET /events HTTP/1.")
         time.sleep(0.8)
         assert lines(out) == 0
         start = time.monotonic()

@@ -57,10 +57,11 @@ static bool deletes(const char *event)
     return false;
 }
 
-/* Asks for the events. HTTP/1.0: the answer comes as it is, without chunks, and ends with the connection. */
+/* Asks for the events. HTTP/1.0: the answer comes as it is, without chunks, and ends with the connection. No version of the
+ * API is asked for: engines refuse those that are too old, and Type and Action are in all of them. */
 static int connect_to(const char *path)
 {
-    static const char request[] = "GET /v1.24/events HTTP/1.0\r\nHost: docker\r\n\r\n";
+    static const char request[] = "GET /events HTTP/1.0\r\nHost: docker\r\n\r\n";
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     if (strlen(path) >= sizeof(address.sun_path)) {
         errno = ENAMETOOLONG;
