@@ -160,13 +160,13 @@ OTHERS = """\
 
 
 def ovf(folder: Path) -> list[str]:
-    """Azure's CD with custom data, which is a UDF one, as QEMU's arguments."""
+    """Azure's CD with custom data, which is a UDF one in an IDE drive, as QEMU's arguments."""
     folder.mkdir()
     (folder / "ovf-env.xml").write_text(f"<a:CustomData>{base64.b64encode(USERDATA).decode()}</a:CustomData>")
     made = folder.with_suffix(".iso")
     subprocess.run(["genisoimage", "-quiet", "-udf", "-V", "rd_rdfe_stable", "-o", made, folder], check=True)
     drive = f"file={made},format=raw,if=none,id=ovf,media=cdrom,readonly=on"
-    return ["-device", "virtio-scsi-pci,id=scsi9", "-drive", drive, "-device", "scsi-cd,drive=ovf,bus=scsi9.0"]
+    return ["-device", "piix3-ide,id=ide9", "-drive", drive, "-device", "ide-cd,drive=ovf,bus=ide9.0"]
 
 
 def test_clouds_services_and_bare_metals_network(build: Build, tmp_path: Path) -> None:
