@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from linuxkit.hypervisors.convert import data_disk
 from linuxkit.platforms import vmlinux
-from linuxkit.platforms.hypervisors.convert import data_disk
 from support.libvirtd import libvirt_uri
 from support.system import CRUN, Build
 

@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
+from linuxkit.clouds import aws as aws_place
 from linuxkit.oci.transport import Transport
-from linuxkit.platforms import aws as aws_place
-from linuxkit.platforms.image import LocalImage
-from linuxkit.platforms.journal import Journal
-from linuxkit.platforms.place import Job, Setting, settle
+from linuxkit.places.image import LocalImage
+from linuxkit.places.journal import Journal
+from linuxkit.places.place import Job, Setting, settle
 from support.clouds.moto import serve
 from support.clouds.proxy import Proxy
 

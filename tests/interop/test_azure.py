@@ -18,13 +18,13 @@ from xml.etree import ElementTree
 
 import pytest
 
+from linuxkit.clouds import azure as azure_place
+from linuxkit.clouds.azure_blob import string_to_sign
 from linuxkit.errors import HostError, InputError, LinuxkitError, MachineError, NetworkError
 from linuxkit.oci.transport import Transport
-from linuxkit.platforms import azure as azure_place
-from linuxkit.platforms.azure_blob import string_to_sign
-from linuxkit.platforms.image import LocalImage
-from linuxkit.platforms.journal import Journal
-from linuxkit.platforms.place import Job, Pushed, settle
+from linuxkit.places.image import LocalImage
+from linuxkit.places.journal import Journal
+from linuxkit.places.place import Job, Pushed, settle
 from support.clouds.arm import SUBSCRIPTION, TENANT, ArmFake, blob_of
 from support.clouds.azurite import Storage, azurite
 from support.clouds.proxy import Proxy

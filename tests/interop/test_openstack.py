@@ -15,14 +15,14 @@ from typing import Any
 
 import pytest
 
+from linuxkit.clouds import openstack as place
+from linuxkit.clouds.openstack_config import find_config
 from linuxkit.errors import InputError, LinuxkitError, MachineError, NetworkError
 from linuxkit.oci.transport import Transport
-from linuxkit.platforms import openstack as place
-from linuxkit.platforms.image import LocalImage
-from linuxkit.platforms.journal import Journal
-from linuxkit.platforms.openstack_config import find_config
-from linuxkit.platforms.place import Job, Pushed, settle
-from linuxkit.platforms.tail import Tail
+from linuxkit.places.image import LocalImage
+from linuxkit.places.journal import Journal
+from linuxkit.places.place import Job, Pushed, settle
+from linuxkit.places.tail import Tail
 from support.clouds.openstack import PASSWORD, PROJECT, USER, OpenStackFake
 from support.clouds.strict import Asked, Reply
 

@@ -17,12 +17,12 @@ from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
+from linuxkit.clouds import s3, s3_api
 from linuxkit.errors import InputError, NetworkError
 from linuxkit.oci.transport import Transport
-from linuxkit.platforms import s3, s3_api
-from linuxkit.platforms.image import LocalImage
-from linuxkit.platforms.journal import Journal
-from linuxkit.platforms.place import Job, settle
+from linuxkit.places.image import LocalImage
+from linuxkit.places.journal import Journal
+from linuxkit.places.place import Job, settle
 from support.clouds.moto import serve
 from support.clouds.proxy import Proxy, _Handler
 

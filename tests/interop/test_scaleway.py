@@ -14,14 +14,14 @@ from typing import Any
 
 import pytest
 
+from linuxkit.clouds import s3_api
+from linuxkit.clouds import scaleway as place
 from linuxkit.errors import InputError, LinuxkitError, NetworkError
 from linuxkit.oci.transport import Transport
-from linuxkit.platforms import s3_api
-from linuxkit.platforms import scaleway as place
-from linuxkit.platforms.image import LocalImage
-from linuxkit.platforms.journal import Journal
-from linuxkit.platforms.place import Job, Pushed, Setting, settle
-from linuxkit.platforms.websocket import ClosedError, WebSocket
+from linuxkit.places.image import LocalImage
+from linuxkit.places.journal import Journal
+from linuxkit.places.place import Job, Pushed, Setting, settle
+from linuxkit.places.websocket import ClosedError, WebSocket
 from support.clouds.console import Console, frame
 from support.clouds.scaleway import ACCESS, PROJECT, SECRET, Scaleway, Store
 

@@ -17,13 +17,13 @@ from xml.etree import ElementTree
 import pytest
 from pyVmomi import SoapStubAdapter, vim, vmodl  # type: ignore[import-untyped, unused-ignore]
 
+from linuxkit.clouds import vcenter as place
+from linuxkit.clouds.vsphere_soap import Vim, find_server
 from linuxkit.errors import InputError, LinuxkitError, MachineError, NetworkError
 from linuxkit.oci.transport import Transport
-from linuxkit.platforms import vcenter as place
-from linuxkit.platforms.image import LocalImage
-from linuxkit.platforms.journal import Journal
-from linuxkit.platforms.place import Job, Pushed, Setting, settle
-from linuxkit.platforms.vsphere_soap import Vim, find_server
+from linuxkit.places.image import LocalImage
+from linuxkit.places.journal import Journal
+from linuxkit.places.place import Job, Pushed, Setting, settle
 from support.clouds.vsphere import NS, PASSWORD, USER, VSphere, check_all
 
 pytestmark = pytest.mark.interop
@@ -230,7 +230,7 @@ def test_what_is_temporary_is_tried_again(cloud: VSphere, iso: Path) -> None:
 
 
 def test_a_lease_is_kept_alive(cloud: VSphere, disks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("linuxkit.platforms.vcenter_push.SIGN_OF_LIFE", 0.0)
+    monkeypatch.setattr("linuxkit.clouds.vcenter_push.SIGN_OF_LIFE", 0.0)
     push(cloud, disks / "web.vmdk")
     told = [int(m.findtext(f"{{{NS}}}percent") or -1) for n, m in cloud.messages if n == "HttpNfcLeaseProgress"]
     assert told == sorted(told)

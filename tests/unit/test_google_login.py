@@ -15,11 +15,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from linuxkit.clouds import google_keys, google_login
+from linuxkit.clouds.google_login import Login
 from linuxkit.errors import HostError, InputError, LinuxkitError
 from linuxkit.oci.transport import Transport
-from linuxkit.platforms import google_keys, google_login, jwt
-from linuxkit.platforms.google_login import Login
-from linuxkit.platforms.rest import Call
+from linuxkit.places import jwt
+from linuxkit.places.rest import Call
 from support.clouds.gce import PEM, PROJECT, Gce
 
 pytestmark = pytest.mark.unit

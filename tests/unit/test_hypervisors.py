@@ -22,9 +22,7 @@ import pytest
 from linuxkit.encode import vmdk
 from linuxkit.encode.pieces import hole, literal
 from linuxkit.errors import InputError
-from linuxkit.oci.unpack import zstd_module
-from linuxkit.platforms import bootfiles, vmlinux
-from linuxkit.platforms.hypervisors import (
+from linuxkit.hypervisors import (
     cloudhypervisor,
     convert,
     drives,
@@ -35,9 +33,11 @@ from linuxkit.platforms.hypervisors import (
     virtualization,
     vmware,
 )
-from linuxkit.platforms.hypervisors.guest import Definition, Drive, check_name
+from linuxkit.hypervisors.guest import Definition, Drive, check_name
+from linuxkit.oci.unpack import zstd_module
+from linuxkit.places.table import PLACES, default_place
+from linuxkit.platforms import bootfiles, vmlinux
 from linuxkit.platforms.qemu import Port
-from linuxkit.platforms.table import PLACES, default_place
 from support.hypervisors.definitions import (
     DEFINITIONS,
     DISK,

@@ -24,7 +24,10 @@ ALLOWED = {
     "packages": {*BASE, "oci", "encode", "config"},
     "pkg": {*BASE, "oci", "encode", "config", "packages"},
     "machine": {"errors", "host"},
-    "platforms": {*BASE, "machine", "encode", "oci.transport", "oci.unpack", "packages.rsa", "serving"},
+    "places": {*BASE, "oci.transport", "packages.rsa"},
+    "clouds": {*BASE, "places", "encode", "oci.transport", "packages.rsa", "serving", "platforms"},
+    "platforms": {*BASE, "machine", "encode", "oci.unpack"},
+    "hypervisors": {*BASE, "machine", "encode", "platforms", "places"},
     "serving": {"errors"},
     "cluster": {"errors", "config", "machine", "platforms"},
     "sources": {"errors", "oci", "packages", "trust"},
@@ -35,7 +38,7 @@ ALLOWED = {
 #: module → the standard library it alone may use
 ONLY = {
     "subprocess": {"host", "machine/process"},
-    "socket": {"oci/transport", "machine", "platforms", "serving", "cluster"},
+    "socket": {"oci/transport", "machine", "clouds", "hypervisors", "places", "platforms", "serving", "cluster"},
     "http": {"oci/transport", "serving"},
     "urllib3": {"oci/transport"},
 }

@@ -16,12 +16,12 @@ import pytest
 
 from linuxkit.cli import run_places
 from linuxkit.errors import HostError, LinuxkitError, MachineError
+from linuxkit.hypervisors import wire
 from linuxkit.oci.transport import Transport
+from linuxkit.places.journal import Journal
+from linuxkit.places.place import Job, settle
+from linuxkit.places.table import PLACES
 from linuxkit.platforms import accel
-from linuxkit.platforms.hypervisors import wire
-from linuxkit.platforms.journal import Journal
-from linuxkit.platforms.place import Job, settle
-from linuxkit.platforms.table import PLACES
 from support.builds import YAML
 from support.formats import cache_for_all
 from support.kernels import bzimage

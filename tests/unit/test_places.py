@@ -17,11 +17,11 @@ import pytest
 from linuxkit.errors import HostError, InputError
 from linuxkit.oci.transport import Transport
 from linuxkit.outputs.table import FORMATS
-from linuxkit.platforms.image import LocalImage, side_by_side
-from linuxkit.platforms.journal import Journal
-from linuxkit.platforms.place import Job, Setting, settle
-from linuxkit.platforms.rest import Call, RefusedError, Rest, Words
-from linuxkit.platforms.table import PLACES
+from linuxkit.places.image import LocalImage, side_by_side
+from linuxkit.places.journal import Journal
+from linuxkit.places.place import Job, Setting, settle
+from linuxkit.places.rest import Call, RefusedError, Rest, Words
+from linuxkit.places.table import PLACES
 from support.builds import YAML
 from support.clouds.strict import Asked, Strict
 from support.formats import cache_for_all

@@ -6,8 +6,8 @@ import calendar
 
 import pytest
 
-from linuxkit.platforms.rest import Call
-from linuxkit.platforms.sigv4 import Credentials, SigV4
+from linuxkit.places.rest import Call
+from linuxkit.places.sigv4 import Credentials, SigV4
 
 pytestmark = pytest.mark.unit
 KEYS = Credentials("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", source="the test suite")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from linuxkit.errors import NetworkError
-from linuxkit.platforms import strict_xml
-from linuxkit.platforms.strict_xml import parse_xml
+from linuxkit.places import strict_xml
+from linuxkit.places.strict_xml import parse_xml
 
 pytestmark = pytest.mark.unit
 

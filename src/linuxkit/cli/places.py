@@ -14,13 +14,13 @@ import click
 
 from linuxkit.config.convert import did_you_mean
 from linuxkit.errors import InputError, NetworkError
-from linuxkit.platforms.place import Place, Setting
-from linuxkit.platforms.table import PLACES
+from linuxkit.places.place import Place, Setting
+from linuxkit.places.table import PLACES
 
 if TYPE_CHECKING:
     from linuxkit.cli.main import Settings
-    from linuxkit.platforms.image import LocalImage
-    from linuxkit.platforms.place import Job
+    from linuxkit.places.image import LocalImage
+    from linuxkit.places.place import Job
 
 COMMON = (
     click.Option(["--dry-run"], is_flag=True,
@@ -111,8 +111,8 @@ def job(ctx: click.Context, settings: tuple[Setting, ...], given: dict[str, Any]
     from linuxkit.cli.progress import Progress
     from linuxkit.cli.run import show
     from linuxkit.oci.transport import Transport
-    from linuxkit.platforms.journal import Journal
-    from linuxkit.platforms.place import Job, settle
+    from linuxkit.places.journal import Journal
+    from linuxkit.places.place import Job, settle
 
     program: Settings = ctx.obj
     progress = Progress(sys.stderr, verb, quiet=not program.verbose)
@@ -146,7 +146,7 @@ def local_image(ctx: click.Context, place: Place, text: str, arch: str = "") -> 
         InputError: there is none, and nothing to build it from.
     """
     from linuxkit.outputs.table import FORMATS
-    from linuxkit.platforms.image import LocalImage
+    from linuxkit.places.image import LocalImage
 
     path = Path(text)
     if path.suffix in (".yml", ".yaml"):
@@ -185,7 +185,7 @@ def local_target(ctx: click.Context, place: Place, text: str) -> str:
 def _built(ctx: click.Context, format_: str, yaml: Path, arch: str) -> LocalImage:
     from linuxkit.cli.build import build
     from linuxkit.outputs.table import FORMATS
-    from linuxkit.platforms.image import LocalImage
+    from linuxkit.places.image import LocalImage
 
     directory, base = yaml.parent, yaml.stem
     ctx.invoke(build, files=(str(yaml),), formats=(format_,), directory=directory, arch=arch)

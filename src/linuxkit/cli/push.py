@@ -8,7 +8,7 @@ import click
 
 from linuxkit.cli.places import COMMON, Places, job, local_image, options, secrets, understood
 from linuxkit.cli.run import signals
-from linuxkit.platforms.place import Place
+from linuxkit.places.place import Place
 
 
 def _command(place: Place) -> click.Command:

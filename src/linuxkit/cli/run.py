@@ -59,7 +59,7 @@ def _prefix(target: tuple[str, ...]) -> str:
     rest = target[1:] if target[:1] == ("qemu",) and len(target) > 1 else target
     if len(rest) == 1 and rest[0] not in ("qemu", *BACKENDS):
         return rest[0]
-    from linuxkit.platforms.table import PLACES
+    from linuxkit.places.table import PLACES
 
     if rest and rest[0] in PLACES:
         raise InputError(f"the place comes first: linuxkit run {rest[0]} …", hint=f"linuxkit run {rest[0]} --help")

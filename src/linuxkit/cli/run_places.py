@@ -13,8 +13,8 @@ from linuxkit.cli.places import COMMON, Places, job, local_target, options, secr
 from linuxkit.cli.run import run as qemu
 from linuxkit.cli.run import signals, user_data
 from linuxkit.errors import InputError
-from linuxkit.platforms.place import Place
-from linuxkit.platforms.table import PLACES, default_place
+from linuxkit.places.place import Place
+from linuxkit.places.table import PLACES, default_place
 
 
 def _command(place: Place) -> click.Command:

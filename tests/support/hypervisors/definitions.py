@@ -6,8 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from linuxkit.platforms.bootimage import Media
-from linuxkit.platforms.hypervisors import (
+from linuxkit.hypervisors import (
     cloudhypervisor,
     firecracker,
     hyperkit,
@@ -17,7 +16,8 @@ from linuxkit.platforms.hypervisors import (
     virtualization,
     vmware,
 )
-from linuxkit.platforms.hypervisors.guest import Definition, Drive, Guest
+from linuxkit.hypervisors.guest import Definition, Drive, Guest
+from linuxkit.platforms.bootimage import Media
 from linuxkit.platforms.qemu import Port
 from linuxkit.platforms.shares import Share
 
