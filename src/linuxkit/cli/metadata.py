@@ -21,9 +21,9 @@ def metadata() -> None:
 def create(iso: Path, text: str | None, data_file: Path | None) -> None:
     """Write a CD image with one file, /config, that holds STRING.
 
-    The guest's metadata package finds it in any CD drive and puts it into /run/config: as userdata, and as files when it is
-    JSON like {"motd": {"content": "hello"}, "app": {"entries": {...}}}. `linuxkit run --data` makes and attaches such a CD
-    by itself.
+    The guest's metadata package finds it in any CD drive and puts it into /run/config: as userdata, and as files when
+    it is JSON like {"motd": {"content": "hello"}, "app": {"entries": {...}}}. `linuxkit run --data` makes and attaches
+    such a CD by itself.
     """
     from linuxkit.cli.run import user_data
     from linuxkit.encode.config_iso import write_config
