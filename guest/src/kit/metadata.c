@@ -93,7 +93,8 @@ static bool start(struct asked *asked, const struct provider *provider)
         exit(child_main(provider, up[1], down[0]));
     }
     close(up[1]), close(down[0]);
-    *asked = (struct asked){.pid = pid, .answers = up[0], .orders = down[1], .verdict = pid < 0 ? ANSWERED_NO : NOT_YET};
+    *asked = (struct asked){.pid = pid, .answers = up[0], .orders = down[1]};
+    asked->verdict = pid < 0 ? ANSWERED_NO : NOT_YET;
     return pid >= 0;
 }
 

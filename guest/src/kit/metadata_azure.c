@@ -24,7 +24,7 @@ bool azure_probe(const struct provider *provider)
     return instance(&answer, &document) && json_find(&document, &document.values[0], "compute/vmId");
 }
 
-/* What stands between <PREFIX:NAME ...> and the next tag, with &amp; and the like as they are; NULL: no such element. */
+/* What stands between <PREFIX:NAME ...> and the next tag, with &amp; and the like as it is, or NULL. */
 static char *xml_text(const char *xml, const char *name)
 {
     size_t length = strlen(name);
@@ -45,7 +45,8 @@ static char *xml_text(const char *xml, const char *name)
 /* The only entities that a key, a name or base64 can have. */
 static void xml_unescape(char *text)
 {
-    static const char *const names[][2] = {{"&amp;", "&"}, {"&lt;", "<"}, {"&gt;", ">"}, {"&quot;", "\""}, {"&apos;", "'"}};
+    static const char *const names[][2] = {
+        {"&amp;", "&"}, {"&lt;", "<"}, {"&gt;", ">"}, {"&quot;", "\""}, {"&apos;", "'"}};
     char *to = text;
     while (*text) {
         size_t i = 0;
@@ -99,8 +100,8 @@ static bool store_encoded(const char *text, size_t length)
 
 static bool report_ready(void)
 {
-    static const char headers[] = "x-ms-agent-name: linuxkit\r\nx-ms-version: 2012-11-30\r\n";
-    static const char send[] = "x-ms-agent-name: linuxkit\r\nx-ms-version: 2012-11-30\r\nContent-Type: text/xml;charset=utf-8\r\n";
+#define WIRE_HEADERS "x-ms-agent-name: linuxkit\r\nx-ms-version: 2012-11-30\r\n"
+    static const char headers[] = WIRE_HEADERS, send[] = WIRE_HEADERS "Content-Type: text/xml;charset=utf-8\r\n";
     scoped_answer goal;
     if (!ask(&goal, &(struct question){.host = WIRE, .path = "/machine/?comp=goalstate", .headers = headers}))
         return false;

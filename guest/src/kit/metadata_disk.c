@@ -168,7 +168,8 @@ static bool any_disk(const char *device, const char *type, char **shown)
 
 static bool try_drive(const char *device, const char *type, char **shown)
 {
-    static const char *const further[][2] = {{"network_data.json", "network_config"}, {"vendor_data.json", "vendordata"}};
+    static const char *const further[][2] = {
+        {"network_data.json", "network_config"}, {"vendor_data.json", "vendordata"}};
     (void)shown;
     size_t length, meta_length;
     scoped_free char *mounted = disk_mount(device, type);

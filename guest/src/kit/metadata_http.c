@@ -320,7 +320,8 @@ void answer_free(struct answer *answer)
 static bool ask_once(struct answer *answer, const struct question *question, double deadline)
 {
     struct connection to = {.fd = -1, .deadline = deadline, .reason = answer->reason};
-    scoped_free char *length = question->body ? format("Content-Length: %zu\r\n", strlen(question->body)) : must_dup("");
+    scoped_free char *length =
+        question->body ? format("Content-Length: %zu\r\n", strlen(question->body)) : must_dup("");
     scoped_free char *text =
         format("%s %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: linuxkit-metadata\r\nAccept: */*\r\nConnection: close\r\n"
                "%s%s\r\n%s",

@@ -147,7 +147,8 @@ static int add_route(const char *name, const char *text, const char *gateway)
     /* ONLINK: a gateway of a /32 or /31 is on the link whatever the mask says */
     request.what.route = (struct rtmsg){.rtm_family = (unsigned char)family, .rtm_dst_len = (unsigned char)bits,
                                         .rtm_table = RT_TABLE_MAIN, .rtm_protocol = RTPROT_STATIC,
-                                        .rtm_scope = RT_SCOPE_UNIVERSE, .rtm_type = RTN_UNICAST, .rtm_flags = RTNH_F_ONLINK};
+                                        .rtm_scope = RT_SCOPE_UNIVERSE, .rtm_type = RTN_UNICAST,
+                                        .rtm_flags = RTNH_F_ONLINK};
     if (bits)
         put(&request, RTA_DST, bytes, size);
     put(&request, RTA_GATEWAY, via, size);

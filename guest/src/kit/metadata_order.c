@@ -1,4 +1,4 @@
-/* Whom to ask: what the arguments say, else everybody, with the one first that the firmware or the command line names. */
+/* Whom to ask: what the arguments say, else everybody, first the one that firmware or command line name. */
 #include "metadata.h"
 
 #include <string.h>

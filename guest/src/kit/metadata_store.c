@@ -59,7 +59,8 @@ bool store(const char *name, const void *bytes, size_t length, mode_t mode)
         scoped_free char *first = format("%.*s", (int)(slash - name), name);
         folder = put_folder(config, first, 0755, false);
     }
-    bool done = (!slash || folder >= 0) && put_file(slash ? folder : config, slash ? slash + 1 : name, bytes, length, mode);
+    bool done = slash ? folder >= 0 && put_file(folder, slash + 1, bytes, length, mode)
+                      : put_file(config, name, bytes, length, mode);
     if (!done)
         note("%s/%s: %s", metadata_options.config, name, strerror(errno));
     return done;

@@ -70,8 +70,8 @@ struct channel {
 /* One step; the status that came back. */
 static unsigned step(struct channel *channel, enum step what, uint32_t argument, struct registers *result)
 {
-    *result = (struct registers){.bx = argument, .cx = COMMAND | (uint32_t)what << 16, .dx = PORT | channel->number << 16,
-                                 .si = channel->si, .di = channel->di};
+    *result = (struct registers){.bx = argument, .cx = COMMAND | (uint32_t)what << 16,
+                                 .dx = PORT | channel->number << 16, .si = channel->si, .di = channel->di};
     vmware_port(result);
     return result->cx >> 16;
 }
@@ -161,7 +161,8 @@ static char *decoded(const char *name, size_t *length, bool *complete)
     bool zipped = coding && (!strcmp(coding, "gzip+base64") || !strcmp(coding, "gz+b64"));
     if (!coding || !*coding || !strcmp(coding, " "))
         return text;
-    char *bytes = zipped || !strcmp(coding, "base64") || !strcmp(coding, "b64") ? base64_decode(text, *length, &size) : NULL;
+    bool packed = zipped || !strcmp(coding, "base64") || !strcmp(coding, "b64");
+    char *bytes = packed ? base64_decode(text, *length, &size) : NULL;
     free(text);
     *length = size;
     if (bytes && zipped) {
