@@ -166,6 +166,24 @@ def test_settings_modules_emulators_audit_vsock_and_the_power_button(build: Buil
         assert "the-button-was-heard" in machine.console
 
 
+def test_a_login_with_a_password_and_an_added_bind(build: Build) -> None:
+    with boot(build((EXAMPLES / "addbinds.yml").read_text())) as machine:
+        machine.wait_console("login: ", 60)
+        for word, asked, then in (
+            ("wrong", "Password: ", "(?s)Login incorrect.*login: "),
+            ("linuxkit", "(?s)Password: .*Password: ", "This text was added by binds.add."),
+        ):
+            assert "added by binds.add" not in machine.console
+            machine.send(b"root\n")
+            machine.wait_console(asked, 20)
+            time.sleep(0.5)  # login drops what was typed before it turned the echo off
+            machine.send(f"{word}\n".encode())
+            machine.wait_console(then, 30)
+        machine.send(b"ls -d /hostroot/containers && echo still-bo''und\n")  # a bind of its own
+        machine.wait_console("still-bound", 20)
+        assert machine.power_off(20).off
+
+
 def test_an_overlay_in_a_container_leaves_the_machine_as_it_was(build: Build) -> None:
     with boot(build((EXAMPLES / "hostmount-writeable-overlay.yml").read_text())) as machine:
         machine.wait_console(r"as built\s+changed", 60)
