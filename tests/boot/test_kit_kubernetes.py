@@ -40,7 +40,7 @@ SERVICE = """\
     net: host
     capabilities: [all]
     devices: [{path: all, type: a}]
-    binds: ["/etc/probe:/etc/probe", "/run:/run", "/dev:/dev", "/usr/bin/ctr:/usr/bin/ctr", "/tmp:/tmp"]
+    binds: ["/etc/probe:/etc/probe", "/run:/run", "/dev:/dev", "/usr/bin/ctr:/usr/bin/ctr", "/tmp:/tmp", "/var:/var"]
 files:
 """
 SCRIPT = """\
@@ -50,6 +50,7 @@ call() { # SERVICE/METHOD REQUEST ANSWER
     -H 'content-type: application/grpc' -H 'te: trailers' --data-binary @$2 http://localhost/runtime.v1.$1
   grep -a '^grpc-\\(status\\|message\\)' /tmp/headers | tr -d '\\r'
 }
+cat /etc/probe/bootstrap-kubelet.conf >/var/lib/kubernetes/bootstrap-kubelet.conf # the node may join
 printf '\\000\\000\\000\\000\\000' >/tmp/nothing
 until call RuntimeService/Status /tmp/nothing /tmp/status | grep -q 'grpc-status: 0'; do sleep 0.3; done
 until tr -c 'a-zA-Z' '\\n' </tmp/status | grep -q NetworkReady && ! grep -aq NetworkPluginNotReady /tmp/status; do
@@ -95,8 +96,8 @@ def test_a_node_runs_pods_and_the_kubelet_that_was_brought(build: Build, tmp_pat
     system = system.replace("files:\n", SERVICE, 1)
     for name in ("probe.sh", "pod", "pause.tar"):
         system += f"  - {{path: etc/probe/{name}, source: {name}}}\n"
-    system += "  - {path: var/lib/kubernetes/bootstrap-kubelet.conf, contents: x}\n"
-    with boot(build(system), seconds=180, memory=2048) as machine:
+    system += "  - {path: etc/probe/bootstrap-kubelet.conf, contents: x}\n"
+    with boot(build(system), seconds=180, memory=2048, disks=("size=2G",)) as machine:
         machine.wait_console("probe is done", 150)
         said = machine.console
     assert "runtime: RuntimeReady NetworkReady" in said
