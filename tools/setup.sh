@@ -55,15 +55,12 @@ for what in "$@"; do
         [ -e /usr/share/AAVMF/AAVMF_CODE.fd ] || missing="$missing qemu-efi-aarch64"
         want xorriso xorriso; want isoinfo genisoimage; want bsdtar libarchive-tools; want syslinux syslinux
         want unsquashfs squashfs-tools; want fsck.erofs erofs-utils; want e2fsck e2fsprogs
-<<<<<<< HEAD
         want veritysetup cryptsetup-bin; want swtpm swtpm; want sftp openssh-client; want ssh openssh-client
         [ -e /usr/sbin/sshd ] || missing="$missing openssh-server"
         want libvirtd libvirt-daemon; want virsh libvirt-clients; want xmllint libxml2-utils
         [ -d /usr/share/doc/libvirt-daemon-driver-qemu ] || missing="$missing libvirt-daemon-driver-qemu"
         want node nodejs; want npm npm
-=======
-        want veritysetup cryptsetup-bin; want swtpm swtpm; want mkfs.xfs xfsprogs; want mkfs.btrfs btrfs-progs
->>>>>>> 8a11a34 (kit: format, mount, extend, swap, losetup, dm-crypt, snapshot)
+        want mkfs.xfs xfsprogs; want mkfs.btrfs btrfs-progs
         [ -e /usr/include/stdio.h ] || missing="$missing libc6-dev"
         ;;
     *) echo "usage: setup.sh python|qemu|test..." >&2; exit 2 ;;
