@@ -15,10 +15,15 @@ pytestmark = pytest.mark.interop
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = {path.stem: path for path in sorted((ROOT / "examples").glob("*.yml"))}
 CLUSTERS = {name for name, path in EXAMPLES.items() if "machines" in yaml.safe_load(path.read_text())}
-#: a file that goes behind another one: that one, and the architecture
-OVERLAYS = {"platform-equinixmetal.arm64": ("platform-equinixmetal", "arm64")}
+#: a file that goes behind another one: that one, and what else the command line says
+OVERLAYS = {
+    "platform-equinixmetal.arm64": ("platform-equinixmetal", "--arch arm64"),
+    "platform-rt-for-vmware": ("platform-vmware", "--format vmdk"),
+}
 #: packages of the source tree that `"@pkg:…"` names
-PACKAGES = {"linuxkit-template": ("sysctl", "dhcpcd", "getty", "nginx")}
+PACKAGES = {
+    "linuxkit-template": "kit/sysctl kit/dhcpcd kit/getty kit/nginx", "platform-rt-for-vmware": "examples/kernel-rt",
+}  # fmt: skip
 
 
 def opening(name: str) -> str:
@@ -27,11 +32,17 @@ def opening(name: str) -> str:
     return text[: text.index(next(line for line in text.splitlines() if not line.startswith("#")))]
 
 
+def build_packages(name: str) -> None:
+    """What has to be built before an example, as it says itself."""
+    if folders := PACKAGES.get(name):
+        assert f"#   linuxkit pkg build --platforms linux/amd64 {folders}\n" in opening(name)
+        made = linuxkit("pkg", "build", "--platforms", "linux/amd64", *folders.split(), cwd=ROOT)
+        assert made.returncode == 0, made.stderr
+
+
 @pytest.mark.parametrize("name", sorted(EXAMPLES.keys() - CLUSTERS - OVERLAYS.keys()))
 def test_it_builds(name: str, tmp_path: Path) -> None:
-    if folders := PACKAGES.get(name):
-        made = linuxkit("pkg", "build", "--platforms", "linux/amd64", *(f"kit/{one}" for one in folders), cwd=ROOT)
-        assert made.returncode == 0, made.stderr
+    build_packages(name)
     done = linuxkit("build", "--arch", "amd64", str(EXAMPLES[name]), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     made_of = [f"{name}-{part}" for part in ("cmdline", "initrd.img", "kernel")]
@@ -50,12 +61,20 @@ def test_a_cluster_is_of_machines_that_are_there(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(OVERLAYS))
 def test_a_file_that_goes_behind_another(name: str) -> None:
-    first, arch = OVERLAYS[name]
+    first, flags = OVERLAYS[name]
     files = [str(EXAMPLES[one].relative_to(ROOT)) for one in (first, name)]
-    assert f"linuxkit build --arch {arch} {' '.join(files)}\n" in opening(name)
-    done = linuxkit("build", "--dry-run", "--arch", arch, *files, cwd=ROOT)
+    assert f"#   linuxkit build {flags} {' '.join(files)}\n" in opening(name)
+    done = linuxkit("build", "--dry-run", *flags.split(), *files, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert yaml.safe_load(EXAMPLES[name].read_text())["kernel"]["cmdline"] in done.stdout
+
+
+def test_a_kernel_of_ones_own(tmp_path: Path) -> None:
+    name = "platform-rt-for-vmware"
+    build_packages(name)
+    done = linuxkit("build", "--arch", "amd64", str(EXAMPLES["platform-vmware"]), str(EXAMPLES[name]), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert b"PREEMPT_RT" in (tmp_path / f"{name}-kernel").read_bytes()
 
 
 def test_what_is_wrong_in_an_example_would_be_seen(tmp_path: Path) -> None:
