@@ -10,6 +10,7 @@ from linuxkit.oci.store import Store
 from support.images import ARM64, make_image, member, tar_of
 from support.packages import Repository
 from support.packages import repository as repository
+from support.registry import Registry
 
 pytestmark = pytest.mark.unit
 NATIVE = "image: tool\norg: {org}\ntag: '{tag}'\nfiles: [{{path: x, contents: y}}]\n"
@@ -91,14 +92,17 @@ def test_arguments_name_packages_by_relative_and_absolute_folders(repository: Re
 
 @pytest.mark.parametrize(("flags", "tag"), [((), "mine"), (("--tag", "theirs"), "theirs")])
 def test_a_tag_of_build_yml_and_of_the_command_line(repository: Repository, flags: tuple[str, ...], tag: str) -> None:
-    org = "127.0.0.1:1/me"
-    repository.put({"tool/build.yml": NATIVE.format(org=org, tag="mine")})
-    repository.pkg("build", "tool", "--platforms", "linux/amd64", *flags)
+    with Registry() as registry:
+        org = f"{registry.host}/me"
+        repository.put({"tool/build.yml": NATIVE.format(org=org, tag="mine")})
+        repository.pkg("build", "tool", "--platforms", "linux/amd64", *flags)
     names = {name for name in Store(repository.cache).names() if name.endswith((":mine", ":theirs"))}
     assert names == {f"{org}/tool:{tag}"}
 
 
 def test_a_tag_of_the_command_line_alone(repository: Repository) -> None:
-    repository.put({"tool/build.yml": "image: tool\norg: 127.0.0.1:1/me\nfiles: [{path: x, contents: y}]\n"})
-    repository.pkg("build", "tool", "--platforms", "linux/amd64", "--tag", "v-{{.Hash}}")
-    assert f"127.0.0.1:1/me/tool:v-{repository.tag('tool')}" in Store(repository.cache).names()
+    with Registry() as registry:
+        org = f"{registry.host}/me"
+        repository.put({"tool/build.yml": f"image: tool\norg: {org}\nfiles: [{{path: x, contents: y}}]\n"})
+        repository.pkg("build", "tool", "--platforms", "linux/amd64", "--tag", "v-{{.Hash}}")
+    assert f"{org}/tool:v-{repository.tag('tool')}" in Store(repository.cache).names()
