@@ -10,6 +10,7 @@ from uuid import UUID
 
 import pytest
 
+from linuxkit.encode import mbr
 from linuxkit.machine.machine import Machine
 from support.system import CRUN, Build
 from support.vm import boot
@@ -100,7 +101,6 @@ FIRST = (
     + onboot("swap-a", *SWAP, "--path", "/var/data/swap", "--size", "8M", "--condition", "part:/var/data")
     + onboot("swap-b", *SWAP, "--path", "/var/vol/swap", "--size", "9M", "--encrypt",
              "--condition", "partsize:/var/vol:100M:true")
-    + onboot("swap-c", *SWAP, "--path", "/var/no/swap", "--size", "8M", "--condition", "part:/var/no")
     + onboot("snapshot", *SNAPSHOT, "/var/vol")
     + REST
 )  # fmt: skip
@@ -121,18 +121,15 @@ def second(uuid: str) -> str:
         + onboot("bad-mount", *MOUNT, "-device", "/dev/vda", "/var/no")
         + onboot("loop-a", *LOOP, "/var/data/plain")
         + onboot("loop-b", *LOOP, "-d", "/dev/loop5", "/var/data/luks")
-        + onboot("bad-loop", *LOOP, "-d", "/dev/loop6", "/var/data/nothing")
         + onboot("bad-key", *CRYPT, "-k", "/etc/dm-crypt/other", "secret", "/dev/loop0")
         + onboot("crypt-a", *CRYPT, "-k", "/etc/dm-crypt/key", "secret", "/dev/loop0")
         + onboot("bad-luks", *CRYPT, "-l", "hidden", "/dev/loop5")
         + onboot("crypt-b", *CRYPT, "-l", "--key-file=other", "hidden", "/dev/loop5")
         + onboot("mount-e", *MOUNT, "/dev/mapper/secret", "/var/secret")
         + onboot("mount-f", *MOUNT, "/dev/mapper/hidden", "/var/hidden")
-        + onboot("swap-a", *SWAP, "--path", "/var/data/swap", "--size", "8M")
         + onboot("bad-swap", *SWAP, "--path", "/var/no/swap", "--size", "8M", "--condition", "part:/var/no:true")
         + onboot("snap-a", *SNAPSHOT, "/var/vol")
         + onboot("snap-b", *SNAPSHOT, "/var/vol")
-        + onboot("bad-snap", *SNAPSHOT, "/var/data")
         + REST
     )
 
@@ -162,6 +159,10 @@ def test_state_over_boots_a_power_cut_and_larger_disks(build: Build, tmp_path: P
     disks = [foreign, *(make(tmp_path / name, size * MIB) for name, size in sizes.items())]
     with open(disks[-1], "r+b") as out:
         out.write(b"\xeb\x58\x90MSDOS5.0".ljust(510, b"x") + b"\x55\xaa")  # in the way, but for -force
+    with open(disks[3], "r+b") as out:  # the power went while this one was being formatted
+        out.write(mbr.record([mbr.Slot(2048, 319 * 2048, 0x83)], int.from_bytes(b"LKFM", "little"), b""))
+        out.seek(MIB)
+        out.write(b"half a filesystem")
 
     with boot(system, seconds=150, disks=tuple(disks)) as machine:
         assert machine.wait_booted(120).ok
@@ -169,7 +170,7 @@ def test_state_over_boots_a_power_cut_and_larger_disks(build: Build, tmp_path: P
         kinds = {name: was[f"{name}-type"] for name in ("data", "vol", "x", "forced", "secret", "hidden")}
         assert kinds.pop("vol") == "btrfs" and kinds.pop("x") == "xfs" and set(kinds.values()) == {"ext4"}
         assert was["boots"] == "1" and "data-mark" not in was
-        assert was["swap"].split() == ["8M", "9M"] and "swap: no swap: no disk is mounted at /var/no" in machine.console
+        assert was["swap"].split() == ["8M", "9M"]
         assert {"data", "vol", "forced"} <= set(was["links"].split())
         assert was["snapshots"] == "000001 "
         machine.wait_console(r"synced:25\.", 30)
@@ -179,9 +180,11 @@ def test_state_over_boots_a_power_cut_and_larger_disks(build: Build, tmp_path: P
 
     for number, size in [(1, 320), (2, 320), (3, 512)]:
         os.truncate(disks[number], size * MIB)
-    with open(disks[1], "rb") as disk:
+    with open(disks[1], "r+b") as disk:
         disk.seek(MIB + 1024 + 104)
         uuid = str(UUID(bytes=disk.read(16)))
+        disk.seek(446 + 12)  # and here it went while it was being grown: the partition is large, what is in it is not
+        disk.write((319 * 2048).to_bytes(4, "little"))
     with boot(build(second(uuid), name="second"), seconds=150, disks=tuple(disks)) as machine:
         steps = {step.name.partition("-")[2]: step for step in machine.wait_booted(120).steps if "onboot/" in step.name}
         found = facts(machine)
@@ -201,3 +204,21 @@ def test_state_over_boots_a_power_cut_and_larger_disks(build: Build, tmp_path: P
     for command, number, words in [("sfdisk --verify", 1, "No errors detected"), ("sgdisk -v", 2, "No problems found")]:
         done = subprocess.run([*command.split(), disks[number]], capture_output=True, text=True, env=env)
         assert done.returncode == 0 and words in done.stdout, done.stdout + done.stderr
+
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+
+
+@pytest.mark.parametrize(("name", "size", "words"), [
+    ("data-disk", 256, r"boot number 1; \S+M; snapshots: 000001-"),
+    ("dm-crypt", 64, r"1 secrets on /dev/\S+"),
+    ("dm-crypt-loop", 256, r"\(ext4\) on /var/vault"),
+    ("swap", 1200, r"1024 MiB of swap at /dev/mapper/swapfile, encrypted"),
+    ("volumes", 0, r"the volume has \d{2,} programs"),
+])  # fmt: skip
+def test_an_example_does_what_it_says(build: Build, tmp_path: Path, name: str, size: int, words: str) -> None:
+    system = build((EXAMPLES / f"{name}.yml").read_text(), name=name)
+    with boot(system, seconds=120, disks=(make(tmp_path / "disk", size * MIB),) if size else ()) as machine:
+        assert machine.wait_booted(90).ok
+        machine.wait_console(words, 10)
+        assert machine.power_off(30).off
