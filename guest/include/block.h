@@ -76,6 +76,8 @@ struct where {
     const char *sys, *dev; /* /sys, /dev */
 };
 extern struct where where;
+/* Seconds that a device, or a disk that will do, is waited for: some drivers find theirs late. */
+extern double patience;
 
 struct disk {
     char name[64];    /* in /sys/class/block */
@@ -92,8 +94,8 @@ bool disk_named(struct disk *disk, const char *name);
 bool disk_at(struct disk *disk, const char *path, double seconds);
 /* Whole disks that can hold data, in their order: vda, vdb, ..., vdz, vdaa. The caller frees the list. */
 size_t disks_list(struct disk **list);
-/* The same; when there are none, waits up to `seconds` for the first. */
-size_t disks_wait(struct disk **list, double seconds);
+/* The same, after the first has appeared and no more do for a moment. */
+size_t disks_settled(struct disk **list);
 /* Everything that may have a filesystem: disks, partitions, device-mapper, RAID, CDs. The caller frees the list. */
 size_t devices_list(struct disk **list);
 /* A disk's partition with that number and first sector. Waits up to `seconds` for it. */

@@ -104,6 +104,7 @@ int main(int argc, char **argv)
     if (argc < 4)
         return 2;
     where = (struct where){argv[1], argv[2]};
+    patience = 0;
     const char *word = argv[3];
     char **args = argv + 4;
     int count = argc - 4;

@@ -9,7 +9,6 @@
 #include <limits.h>
 #include <string.h>
 
-#define WAIT 10 /* seconds for the device to appear */
 #define KEYS "/etc/dm-crypt"
 #define PROGRAM "/usr/sbin/cryptsetup"
 #define CIPHER "--cipher=aes-cbc-essiv:sha256"
@@ -36,13 +35,13 @@ static int luks_open(const struct job *job, const char *device)
     return run(argv);
 }
 
-/* It is opened at every boot, on small machines, too: argon2id with four passes over 32 MiB, not two seconds with 1 GiB.
+/* It is opened at every boot, on small machines, too: argon2id with four passes over 32 MiB.
  * Numbers that are fixed also save measuring the machine, which takes longer than the work itself. */
 static int luks_make(const struct job *job, const char *device)
 {
     const char *argv[] = {PROGRAM, "-q", "luksFormat", "--type=luks2", CIPHER, "--key-size=256", "--label=" MARK,
-                          "--pbkdf=argon2id", "--pbkdf-memory=32768", "--pbkdf-parallel=1", "--pbkdf-force-iterations=4",
-                          job->key, device, NULL};
+                          "--pbkdf=argon2id", "--pbkdf-memory=32768", "--pbkdf-parallel=1",
+                          "--pbkdf-force-iterations=4", job->key, device, NULL};
     return run(argv);
 }
 
@@ -153,7 +152,7 @@ static int open_it(const struct job *job, const struct disk *disk)
              status == 2 ? ": the key doesn't fit" : "");
         return 1;
     }
-    if (!disk_at(&inside, job->opened, WAIT)) {
+    if (!disk_at(&inside, job->opened, patience)) {
         tell("%s did not appear", job->opened);
         return 1;
     }
@@ -198,7 +197,7 @@ int crypt_main(int argc, char **argv)
         tell("%s is open already", opened);
         return 0;
     }
-    if (!disk_at(&disk, left[1], WAIT)) {
+    if (!disk_at(&disk, left[1], patience)) {
         tell("%s: there is no such device", left[1]);
         return 1;
     }

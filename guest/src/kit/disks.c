@@ -13,8 +13,10 @@
 #include <sys/sysmacros.h>
 
 #define POLL_MS 50
+#define SETTLED 0.3 /* seconds without a new disk */
 
 struct where where = {"/sys", "/dev"};
+double patience = 10;
 
 static long number_of(const char *name, const char *what)
 {
@@ -95,13 +97,17 @@ size_t devices_list(struct disk **found)
     return list(found, false, without, COUNT(without));
 }
 
-size_t disks_wait(struct disk **found, double seconds)
+size_t disks_settled(struct disk **found)
 {
-    double end = now() + seconds;
+    double end = now() + patience, since = now();
+    size_t before = 0;
     for (;;) {
         size_t count = disks_list(found);
-        if (count || now() >= end)
+        if (count != before)
+            since = now();
+        if (now() >= end || (count && now() >= since + SETTLED))
             return count;
+        before = count;
         free(*found);
         pause_ms(POLL_MS);
     }

@@ -14,7 +14,6 @@
 #include <sys/mount.h>
 #include <fcntl.h>
 
-#define WAIT 10           /* seconds for a disk to appear */
 #define SLACK (16 * MIB)  /* filesystems leave a little unused at their end */
 #define FOLDER "/mnt/tmp"
 
@@ -212,7 +211,7 @@ int extend_main(int argc, char **argv)
     if (type && !fs_known(type))
         usage("-type is %s, not %s", TYPES, type);
     scoped_free struct disk *disks = NULL;
-    size_t all = count ? count : disks_wait(&disks, WAIT);
+    size_t all = count ? count : disks_settled(&disks);
     if (!all) {
         tell("there is no disk");
         return 1;
@@ -221,7 +220,7 @@ int extend_main(int argc, char **argv)
         struct place place = {0};
         if (!count) {
             place.disk = disks[i];
-        } else if (!disk_at(&place.disk, left[i], WAIT)) {
+        } else if (!disk_at(&place.disk, left[i], patience)) {
             tell("%s: there is no such device", left[i]);
             result = 1;
             continue;

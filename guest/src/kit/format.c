@@ -10,7 +10,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 
-#define WAIT 10 /* seconds for a disk, or a partition, to appear */
+#define AGAIN_MS 500 /* between two looks at all disks */
 
 static const char how[] = "format [-force] [-label LABEL] [-type ext4|btrfs|xfs] [-partition dos|gpt] [-min-size SIZE] "
                           "[-max-size SIZE] [-verbose] [DEVICE]";
@@ -91,8 +91,8 @@ static int work(const struct job *job, const struct disk *disk, bool wiped)
         return failed(disk, "the partition table cannot be written");
     if (ioctl(fd, BLKRRPART) < 0)
         return failed(disk, "the kernel does not take the new partition table");
-    if (!disk_part(&part, disk, &table.slots[0], WAIT)) {
-        tell("%s: its partition did not appear within %d s", disk->path, WAIT);
+    if (!disk_part(&part, disk, &table.slots[0], patience)) {
+        tell("%s: its partition did not appear within %g s", disk->path, patience);
         return 1;
     }
     close(fd); /* the filesystem's maker wants the partition for itself */
@@ -112,7 +112,7 @@ static int work(const struct job *job, const struct disk *disk, bool wiped)
 static int on_device(const struct job *job, const char *path)
 {
     struct disk disk;
-    if (!disk_at(&disk, path, WAIT)) {
+    if (!disk_at(&disk, path, patience)) {
         tell("%s: there is no such device", path);
         return 1;
     }
@@ -137,27 +137,46 @@ static int on_device(const struct job *job, const char *path)
     }
 }
 
-static int on_first(const struct job *job)
+/* One look at all disks; `aloud` says what is on those that will not do. -1: none will. */
+static int look(const struct job *job, bool aloud)
 {
     scoped_free struct disk *disks = NULL;
-    size_t count = disks_wait(&disks, WAIT), done = 0;
+    size_t count = disks_list(&disks), done = 0;
     for (size_t i = 0; i < count; i++) {
         enum verdict verdict = judge(job, &disks[i]);
-        scoped_free char *what = disk_describe(&disks[i]);
         bool free_disk = verdict == EMPTY || verdict == UNFINISHED;
         done += verdict == DONE;
-        if (job->verbose || verdict == TAKEN)
-            tell("%s (%s): %s", disks[i].path, size_text(disks[i].size), what);
         if (free_disk && !disks[i].readonly && fits(job, &disks[i]))
             return work(job, &disks[i], verdict == UNFINISHED);
+        if (!aloud)
+            continue;
+        scoped_free char *what = disk_describe(&disks[i]);
+        tell("%s (%s): %s", disks[i].path, size_text(disks[i].size), what);
     }
     if (done) {
         tell("no disk is empty, and %zu %s formatted already: nothing to do", done, done == 1 ? "is" : "are");
         return 0;
     }
-    tell(count ? "No eligible disks found: none is empty%s" : "No eligible disks found: there is no disk%s",
-         job->least || job->most ? " and of the size that was asked for" : "");
-    return 1;
+    if (aloud)
+        tell("%s%s", count ? "none is empty" : "there is no disk",
+             job->least || job->most ? " and of the size that was asked for" : "");
+    return -1;
+}
+
+static int on_first(const struct job *job)
+{
+    double end = now() + patience;
+    for (bool first = true;; first = false) {
+        bool last = now() >= end;
+        int result = look(job, last || (first && job->verbose));
+        if (result >= 0)
+            return result;
+        if (last) {
+            tell("No eligible disks found");
+            return 1;
+        }
+        pause_ms(AGAIN_MS);
+    }
 }
 
 /* With a label the question is whether it exists, not where. (A CD's label is not what is asked for.) */

@@ -10,7 +10,7 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 
-#define WAIT 10 /* seconds for a device to appear */
+#define AGAIN_MS 500 /* between two looks at all disks */
 
 static const char how[] = "mountie [-device DEVICE | -label LABEL | -uuid UUID] [-options LIST] MOUNTPOINT, "
                           "or mountie DEVICE MOUNTPOINT";
@@ -107,10 +107,10 @@ static void make_links(void)
 }
 
 /* The first Linux partition with a filesystem that nobody uses. */
-static bool first_free(struct disk *found)
+static bool free_now(struct disk *found)
 {
     scoped_free struct disk *disks = NULL;
-    size_t count = disks_wait(&disks, WAIT);
+    size_t count = disks_list(&disks);
     for (size_t i = 0; i < count; i++) {
         scoped_table table = {0};
         scoped_fd fd = disk_open(&disks[i], false, false);
@@ -119,7 +119,7 @@ static bool first_free(struct disk *found)
         table_read(&table, fd, disks[i].sector, disks[i].size);
         for (size_t j = 0; j < table.count && table.kind != TABLE_DAMAGED && !table.unfinished; j++) {
             struct content content;
-            if (!table.slots[j].linux_type || !disk_part(found, &disks[i], &table.slots[j], 1) || disk_busy(found))
+            if (!table.slots[j].linux_type || !disk_part(found, &disks[i], &table.slots[j], 0) || disk_busy(found))
                 continue;
             scoped_fd part = disk_open(found, false, false);
             if (part >= 0 && content_read(&content, part, found->size) && content.filesystem)
@@ -127,6 +127,14 @@ static bool first_free(struct disk *found)
         }
     }
     return false;
+}
+
+static bool first_free(struct disk *found)
+{
+    for (double end = now() + patience; !free_now(found); pause_ms(AGAIN_MS))
+        if (now() >= end)
+            return false;
+    return true;
 }
 
 static int find(struct disk *found, const char *device, const char *label, const char *uuid)
@@ -138,11 +146,11 @@ static int find(struct disk *found, const char *device, const char *label, const
         device = NULL;
     }
     if (device) {
-        if (disk_at(found, device, WAIT))
+        if (disk_at(found, device, patience))
             return 0;
         tell("%s: there is no such device", device);
     } else if (label || uuid) {
-        if (disk_with(found, label, uuid, WAIT))
+        if (disk_with(found, label, uuid, patience))
             return 0;
         tell("no filesystem has %s=%s", label ? "LABEL" : "UUID", label ? label : uuid);
     } else {
