@@ -56,7 +56,7 @@ def deb_of(*members: tuple[tarfile.TarInfo, bytes], ending: str = ".xz") -> byte
 
 def elf_of(
     *, interpreter: str = "", needed: Sequence[str] = (), soname: str = "", runpath: str = "", machine: int = 62,
-    wide: bool = True, big: bool = False,
+    wide: bool = True, big: bool = False, symbols: Sequence[str] = (),
 ) -> bytes:  # fmt: skip
     """A program or library with nothing in it but what it asks for."""
     order = ">" if big else "<"
@@ -66,6 +66,7 @@ def elf_of(
     for tag, text in wanted:
         tags.append((tag, len(strings)))
         strings += text.encode() + b"\0"
+    strings += b"".join(name.encode() + b"\0" for name in symbols)
     head, entry = (64, 56) if wide else (52, 32)
     pair = struct.Struct(order + ("qQ" if wide else "iI"))
     count = 3 if interpreter else 2

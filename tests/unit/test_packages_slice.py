@@ -103,6 +103,15 @@ def test_a_runpath_is_looked_at_first(tmp_path: Path) -> None:
     assert set(slice.closure(tree, slice.keep(tree, ["usr/bin/app"], {}), TRIPLET, "amd64")) == {"usr/lib/app/libp.so"}
 
 
+@pytest.mark.parametrize("symbol", ["pthread_exit", "pthread_cancel", "my_pthread_exit", "pthread_exit_hard"])
+def test_who_ends_threads_gets_what_glibc_loads_for_that(tmp_path: Path, symbol: str) -> None:
+    libgcc = [member(f"usr/lib/{TRIPLET}/libgcc_s.so.1", elf_of(needed=["libc.so.6"]))]
+    program = elf_of(interpreter=f"/{LD}", needed=["libc.so.6"], symbols=["printf", symbol])
+    tree = tree_of(tmp_path, app=[member("usr/bin/app", program)], libc=libraries(), libgcc=libgcc)
+    found = slice.closure(tree, slice.keep(tree, ["usr/bin/*"], {}), TRIPLET, "amd64")
+    assert (f"usr/lib/{TRIPLET}/libgcc_s.so.1" in found) is (symbol in ("pthread_exit", "pthread_cancel"))
+
+
 def test_a_missing_library_is_told_with_who_needs_it(tmp_path: Path) -> None:
     tree = tree_of(tmp_path, app=[member("usr/bin/app", elf_of(needed=["libgone.so.3"]))])
     with pytest.raises(ImageError, match=r"usr/bin/app needs libgone\.so\.3, which none of the packages has"):

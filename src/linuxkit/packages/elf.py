@@ -20,6 +20,8 @@ MAGIC = b"\x7fELF"
 MACHINES = {62: "amd64", 183: "arm64", 243: "riscv64"}
 _PT_LOAD, _PT_DYNAMIC, _PT_INTERP = 1, 2, 3
 _DT_NEEDED, _DT_STRTAB, _DT_STRSZ, _DT_SONAME, _DT_RPATH, _DT_RUNPATH = 1, 5, 10, 14, 15, 29
+#: what glibc loads libgcc_s for when it is called, with no trace in DT_NEEDED; without it the program is aborted
+_UNWINDS = (b"\0pthread_exit\0", b"\0pthread_cancel\0")
 _MOST = 64 << 20  # string tables of Go programs reach 5 MB
 
 
@@ -34,6 +36,7 @@ class Elf:
     needed: tuple[str, ...]
     soname: str
     runpath: tuple[str, ...]  # $ORIGIN left as it stands
+    unwinds: bool = False  # it ends threads, for which glibc needs libgcc_s
 
 
 class _View:
@@ -123,7 +126,7 @@ def _read(view: _View, ident: bytes) -> Elf:
     paths = named(_DT_RUNPATH) or named(_DT_RPATH)
     return Elf(
         machine, interpreter, named(_DT_NEEDED), "".join(named(_DT_SONAME)),
-        tuple(p for text in paths for p in text.split(":") if p),
+        tuple(p for text in paths for p in text.split(":") if p), any(name in strings for name in _UNWINDS),
     )  # fmt: skip
 
 

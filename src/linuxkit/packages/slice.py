@@ -20,6 +20,8 @@ from linuxkit.entry import FIXED_MTIME, Entry, Kind
 from linuxkit.errors import ImageError, InputError
 from linuxkit.packages import elf
 
+#: glibc loads the second when a program ends a thread; what a library does is left to who uses it
+_GLIBC, _UNWINDER = "libc.so.6", "libgcc_s.so.1"
 _MERGED = re.compile(r"^(bin|sbin|lib|lib32|lib64|libx32)/")
 
 
@@ -153,8 +155,11 @@ def closure(tree: Tree, kept: Mapping[str, Entry], triplet: str, machine: str,
         if header.interpreter:  # it is also the library that others ask for by its base name: loaded already
             loaded.add(header.interpreter.rpartition("/")[2])
             wanted.append((header.interpreter, header.interpreter.lstrip("/")))
+        needed = header.needed
+        if header.unwinds and header.interpreter and _GLIBC in needed:
+            needed = (*needed, _UNWINDER)
         wanted += [(soname, _search(tree, soname, header.runpath, place, standard))
-                   for soname in header.needed
+                   for soname in needed
                    if soname not in loaded and not (inherent and soname.startswith(inherent))]  # fmt: skip
         for name, at in wanted:
             if at is not None and (at in found or at in kept):
