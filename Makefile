@@ -19,7 +19,7 @@ demo: $(STAMP)-run
 test: $(STAMP)-dev
 	@tools/setup.sh qemu test
 	$(MAKE) --no-print-directory lint
-	$(BIN)/python -m pytest -p no:cacheprovider -n 2 --dist loadfile
+	$(BIN)/python -m pytest -p no:cacheprovider -n 2 --dist loadfile --no-loadscope-reorder # boots, which take long, come first
 
 check: $(STAMP)-dev lint unit
 
