@@ -11,7 +11,6 @@ import hashlib
 import io
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -303,28 +302,39 @@ def everything_in(folder: Path) -> dict[str, tuple[int, float, bytes]]:
     return found
 
 
+#: What a parent had counts as its child's peak, and a process that runs tests has much; so a small one is between.
+LAUNCH = """\
+import os, resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (2 << 30, 2 << 30))
+pid = os.fork()
+if pid == 0:
+    resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
+    os.execv(sys.executable, [sys.executable, "-m", "linuxkit", *sys.argv[2:]])
+_, status, usage = os.wait4(pid, 0)
+with open(int(sys.argv[1]), "w") as out:
+    print(os.waitstatus_to_exitcode(status), usage.ru_maxrss * 1024, file=out)
+"""
+
+
 def run(work: Path, *words: str) -> tuple[int, str, int]:
     """(status, what it said, peak memory in bytes) of the program, which has SECONDS and twice MEMORY to try."""
-
-    def limits() -> None:
-        resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
-        resource.setrlimit(resource.RLIMIT_FSIZE, (2 << 30, 2 << 30))
-
-    with open(work / "said", "w+b") as said:
-        command = [sys.executable, "-m", "linuxkit", "--cache", str(work / "cache"), *words]
+    reading, writing = os.pipe()
+    with open(work / "said", "w+b") as said, open(reading) as result:
+        command = [sys.executable, "-c", LAUNCH, str(writing), "--cache", str(work / "cache"), *words]
         child = subprocess.Popen(
-            command, cwd=work, stdout=said, stderr=said, stdin=subprocess.DEVNULL,
-            preexec_fn=limits, env={"PATH": "/usr/bin:/bin", "HOME": str(work / "home")},  # noqa: PLW1509
+            command, cwd=work, stdout=said, stderr=said, stdin=subprocess.DEVNULL, start_new_session=True,
+            pass_fds=[writing], env={"PATH": "/usr/bin:/bin", "HOME": str(work / "home")},
         )  # fmt: skip
-        timer = threading.Timer(SECONDS, child.kill)
+        timer = threading.Timer(SECONDS, os.killpg, (child.pid, signal.SIGKILL))
         timer.start()
-        _, status, usage = os.wait4(child.pid, 0)
+        child.wait()
         timer.cancel()
-        child.returncode = os.waitstatus_to_exitcode(status)
+        os.close(writing)
         said.seek(0)
-        text = said.read().decode(errors="replace")
-    assert child.returncode != -signal.SIGKILL, f"still at it after {SECONDS} s: {text}"
-    return child.returncode, text, usage.ru_maxrss * 1024
+        text, told = said.read().decode(errors="replace"), result.read().split()
+    assert child.returncode == 0, f"still at it after {SECONDS} s: {text}"
+    status, peak = map(int, told)
+    return status, text, peak
 
 
 @pytest.mark.parametrize("name", CASES)
