@@ -104,6 +104,14 @@ def test_bad_networks(text: str) -> None:
         parse_network(text)
 
 
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    (tmp_path / "cluster.yml").write_text("machines: []\n")
+    done = subprocess.run([sys.executable, "-m", "linuxkit", "run", "cluster", "clustr.yml"], cwd=tmp_path, text=True,
+                          capture_output=True, timeout=30, check=False)  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr == "error: clustr.yml: there is no such file\nhint: did you mean 'cluster.yml'?\n"
+
+
 def test_a_small_network_is_filled_and_no_more() -> None:
     network = IPv4Network("10.9.0.0/29")
     request = Request(prefix="a", state=Path("/s"))
@@ -390,7 +398,7 @@ def test_a_cluster_file(prefix: str, tmp_path: Path) -> None:
     assert "private" not in done.stderr
     assert b"hello" in (tmp_path / "c-state/only/data.iso").read_bytes()
     done = run(prefix, "off", "cluster", str(tmp_path / "none.yml"))
-    assert (done.returncode, "none.yml cannot be read" in done.stderr) == (2, True)
+    assert (done.returncode, "none.yml: there is no such file" in done.stderr) == (2, True)
 
 
 def test_one_that_fails_does_not_take_the_others_with_it(prefix: str) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from linuxkit.cli.run import Watch, show, signals, user_data, watching
-from linuxkit.errors import InputError, LinuxkitError, MachineError
+from linuxkit.errors import LinuxkitError, MachineError
 
 if TYPE_CHECKING:
     from linuxkit.cluster.cluster import Cluster
@@ -34,13 +34,10 @@ def cluster(ctx: click.Context, /, file: Path, accel: str, qemu: Path | None, st
     All consoles are shown as one, with names in front. Ctrl-C asks all guests to shut down; a second one ends them.
     """
     from linuxkit.cluster.model import parse, plan
+    from linuxkit.config.load import read_file
     from linuxkit.platforms.prepare import Request
 
-    try:
-        with file.open("rb") as f:
-            text = f.read(1 << 20)
-    except OSError as e:
-        raise InputError(f"{file} cannot be read: {e.strerror or e}") from e
+    text = read_file(str(file))[: 1 << 20]
     common = Request(prefix="", accel=accel or os.environ.get("LINUXKIT_QEMU_ACCEL", ""), qemu=qemu)
     made = plan(parse(text, str(file)), file.parent, state or Path(f"{file.with_suffix('')}-state"), common,
                 lambda path: user_data(None, path) or b"")  # fmt: skip
