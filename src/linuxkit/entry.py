@@ -101,6 +101,8 @@ class Entry:
     xattrs  sorted (name, value) pairs.
     source  content, files only (None means empty).
     origin  (source, location) for the LINUXKIT.source and LINUXKIT.location PAX records.
+    implied a directory that nothing names, but that stands above something: Linux needs it in an initrd, and archives
+            leave it out, as their readers make it.
     """
 
     path: str
@@ -114,6 +116,7 @@ class Entry:
     xattrs: tuple[tuple[str, bytes], ...] = ()
     source: Source | None = None
     origin: tuple[str, str] = field(default=("", ""))
+    implied: bool = False
 
     @property
     def size(self) -> int:

@@ -120,6 +120,43 @@ def test_umoci_unpacks_what_we_merge(store: Store, tmp_path: Path) -> None:
     assert (root / "bin/hard").samefile(root / "bin/app")
 
 
+MERGED_USR = [symlink("lib", "usr/lib"), directory("usr"), directory("usr/lib"), member("usr/lib/a", b"a")]
+OPT = [directory("opt"), member("opt/b", b"b"), directory("etc"), member("etc/b", b"b"), member("etc/c", b"c")]
+LINKED = {
+    "a file through a link": [MERGED_USR, [member("lib/b", b"1")]],
+    "an absolute link": [[symlink("lib", "/usr/lib"), directory("usr"), directory("usr/lib")], [member("lib/b", b"1")]],
+    "upward": [[directory("a"), symlink("a/l", "../../../usr"), directory("usr")], [member("a/l/b", b"1")]],
+    "a chain": [[symlink("a", "b"), symlink("b", "c/d"), directory("c"), symlink("c/d", "/e"), directory("e")],
+                [member("a/x", b"1")]],
+    "to nowhere": [[symlink("lib", "/host/lib")], [member("lib/x", b"1")]],
+    "a directory over a link": [MERGED_USR, [member("lib/w", b"w")], [directory("lib"), member("lib/x", b"1")]],
+    "a link over a directory": [OPT, [symlink("opt", "etc"), member("opt/n", b"n")]],
+    "a whiteout through a link": [[symlink("opt", "etc"), *OPT[2:]], [member("opt/.wh.b")]],
+    "a whiteout, then a link": [OPT, [member("opt/.wh.b"), symlink("opt", "etc")]],
+    "a link, then a whiteout": [OPT, [symlink("opt", "etc"), member("opt/.wh.b")]],
+    "opaque through a link": [[symlink("opt", "etc"), *OPT[2:]], [member("opt/.wh..wh..opq"), member("opt/n", b"n")]],
+    "in one layer": [[directory("usr"), symlink("opt", "usr"), member("opt/b", b"1")]],
+    "hard links": [MERGED_USR, [hardlink("lib/b", "lib/a")]],
+    "a deleted link": [MERGED_USR, [member(".wh.lib")], [member("lib/x", b"x")]],
+}
+
+
+@pytest.mark.parametrize("layers", LINKED.values(), ids=LINKED)
+def test_umoci_puts_things_where_we_do(layers: list, tmp_path: Path) -> None:
+    store = Store(tmp_path / "cache")
+    make_image(store, "test/app:1", *(tar_of(*layer) for layer in layers))
+    exported(store, tmp_path / "x.tar", "oci")
+    skopeo("copy", f"oci-archive:{tmp_path}/x.tar", f"oci:{tmp_path}/layout:one")
+    run(tool("umoci"), "unpack", "--rootless", "--image", tmp_path / "layout:one", tmp_path / "bundle")
+    root = tmp_path / "bundle" / "rootfs"
+    theirs = {str(p.relative_to(root)): "l" if p.is_symlink() else "d" if p.is_dir() else "f" for p in root.rglob("*")}
+    ours = {path: "f" if kind == "h" else kind for path, (kind, _, _) in tree(store, image(store)).items()}
+    for path in list(ours):
+        for n in range(1, path.count("/") + 1):
+            ours.setdefault("/".join(path.split("/")[:n]), "d")
+    assert ours == theirs
+
+
 def test_we_read_what_umoci_makes(store: Store, tmp_path: Path) -> None:
     umoci, layout = tool("umoci"), tmp_path / "made"
     run(umoci, "init", "--layout", layout)

@@ -9,18 +9,19 @@ import pytest
 
 pytestmark = pytest.mark.unit
 SRC = Path(__file__).resolve().parents[2] / "src" / "linuxkit"
-BASE = {"errors", "entry", "data", "host"}
+BASE = {"errors", "entry", "data", "host", "follow"}
 ALLOWED = {
     "errors": set(), "entry": set(), "data": set(), "host": {"errors"},
+    "follow": {"errors"},
     "config": {"errors"},
-    "encode": {"errors", "entry"},
-    "oci": {"errors", "entry", "encode", "host"},
+    "encode": {"errors", "entry", "follow"},
+    "oci": {"errors", "entry", "follow", "encode", "host"},
     "runtime": {"errors", "entry", "config", "oci.media"},
     "trust": {"errors", "config", "oci"},
     "plan": {"errors", "entry", "config", "runtime", "oci.media", "oci.reference"},
-    "sbom": {"errors", "entry", "encode", "oci", "plan"},
-    "rootfs": {"errors", "entry", "config", "runtime", "oci", "encode", "plan", "sbom"},
-    "outputs": {"errors", "entry", "plan", "rootfs", "encode", "oci"},
+    "sbom": {"errors", "entry", "follow", "encode", "oci", "plan"},
+    "rootfs": {"errors", "entry", "follow", "config", "runtime", "oci", "encode", "plan", "sbom"},
+    "outputs": {"errors", "entry", "follow", "plan", "rootfs", "encode", "oci"},
     "packages": {*BASE, "oci", "encode", "config"},
     "pkg": {*BASE, "oci", "encode", "config", "packages"},
     "machine": {"errors", "host"},

@@ -322,10 +322,45 @@ def test_symlink_loops_alone_do_not_matter() -> None:
         "a", "b", "c", "up"}  # fmt: skip
 
 
-def test_a_layer_never_writes_through_a_link_of_a_layer_below() -> None:
-    """The upper layer has a directory where the lower has a link: the directory wins."""
-    found = tree(tar_of(symlink("lib", "/host/lib")), tar_of(member("lib/evil", b"x")))
-    assert set(found) == {"lib/evil"}
+@pytest.mark.parametrize("target", ["/host/lib", "host/lib", "../../host/lib", "/../host/./lib/", "a/../host//lib"])
+def test_a_member_goes_where_the_link_of_a_layer_below_leads(target: str) -> None:
+    link, file = symlink("lib", target), member("lib/x", b"x")
+    found = tree(tar_of(link), tar_of(file))
+    assert {path: str(entry.kind) for path, entry in found.items()} == {"lib": "l", "host/lib/x": "f"}
+    assert set(tree(tar_of(link, file, directory("host/lib")))) == {"lib", "host/lib", "host/lib/x"}
+
+
+def test_a_directory_of_a_layer_above_replaces_a_link() -> None:
+    lower = [symlink("lib", "usr/lib"), directory("usr"), directory("usr/lib"), member("usr/lib/y")]
+    found = tree(tar_of(*lower), tar_of(member("lib/w")), tar_of(directory("lib"), member("lib/x")))
+    assert set(found) == {"lib", "lib/x", "usr", "usr/lib", "usr/lib/w", "usr/lib/y"}
+    assert found["lib"].kind is Kind.DIRECTORY
+
+
+def test_whiteouts_and_hard_links_go_through_links() -> None:
+    lower = tar_of(symlink("opt", "etc"), directory("etc"), member("etc/b"), member("etc/c", b"c"))
+    found = tree(lower, tar_of(member("opt/.wh.b"), hardlink("opt/d", "opt/c")))
+    assert (set(found), found["etc/d"].target) == ({"opt", "etc", "etc/c", "etc/d"}, "etc/c")
+    for order in ([member("opt/.wh.b"), symlink("opt", "etc")], [symlink("opt", "etc"), member("opt/.wh.b")]):
+        lower = tar_of(directory("opt"), member("opt/b"), directory("etc"), member("etc/b"))
+        left = {"opt", "etc", "etc/b"} if order[0][0].name == "opt/.wh.b" else {"opt", "etc"}
+        assert set(tree(lower, tar_of(*order))) == left
+
+
+def test_a_link_that_is_gone_is_not_followed() -> None:
+    lower = tar_of(symlink("lib", "usr/lib"), directory("usr/lib"))
+    assert "lib/x" in tree(lower, tar_of(member(".wh.lib")), tar_of(member("lib/x")))
+    assert "lib/x" in tree(lower, tar_of(directory("lib")), tar_of(member("lib/x")))
+
+
+@pytest.mark.parametrize(("layers", "words"), [
+    (([symlink("a", "b"), symlink("b", "a")], [member("a/x")]), "'a/x'.* circle"),
+    (([member("f"), symlink("a", "f")], [member("a/x")]), "'a/x' lies below a link to 'f'"),
+    (([symlink(f"l{n}", f"l{n + 1}") for n in range(41)], [member("l0/x")]), "circle"),
+])  # fmt: skip
+def test_links_that_lead_to_no_directory(layers: tuple, words: str) -> None:
+    with pytest.raises(ImageError, match=words):
+        tree(*(tar_of(*layer) for layer in layers))
 
 
 def test_a_repeated_member_counts_as_its_last() -> None:

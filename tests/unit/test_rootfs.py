@@ -100,3 +100,21 @@ def test_a_host_file_that_changes_under_the_build_is_noticed(tmp_path: Path) -> 
     source = HostFile(str(file), 6, "sha256:" + "0" * 64)
     with pytest.raises(HostError, match="changed while"), source.open() as stream:
         stream.read()
+
+
+def test_directories_that_no_layer_names_are_made() -> None:
+    """Linux makes none when it unpacks an initrd: the file would be lost."""
+    found = flat(Entry("a/b/c", Kind.FILE), Entry("etc/d/e", Kind.FILE), prefix="p")
+    assert [(found[p].kind, found[p].mode) for p in ("p/a", "p/a/b", "p/etc/d")] == [(Kind.DIRECTORY, 0o755)] * 3
+
+
+@pytest.mark.parametrize(("target", "place"), [
+    ("usr/etc", "usr/etc"), ("/usr/etc", "usr/etc"), ("../usr/etc", "usr/etc"), ("usr/none", "etc"), ("etc", "etc"),
+    ("usr/file", "etc"),
+])  # fmt: skip
+def test_etc_may_be_a_link(target: str, place: str) -> None:
+    usr = [Entry("usr", Kind.DIRECTORY), Entry("usr/etc", Kind.DIRECTORY), Entry("usr/file", Kind.FILE)]
+    found = flat(*usr, Entry("etc", Kind.SYMLINK, target=target), Entry("usr/etc/hostname", Kind.FILE))
+    assert found[f"{place}/hosts"].kind is Kind.FILE
+    assert found["etc"].kind is (Kind.SYMLINK if place != "etc" else Kind.DIRECTORY)
+    assert ("usr/etc/hostname" in found) is (place == "etc")

@@ -31,7 +31,7 @@ _MAX_OCTAL = 0o77777777777  # 11 digits: sizes and times
 
 
 def write(entries: Iterable[Entry], out: Sink) -> int:
-    """Write a run of members, without the closing zeros, and return its length in bytes.
+    """Write a run of members, without the closing zeros, and return its length in bytes. Implied ones are left out.
 
     Raises:
         ImageError: a source ended early.
@@ -41,6 +41,8 @@ def write(entries: Iterable[Entry], out: Sink) -> int:
     extended: dict[bytes, bytes] = {}  # pax records → the blocks that carry them: most members share theirs
     with Reader() as reader:
         for entry in entries:
+            if entry.implied:
+                continue
             pending += _member(entry, extended)
             if entry.kind is Kind.FILE and entry.source is not None:
                 for piece in reader.pieces(entry.source):

@@ -1,7 +1,9 @@
 """Merging layers into one tree, without touching a disk: whiteouts, replaced nodes, hard links across layers. Pure.
 
 https://github.com/opencontainers/image-spec v1.1, layer.md: `.wh.NAME` hides NAME of the layers below, `.wh..wh..opq`
-hides everything that the layers below have in its directory. No link is ever followed: a path is a key, not a place.
+hides everything that the layers below have in its directory. A member whose parent is a symbolic link goes where the
+link leads, inside the root, and the link stays, as umoci and buildah unpack it; a directory over a link replaces it. A
+layer that writes through a link of its own to a place that is nowhere in the image is refused, as buildah does.
 
 LinuxKit's own merge (of go-containerregistry) differs in three points: it ignores opaque whiteouts, a whiteout also
 hides what stands after it in the same layer, and it does nothing when a layer above has a node of that name.
@@ -10,12 +12,13 @@ hides what stands after it in the same layer, and it does nothing when a layer a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import replace
 from enum import StrEnum
 
 from linuxkit.entry import Entry, Kind
 from linuxkit.errors import ImageError
+from linuxkit.follow import follow
 
 WHITEOUT = ".wh."
 OPAQUE = ".wh..wh..opq"
@@ -49,6 +52,7 @@ def merge_layers(
     Raises:
         ImageError: a hard link names nothing, or a layer puts nodes below something that is not a directory.
     """
+    layers = at_their_places(layers, where)
     latest = [_last_of_each(layer) for layer in layers]
     chosen: dict[str, int] = {}  # path → number of its layer
     closed: set[str] = set()  # nothing of the layers below may be at or under these
@@ -85,6 +89,116 @@ def merge_layers(
     return _ordered(chosen, latest, where)
 
 
+def at_their_places(layers: Sequence[Sequence[Entry]], where: str) -> Sequence[Sequence[Entry]]:
+    """The layers with the path of every member as the place that it leads to through the links that are there then.
+
+    Raises:
+        ImageError: links lead in a circle, or to something that is not a directory.
+    """
+    links = {entry.path for layer in layers for entry in layer if entry.kind is Kind.SYMLINK}
+    if not links or links.isdisjoint(_folders(layers)):
+        return layers
+    places = _Places(where, _folders(layers) | {entry.path for layer in layers for entry in layer})
+    return [places.layer(level, layer) for level, layer in enumerate(layers)]
+
+
+def _folders(layers: Sequence[Sequence[Entry]]) -> set[str]:
+    """Every directory on the way to a member, or to what a hard link names."""
+    found = {entry.path.rpartition("/")[0] for layer in layers for entry in layer}
+    found |= {e.target.rpartition("/")[0] for layer in layers for e in layer if e.kind is Kind.HARDLINK}
+    todo = list(found)
+    while todo:
+        above = todo.pop().rpartition("/")[0]
+        if above not in found:
+            found.add(above)
+            todo.append(above)
+    return found
+
+
+class _Places:
+    """The tree so far, as far as it decides where members go."""
+
+    def __init__(self, where: str, named: Set[str]) -> None:
+        self._where, self._level = where, 0
+        self._named = named  # paths of members and of the directories above them
+        self._nodes: dict[str, tuple[int, Entry]] = {}  # place → its layer, and what is there
+        self._closed: dict[str, int] = {}  # at and under these nothing of the layers below that one is left
+        self._emptied: dict[str, int] = {}  # under these the same
+        self._known: dict[str, str] = {}  # directory as written → its place
+        self._own_link = ""  # the last link of the layer itself that was followed
+
+    def layer(self, level: int, layer: Sequence[Entry]) -> list[Entry]:
+        self._level = level
+        return [self._member(entry) for entry in layer]
+
+    def _member(self, entry: Entry) -> Entry:
+        folder, _, name = entry.path.rpartition("/")
+        path = self._place(folder, name, entry.path)
+        if name == OPAQUE:
+            self._emptied[path.rpartition("/")[0]] = self._level
+            self._known.clear()
+        elif name.startswith(WHITEOUT):
+            self._closed[path[: len(path) - len(name)] + name[len(WHITEOUT) :]] = self._level
+            self._known.clear()
+        else:
+            before = self._nodes.get(path)
+            self._nodes[path] = self._level, entry
+            if entry.kind is not Kind.DIRECTORY:
+                self._closed[path] = self._level
+            if entry.kind is Kind.SYMLINK or (before is not None and before[1].kind is not entry.kind):
+                self._known.clear()
+        target = entry.target
+        if entry.kind is Kind.HARDLINK:
+            above, _, last = target.rpartition("/")
+            target = self._place(above, last, entry.path)
+        return entry if (path, target) == (entry.path, entry.target) else replace(entry, path=path, target=target)
+
+    def _place(self, folder: str, name: str, path: str) -> str:
+        place = self._known.get(folder)
+        if place is None:
+            self._own_link = ""
+            try:
+                place = follow(folder, self._target_of) if folder else ""
+            except ImageError as e:
+                raise ImageError(f"{self._where}: layer {self._level + 1}: '{path}': {e.message}") from e
+            if place != folder:
+                self._check(place, path)
+            if self._own_link and place not in self._named:
+                raise ImageError(f"{self._where}: layer {self._level + 1}: '{path}' lies below '{self._own_link}', a "
+                                 f"link to '/{place}', which is not a directory of the image")  # fmt: skip
+            self._known[folder] = place
+        return f"{place}/{name}" if place else name
+
+    def _check(self, place: str, path: str) -> None:
+        """Refuse a way that leads through a file."""
+        while place:
+            node = self._seen(place)
+            if node is not None and node.kind is not Kind.DIRECTORY:
+                raise ImageError(f"{self._where}: layer {self._level + 1}: '{path}' lies below a link to '{place}', "
+                                 "which is not a directory")  # fmt: skip
+            place = place.rpartition("/")[0]
+
+    def _target_of(self, path: str) -> str | None:
+        node = self._seen(path) if path in self._nodes else None
+        if node is None or node.kind is not Kind.SYMLINK:
+            return None
+        if self._nodes[path][0] == self._level:
+            self._own_link = path
+        return node.target
+
+    def _seen(self, path: str) -> Entry | None:
+        """What is at a place, unless a later layer has hidden it."""
+        level, entry = self._nodes.get(path, (-1, None))
+        if self._closed.get(path, -1) > level:
+            return None
+        above = path
+        while above:
+            above = above.rpartition("/")[0]
+            if self._closed.get(above, -1) > level or self._emptied.get(above, -1) > level:
+                return None
+        return entry
+
+
 def _last_of_each(layer: Sequence[Entry]) -> dict[str, Entry]:
     """A member that is repeated counts as its last."""
     return {entry.path: entry for entry in layer}
@@ -103,10 +217,12 @@ def _hidden(path: str, closed: set[str], emptied: set[str]) -> bool:
 
 
 def _check_nesting(layer: dict[str, Entry], where: str, level: int) -> None:
-    """Refuse a member below a link or file of its own layer: extracting would write through the link."""
+    """Refuse a member below a file of its own layer, or below a link that came after it. Whiteouts may stand there."""
     seen: set[str] = set()
     for path in layer:
-        folder = path.rpartition("/")[0]
+        folder, _, name = path.rpartition("/")
+        if name.startswith(WHITEOUT):
+            continue
         while folder and folder not in seen:
             seen.add(folder)
             above = layer.get(folder)
