@@ -204,7 +204,7 @@ def build(
     if preflight:
         from linuxkit.checking import judge
 
-        judge(made, target.formats, memory, sources.log)
+        judge(made, target.formats, memory, sources.log, config)
     files = make(made, target)
     beside = _provenance(provenance, planned, files, target.output) if provenance is not None else []
     written = write_files(files, target.directory, target.output, beside)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from linuxkit import api
 from linuxkit.encode.compress import Codec, level_of
-from linuxkit.errors import InputError
+from linuxkit.errors import InputError, Problem
 from linuxkit.oci.derived import Derived
 from linuxkit.oci.resolve import cache_root
 from linuxkit.outputs.build import Build
@@ -59,25 +59,47 @@ def check(
     encoder = Encoder(content, log=lambda part: sources.log(f"encoding {part}"))
     erofs = codec if compress else Codec.NONE
     made = Build(plan, content, encoder, codec, level_of(codec, None), erofs=erofs, disk_root=partition, verity=verity)
-    return found_in(made, target.formats, memory)
+    return found_in(made, target.formats, memory, config)
 
 
-def found_in(build: Build, formats: Sequence[Format], memory: int) -> list[Finding]:
-    """What is wrong with a build."""
+def found_in(
+    build: Build, formats: Sequence[Format], memory: int, config: Config | None = None
+) -> list[Finding]:
+    """What is wrong with a build; with the configuration, what is odd about its `files:` too."""
+    found = list(_directories(build, config)) if config is not None else []
     if not memory:
-        return preflight(build, formats)
+        return found + preflight(build, formats)
     from linuxkit.platforms.memory import least_for
 
-    return preflight(build, formats, Memory(memory, least_for))
+    return found + preflight(build, formats, Memory(memory, least_for))
 
 
-def judge(build: Build, formats: Sequence[Format], memory: int, log: Callable[[str], None]) -> None:
+def _directories(build: Build, config: Config) -> Iterator[Finding]:
+    """Directories of images that `files:` gives another mode or owner, on purpose or because a file is put there."""
+    for change in build.joined.changes:
+        number = change.location.removeprefix("files[").removesuffix("]")
+        if change.part != "files" or not number.isdigit():
+            continue
+        (mode, *owner), (new_mode, *new_owner) = change.before, change.after
+        how = [f"mode {new_mode:04o}, where {change.owner} has {mode:04o}"] if mode != new_mode else []
+        if owner != new_owner:
+            how.append(f"owner {new_owner[0]}:{new_owner[1]}, where {change.owner} has {owner[0]}:{owner[1]}")
+        at = config.files[int(number)].position
+        yield Finding(Problem(
+            f"/{change.path} gets {' and '.join(how)}", at.file, at.line, at.column, change.location,
+            f'put "- path: {change.path}" with directory: true and the mode and owner that you want before it',
+        ), fatal=False)  # fmt: skip
+
+
+def judge(
+    build: Build, formats: Sequence[Format], memory: int, log: Callable[[str], None], config: Config | None = None
+) -> None:
     """Refuse a build that can't boot, and say what else is odd about it.
 
     Raises:
         InputError: `problems` has everything that keeps it from booting.
     """
-    found = found_in(build, formats, memory)
+    found = found_in(build, formats, memory, config)
     for one in found:
         if not one.fatal:
             log(f"warning: {one.problem}")

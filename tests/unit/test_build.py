@@ -6,7 +6,10 @@ import io
 import json
 import os
 import resource
+import shutil
+import subprocess
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -320,3 +323,51 @@ def test_a_failing_rename_undoes_the_others(tmp_path: Path, monkeypatch: pytest.
             with outputs.open(tmp_path / name, "tar") as out:
                 out.write(b"new")
     assert files_in(tmp_path) == {"a": b"old", "b": b"old"}
+
+
+# -- links and directories over the parts
+
+
+MERGED_USR = tar_of(directory("usr"), directory("usr/bin"), directory("usr/lib"), symlink("lib", "usr/lib"),
+                    symlink("bin", "usr/bin"), member("usr/bin/sh", b"shell", mode=0o755),
+                    member("init", b"#!/bin/sh\n", mode=0o755))  # fmt: skip
+THROUGH = YAML.replace("etc/motd", "lib/firmware/x")
+
+
+@pytest.mark.parametrize("format_", ["tar", "kernel+initrd", "kernel+squashfs", "kernel+iso"])
+def test_modules_and_files_go_where_the_links_of_an_init_image_lead(work: Path, cache: Path, format_: str) -> None:
+    make_image(Store(cache), "docker.io/t/init:1", MERGED_USR)
+    (work / "web.yml").write_text(THROUGH)
+    linuxkit("build", "--no-preflight", "--compress", "none", "--format", format_, "web.yml", cwd=work, cache=cache)
+    out = work / "out"
+    out.mkdir()
+    unpack = {
+        "tar": ["tar", "-xf", "../web.tar"], "kernel+initrd": ["cpio", "-idmu", "--quiet"],
+        "kernel+squashfs": ["unsquashfs", "-q", "-n", "-f", "-d", ".", "../web-squashfs.img"],
+        "kernel+iso": ["xorriso", "-osirrox", "on", "-indev", "../web.iso", "-extract", "/", "."],
+    }[format_]  # fmt: skip
+    if shutil.which(unpack[0]) is None:
+        pytest.skip(f"{unpack[0]} is not installed")
+    for data in archives((work / "web-initrd.img").read_bytes()) if unpack[0] == "cpio" else [b""]:
+        subprocess.run(unpack, cwd=out, check=True, capture_output=True, input=data)
+    assert (out / "lib").readlink() == Path("usr/lib")
+    assert (out / "usr/lib/modules/a.ko").read_bytes() == b"module" * 500
+    assert (out / "usr/lib/firmware/x").read_text() == "hello"
+
+
+def archives(data: bytes) -> Iterator[bytes]:
+    """The cpio archives of an initrd that is not compressed: one after the other, as Linux unpacks them."""
+    at = 0
+    while at < len(data):
+        end = data.index(b"TRAILER!!!", at) + 11
+        end += -end % 512
+        yield data[at:end]
+        at = end
+
+
+def test_a_directory_of_an_image_that_files_changes_is_told_with_its_line(work: Path, cache: Path) -> None:
+    assert "warning" not in linuxkit("build", "web.yml", cwd=work, cache=cache).stderr
+    (work / "web.yml").write_text(YAML.replace('mode: "0644"', 'mode: "0600"'))
+    done = linuxkit("build", "--format", "tar", "web.yml", cwd=work, cache=cache)
+    assert "warning: web.yml:18:" in done.stderr
+    assert "files[0]: /etc gets mode 0700, where init[0] has 0755" in done.stderr

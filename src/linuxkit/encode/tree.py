@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 
 from linuxkit.entry import FIXED_MTIME, Entry, Kind
 from linuxkit.errors import ImageError
+from linuxkit.follow import follow
 
 MAX_DEPTH = 1000
-MAX_LINKS = 40
 
 
 @dataclass(eq=False)
@@ -98,28 +98,25 @@ def _parent(root: Node, parts: Sequence[str], path: str) -> Node:
         at = node
     else:
         return at
-    way, left, links = [("", root)], list(reversed(parts)), 0
-    while left:
-        part = left.pop()
-        if part in ("", "."):
-            continue
-        if part == "..":
-            way = way[:-1] or [("", root)]
-            continue
-        above, at = way[-1]
-        here = f"{above}/{part}" if above else part
+    try:
+        place = follow("/".join(parts), lambda path: _target(root, path))
+    except ImageError as e:
+        raise ImageError(f"{path} lies below links in a circle: {e.message}") from e
+    at, here = root, ""
+    for part in place.split("/") if place else ():
+        here = f"{here}/{part}" if here else part
         node = at.children.get(part)
         if node is None:
             node = at.children[part] = _directory(here)
-        if node.entry.kind is Kind.SYMLINK and links < MAX_LINKS:
-            links += 1
-            way = [("", root)] if node.entry.target.startswith("/") else way
-            left += reversed(node.entry.target.split("/"))
-            continue
         if not node.is_directory:
             raise ImageError(f"{path} lies below {node.entry.path}, which is no directory")
-        way.append((here, node))
-    return way[-1][1]
+        at = node
+    return at
+
+
+def _target(root: Node, path: str) -> str | None:
+    node = _find(root, path)
+    return node.entry.target if node is not None and node.entry.kind is Kind.SYMLINK else None
 
 
 def _find(root: Node, path: str) -> Node | None:

@@ -18,6 +18,7 @@ from linuxkit.outputs.root import root_key, root_tree
 from linuxkit.plan.model import BuildPlan
 from linuxkit.rootfs.assemble import assemble
 from linuxkit.rootfs.content import Content
+from linuxkit.rootfs.join import Joined, join
 from linuxkit.rootfs.kernel import Boot, boot_files
 from linuxkit.rootfs.segment import Segment
 
@@ -56,8 +57,21 @@ class Build:
     data: DataPartition | None = None
 
     def segments(self, *, boot: bool) -> list[Segment]:
-        """The root filesystem in parts; with the kernel under boot/ or without."""
-        return assemble(self.plan, self.content, boot=boot)
+        """The root filesystem in parts; with the kernel under boot/ or without.
+
+        Raises:
+            ImageError: the parts make no tree together; an image is missing or damaged.
+        """
+        return (self._with_boot if boot else self.joined).segments
+
+    @cached_property
+    def joined(self) -> Joined:
+        """The parts without the kernel, and what they change of each other."""
+        return join(assemble(self.plan, self.content, boot=False), self.content)
+
+    @cached_property
+    def _with_boot(self) -> Joined:
+        return join(assemble(self.plan, self.content, boot=True), self.content)
 
     @cached_property
     def boot(self) -> Boot:

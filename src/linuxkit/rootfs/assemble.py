@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from linuxkit.entry import FIXED_MTIME, Bytes, Entry, Kind, digest_of, read_all
+from linuxkit.follow import follow
 from linuxkit.plan.model import BuildPlan, BundlePlan, KernelPlan, PlannedFile, Tree, VolumePlan, canonical
 from linuxkit.rootfs import flatten as flat
 from linuxkit.rootfs import kernel as krn
@@ -87,7 +88,7 @@ def _tree(tree: Tree, name: str, content: Content) -> Segment:
     return Segment(
         name, key,
         lambda: flat.flatten(content.tree(tree.image), tree.prefix, tree.origin, bundle=tree.bundle),
-        tree.origin, layers,
+        tree.origin, layers, prefix=tree.prefix,
     )  # fmt: skip
 
 
@@ -108,7 +109,8 @@ def _apk(trees: Sequence[Tree], content: Content) -> Segment:
     def entries() -> Iterator[Entry]:
         found = []
         for tree in trees:
-            entry = next((e for e in content.tree(tree.image) if e.path == APK_DATABASE), None)
+            entries = {e.path: e for e in content.tree(tree.image)}
+            entry = entries.get(follow(APK_DATABASE, flat.link_in(entries)))
             if entry is not None and entry.kind is Kind.FILE:
                 found.append(read_all(entry.source, 256 << 20))
         if len(found) > 1:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from linuxkit.entry import FIXED_MTIME, Bytes, Entry, Extent, Kind, Source, read_all
 from linuxkit.errors import ImageError
 from linuxkit.oci.media import Image
+from linuxkit.oci.merge import at_their_places
 from linuxkit.oci.tarread import read_tar
 from linuxkit.plan.model import KernelPlan
 from linuxkit.rootfs.content import Content
@@ -70,7 +71,8 @@ def module_entries(plan: KernelPlan, content: Content) -> Iterator[Entry]:
     if not plan.tar:
         return
     found: dict[str, Entry] = {}
-    for entry in _tar_entries(_member(tree, plan.tar, "kernel tar", plan.image), plan):
+    members = list(_tar_entries(_member(tree, plan.tar, "kernel tar", plan.image), plan))
+    for entry in at_their_places([members], f"{plan.tar} of kernel image {plan.image.reference}")[0]:
         found[entry.path] = entry
     links = [e for e in found.values() if e.kind is Kind.HARDLINK]
     yield from (found[path] for path in sorted(found) if found[path].kind is not Kind.HARDLINK)

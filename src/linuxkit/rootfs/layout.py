@@ -28,7 +28,8 @@ def layout_segment(volume: VolumePlan, content: Content) -> Segment:
     top = image.index or Descriptor(OCI_MANIFEST, image.digest, 0)
     key = digest_of([b"oci layout", b"%d" % VERSION, top.digest.encode(), image.reference.encode(),
                      volume.directory.encode(), *(p.encode() for p in volume.platforms)])  # fmt: skip
-    return Segment(f"volume/{volume.name}", key, lambda: _entries(volume, content), volume.origin)
+    return Segment(f"volume/{volume.name}", key, lambda: _entries(volume, content), volume.origin,
+                   prefix=f"{volume.directory}/lower")  # fmt: skip
 
 
 def _entries(volume: VolumePlan, content: Content) -> Iterator[Entry]:

@@ -28,4 +28,4 @@ def sbom_segment(plan: SbomPlan, content: Content) -> Segment:
         data = encode(document(plan.images, content, format=plan.format, created=plan.created))
         yield Entry(plan.path, Kind.FILE, 0o644, mtime=FIXED_MTIME, source=Bytes(data))
 
-    return Segment("sbom", key, entries)
+    return Segment("sbom", key, entries, path=plan.path)

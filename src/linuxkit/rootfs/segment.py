@@ -18,6 +18,8 @@ class Segment:
     entries   makes them; not called when the encoded segment is in the cache.
     origin    of its entries, when it is the same for all: archives that record origins add it to the key.
     layers    image layers (with their diff_id) that `entries` is going to read, for reading ahead.
+    prefix    all its entries are below this, apart from the directories above it; no other segment has the same.
+    path      of its only entry, a file that takes long to make.
     generated everything in it is small and made by the builder: not worth a place in the cache.
     """
 
@@ -27,3 +29,5 @@ class Segment:
     origin: tuple[str, str] = ("", "")
     layers: tuple[tuple[Descriptor, str], ...] = ()
     generated: bool = field(default=False)
+    prefix: str = ""
+    path: str = ""
