@@ -6,7 +6,8 @@
 
 #define EVENT_MAX 4096 /* bytes of a line with its newline: what a pipe takes in one piece */
 #define REPORT_FIFO "/run/linuxkit/report"
-#define REPORT_LOG "/run/log/boot.jsonl"
+#define REPORT_LOG "/run/log/boot.jsonl" /* leads to REPORT_FILE where PID 1 is ours */
+#define REPORT_FILE "/run/linuxkit/boot.jsonl"
 
 enum truth { UNSAID, NO, YES };
 

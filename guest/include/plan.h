@@ -33,6 +33,7 @@ struct container {
     const char *name, *directory, *namespace;
     enum restart restart;
     bool halt; /* onfail halt */
+    unsigned limit; /* onshutdown: seconds that it may take; 0: the machine's default */
     struct step *steps;
     size_t step_count;
     struct interface *interfaces;

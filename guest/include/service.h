@@ -9,6 +9,9 @@
 #include <sys/types.h>
 
 #define STATE_DIR "/run/linuxkit"
+#define NOTED STATE_DIR "/.%s.pid" /* of our own processes: no service's name begins with a dot */
+#define KEEPER "supervisor"
+#define KEEPER_FILE STATE_DIR "/.supervisor.pid" /* while it is there, there is to be a keeper */
 #define CONTROL_SOCKET STATE_DIR "/service.sock"
 #define CONTAINERD_NAMESPACE "services.linuxkit"
 #define CONTAINERD_SOCKET "/run/containerd/containerd.sock"
@@ -39,20 +42,17 @@ char *pid_file_of(const struct container *container);
 
 /* --- logs.c */
 struct tail {
-    char *text[2];
+    char *text[4];
     const char *lines[TAIL_LINES];
     size_t count;
 };
 int log_open(const char *path, bool truncate); /* /dev/null when it can't be written */
-/* Where output goes whose file would be `path` (….log): to memlogd, under the file's name, when it takes it. */
-int log_stream(const char *path, bool truncate);
-void log_show(const char *out, const char *err); /* what came in both so far, to standard output */
-void log_cap(const char *path, size_t limit);  /* longer: the content moves to PATH.1 and the file starts anew */
-/* The last lines of the second file, filled up with the first one's in front; or the last ones that memlogd has of both. */
+/* What is kept of a log to which `total` bytes came, to the console: the last MiB of it. */
+void log_show(const char *path, unsigned long long total);
+/* The last lines of the second log, filled up with the first one's in front. */
 void tail_read(struct tail *tail, const char *out, const char *err);
 void tail_free(struct tail *tail);
 #define scoped_tail __attribute__((cleanup(tail_free))) struct tail
-int logger_main(const char *name); /* containerd's logging program for a service */
 
 /* --- policy.c: when to start again */
 struct policy {
@@ -68,13 +68,18 @@ int run_containers(const struct plan *plan, enum kind kind);
 int supervise(const struct plan *plan, bool containerd);
 
 /* --- containerd.c */
-struct containerd {
+#define CONTAINERD_OUT "/var/log/containerd.out.log"
+#define CONTAINERD_ERR "/var/log/containerd.log"
+struct daemon {
     pid_t pid;
-    double since, due; /* due: when to start it again; 0: runs */
+    int pidfd;         /* its end, when it is not our child; -1 */
+    double since, due; /* due: when to start it again; 0: it runs */
     struct policy policy;
 };
-int containerd_start(struct containerd *containerd);
-int containerd_wait(struct containerd *containerd, double seconds); /* until its socket answers */
+int containerd_start(struct daemon *containerd);
+/* Until its socket answers. -1: it does not in time; or it ended, with that wait status, and its pid is 0. */
+int containerd_wait(struct daemon *containerd, double seconds, int *status);
+void containerd_tail(struct tail *tail);
 bool containerd_has_past(void);                        /* did an earlier boot leave containers on a kept disk */
 void containerd_remove(const char *namespace, const char *id); /* a container and its task */
 void containerd_forget(const struct plan *plan);       /* removes them */

@@ -37,6 +37,8 @@ char *format(const char *fmt, ...) PRINTF(1, 2); /* the caller frees it */
 
 /* One line on standard error, which is the console: "linuxkit: ...". */
 void say(const char *fmt, ...) PRINTF(1, 2);
+/* Who writes say()'s lines from now on. */
+void say_by(void (*how)(const char *line, size_t length));
 
 /* Seconds since the kernel started, on the monotonic clock. */
 double now(void);

@@ -1,7 +1,7 @@
 /* containerd: starting it, and the command lines of its ctr. */
-#include "event.h"
-#include "service.h"
 #include "spawn.h"
+#include "stream.h"
+#include "supervisor.h"
 #include "util.h"
 
 #include <errno.h>
@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 
 #define BINARY "/usr/bin/containerd"
 #define CTR "/usr/bin/ctr"
@@ -40,15 +41,17 @@ static char *option(const char *text, const char *key)
     return NULL;
 }
 
-/* stdout and stderr are "stdout", "stderr" or a file to append to. */
-static int stream(const char *where, int otherwise)
+/* stdout and stderr are "stdout", "stderr" (the console), or a file; our own log when nothing is said. */
+static int stream(const char *where, const char *log)
 {
-    if (!where || !*where || !strcmp(where, "stderr") || !strcmp(where, "stdout"))
-        return fcntl(where && !strcmp(where, "stdout") ? 1 : where ? 2 : otherwise, F_DUPFD_CLOEXEC, 3);
+    if (!where)
+        return stream_writer(log);
+    if (!*where || !strcmp(where, "stderr") || !strcmp(where, "stdout"))
+        return fcntl(!strcmp(where, "stdout") ? STDOUT_FILENO : STDERR_FILENO, F_DUPFD_CLOEXEC, 3);
     return log_open(where, false);
 }
 
-int containerd_start(struct containerd *containerd)
+int containerd_start(struct daemon *containerd)
 {
     scoped_free char *text = read_file(OPTIONS, 1 << 16, NULL);
     scoped_free char *options = option(text, "cliopts"), *out = option(text, "stdout"), *err = option(text, "stderr");
@@ -58,17 +61,21 @@ int containerd_start(struct containerd *containerd)
     for (char *word = options ? strtok_r(options, " \t", &save) : NULL; word && argc < COUNT(argv) - 1;
          word = strtok_r(NULL, " \t", &save))
         argv[argc++] = word;
-    /* Its chatter would fill the console: a file, unless the configuration says otherwise. */
-    scoped_fd out_fd = out ? stream(out, 1) : log_stream("/var/log/containerd.out.log", true);
-    scoped_fd err_fd = err ? stream(err, 2) : log_stream("/var/log/containerd.log", true);
+    /* Its chatter would fill the console. */
+    scoped_fd out_fd = stream(out, CONTAINERD_OUT), err_fd = stream(err, CONTAINERD_ERR);
     unlink(CONTAINERD_SOCKET);
     containerd->pid = spawn(&(struct spawn){.argv = argv, .out = &out_fd, .err = &err_fd});
     containerd->since = now();
-    containerd->due = 0;
-    return containerd->pid < 0 ? -1 : 0;
+    containerd->due = containerd->pid < 0 ? now() + 1 : 0;
+    if (containerd->pid < 0) {
+        containerd->pid = 0;
+        return -1;
+    }
+    note_process("containerd", containerd->pid, "");
+    return 0;
 }
 
-int containerd_wait(struct containerd *containerd, double seconds)
+int containerd_wait(struct daemon *containerd, double seconds, int *status)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX, .sun_path = CONTAINERD_SOCKET};
     double end = now() + seconds;
@@ -76,11 +83,19 @@ int containerd_wait(struct containerd *containerd, double seconds)
         scoped_fd sock = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
         if (sock >= 0 && connect(sock, (struct sockaddr *)&address, sizeof(address)) == 0)
             return 0;
-        if (kill(containerd->pid, 0) < 0)
+        if (waitpid(containerd->pid, status, WNOHANG) != 0) {
+            containerd->pid = 0;
             return -1;
+        }
         pause_ms(20);
     }
     return -1;
+}
+
+void containerd_tail(struct tail *tail)
+{
+    copier_settle(CONTAINERD_OUT, CONTAINERD_ERR);
+    tail_read(tail, NULL, CONTAINERD_ERR);
 }
 
 static void add(struct command *command, const char *word)

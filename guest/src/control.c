@@ -1,5 +1,6 @@
 /* service start|stop|restart NAME, service status: a word to the supervisor, an answer when it is done. */
 #define _GNU_SOURCE
+#include "spawn.h"
 #include "supervisor.h"
 #include "util.h"
 
@@ -12,6 +13,8 @@
 #include <sys/un.h>
 
 #define MESSAGE_MAX 8192
+#define STATUS_LINE 512
+#define STATUS_MAX (8 << 20) /* bytes of a status that nobody has read yet */
 
 static const struct sockaddr_un address = {.sun_family = AF_UNIX, .sun_path = CONTROL_SOCKET};
 
@@ -35,14 +38,14 @@ int control_ask(const char *verb, const char *name)
         fprintf(stderr, "service: nobody keeps services here: %s\n", strerror(errno));
         return 1;
     }
-    ssize_t got = recv(sock, answer, sizeof(answer) - 1, 0);
-    if (got <= 0) {
-        fprintf(stderr, "service: no answer\n");
-        return 1;
+    bool good = false, first = true;
+    for (ssize_t got; (got = recv(sock, answer, sizeof(answer) - 1, 0)) > 0; first = false) {
+        answer[got] = 0;
+        good |= first && starts_with(answer, "ok\n");
+        fputs(first && good ? answer + strlen("ok\n") : answer, good ? stdout : stderr);
     }
-    answer[got] = 0;
-    bool good = starts_with(answer, "ok");
-    fprintf(good ? stdout : stderr, "%s", good ? answer + strlen("ok\n") : answer);
+    if (first)
+        fprintf(stderr, "service: no answer\n");
     return good ? 0 : 1;
 }
 
@@ -55,17 +58,58 @@ static void answer(int *client, const char *text)
     *client = -1;
 }
 
+static const char *age(char text[static 16], double seconds)
+{
+    unsigned whole = seconds > 0 ? (unsigned)seconds : 0;
+    if (whole < 120)
+        snprintf(text, 16, "%us", whole);
+    else if (whole < 2 * 3600)
+        snprintf(text, 16, "%um", whole / 60);
+    else
+        snprintf(text, 16, "%uh", whole / 3600);
+    return text;
+}
+
+/* How it last ended, and why it is not running now. */
+static void describe(const struct service *one, char text[static 200])
+{
+    int code = status_code(one->status), number = status_signal(one->status);
+    size_t used = 0;
+    *text = 0;
+    if (one->ended && number)
+        used = (size_t)snprintf(text, 200, "last ended by signal %d", number);
+    else if (one->ended && *one->error)
+        used = (size_t)snprintf(text, 200, "%.150s", one->error);
+    else if (one->ended)
+        used = (size_t)snprintf(text, 200, "last ended with status %d", code);
+    if (one->state == WAITING)
+        snprintf(text + used, 200 - used, "%sagain in %.0f s", used ? ", " : "", one->due > now() ? one->due - now() : 0);
+}
+
+/* In as many packets as it takes: however many services there are, nothing is cut. */
 static void status(const struct supervisor *all, int *client)
 {
     static const char *const states[] = {"stopped", "creating", "starting", "running", "cleaning", "waiting"};
-    char text[MESSAGE_MAX] = "ok\n";
+    char text[MESSAGE_MAX] = "ok\n", since[16], why[200];
     size_t used = strlen(text);
-    for (size_t i = 0; i < all->count && used < sizeof(text) - 300; i++) {
+    setsockopt(*client, SOL_SOCKET, SO_SNDBUFFORCE, &(int){STATUS_MAX}, sizeof(int));
+    for (size_t i = 0; i < all->count; i++) {
         const struct service *one = &all->services[i];
-        used += (size_t)snprintf(text + used, sizeof(text) - used, "%-24s %-9s pid %-6d restarts %u\n",
-                                 one->plan->name, states[one->state], (int)one->pid, one->restarts);
+        double from = one->state == RUNNING ? one->started : one->ended ? one->ended : one->asked;
+        describe(one, why);
+        int length = snprintf(text + used, STATUS_LINE, "%-24s %-9s pid %-6d for %-5s restarts %-3u %s\n", one->plan->name,
+                              states[one->state], (int)one->pid, age(since, now() - from), one->restarts, why);
+        used += length < STATUS_LINE ? (size_t)length : STATUS_LINE - 1;
+        if (used < sizeof(text) - STATUS_LINE && i + 1 < all->count)
+            continue;
+        if (send(*client, text, used, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+            break; /* whoever asked does not read */
+        used = 0;
     }
-    answer(client, text);
+    if (used) /* there are no services */
+        (void)!send(*client, text, used, MSG_NOSIGNAL | MSG_DONTWAIT);
+    close(*client);
+    *client = -1;
 }
 
 static struct service *find(struct supervisor *all, const char *name)
@@ -89,14 +133,15 @@ static void act(struct supervisor *all, int *client, const char *verb, const cha
     }
     one->client = *client;
     *client = -1;
-    bool stop = strcmp(verb, "start") != 0;
-    one->again = strcmp(verb, "stop") != 0;
     one->policy.failures = 0;
     one->error[0] = 0;
-    if (stop)
+    if (strcmp(verb, "start") != 0) {
+        one->wanted = strcmp(verb, "stop") ? WANT_RESTART : WANT_STOP;
         service_stop(one);
-    else if (one->state == WAITING)
-        one->state = STOPPED;
+    } else if (one->wanted != WANT_RUN || (one->state != RUNNING && one->state != STARTING && one->state != CREATING)) {
+        one->state = one->state == WAITING ? STOPPED : one->state;
+        one->wanted = WANT_RESTART;
+    }
     control_settle(all, one);
 }
 
@@ -125,16 +170,14 @@ void control_accept(struct supervisor *all)
 
 void control_settle(struct supervisor *all, struct service *one)
 {
+    if (one->state == STOPPED && one->wanted == WANT_RESTART)
+        service_begin(all, one);
     if (one->client < 0)
         return;
-    if (one->state == STOPPED && one->again) {
-        one->again = false;
-        service_begin(all, one);
-    }
     if (one->state == STOPPED || one->state == WAITING) {
         scoped_free char *text = *one->error ? format("service: %s\n", one->error) : must_dup("ok\n");
         answer(&one->client, text);
-    } else if (one->state == RUNNING && !one->stopping) {
+    } else if (one->state == RUNNING && one->wanted == WANT_RUN) {
         answer(&one->client, "ok\n");
     }
 }

@@ -1,5 +1,6 @@
 /* PID 1: prepares the machine, runs /etc/init.d, then reaps and waits for a reason to stop. */
 #include "applets.h"
+#include "console.h"
 #include "event.h"
 #include "loop.h"
 #include "setup.h"
@@ -10,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/reboot.h>
 #include <sys/stat.h>
@@ -41,8 +43,10 @@ static void prepare_machine(struct loop *loop)
     root_move();
     mount_early();
     open_console();
+    console_open();
     mount_cgroups();
     make_var();
+    mount_kept("/var/log", MS_NODEV | MS_NOSUID | MS_NOEXEC | MS_RELATIME, "size=10%,mode=755"); /* no log fills /var */
     make_device_links();
     share_mounts();
     loop_open(loop);
@@ -143,6 +147,7 @@ int init_main(int argc, char **argv)
     } else {
         if (getpid() != 1)
             prctl(PR_SET_CHILD_SUBREAPER, 1);
+        console_open();
         make_dirs("/run/linuxkit", 0755);
         make_var();
         loop_open(&loop);

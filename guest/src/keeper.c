@@ -1,7 +1,9 @@
 /* The supervisor's process: forks away from init.d, starts all services, then waits for what happens. */
 #define _GNU_SOURCE
+#include "console.h"
 #include "event.h"
 #include "spawn.h"
+#include "stream.h"
 #include "supervisor.h"
 #include "util.h"
 
@@ -13,42 +15,77 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
-#define LOG_LIMIT (4 << 20)   /* of a service's log file; twice that with its .1 */
-#define LOG_EVERY 5.0         /* seconds between looks at the sizes */
+#define LOOK_EVERY 5.0        /* seconds between two looks at everything */
 #define CONTAINERD_LIMIT 60.0 /* seconds until its socket must answer */
-#define MARK STATE_DIR "/supervisor.pid"
 
-bool orphan_take(struct supervisor *all, pid_t pid, int *status)
+static void daemon_ended(struct daemon *daemon)
 {
-    for (size_t i = 0; i < COUNT(all->orphans); i++)
-        if (pid > 0 && all->orphans[i].pid == pid) {
-            *status = all->orphans[i].status;
-            all->orphans[i].pid = 0;
-            return true;
-        }
-    return false;
+    double delay = policy_next(&daemon->policy, RESTART_ALWAYS, 1, now() - daemon->since);
+    if (daemon->pidfd >= 0)
+        close(daemon->pidfd);
+    daemon->pidfd = -1;
+    daemon->pid = 0;
+    daemon->due = now() + delay;
 }
 
 static void containerd_ended(struct supervisor *all, int status)
 {
-    struct containerd *daemon = &all->daemon;
-    double delay = policy_next(&daemon->policy, RESTART_ALWAYS, 1, now() - daemon->since);
     scoped_tail tail;
-    tail_read(&tail, NULL, "/var/log/containerd.log");
+    containerd_tail(&tail);
     report(&(struct event){.event = "exit", .step = "init.d/020-containerd", .ended = true,
                            .status = status_code(status), .signal = status_signal(status), .log = tail.lines,
                            .log_count = tail.count});
-    say("containerd ended with status %d; again in %.1f s", status_code(status), delay);
-    daemon->pid = 0;
-    daemon->due = now() + delay;
+    daemon_ended(&all->daemon);
+    say("containerd ended with status %d; again in %.1f s", status_code(status), all->daemon.due - now());
+}
+
+static void copier_ended(struct supervisor *all)
+{
+    daemon_ended(&all->copier);
+    say("the copier of logs ended; again in %.1f s", all->copier.due - now());
+}
+
+/* Everything that may be written to: of services in the plan's order, then of containerd. */
+static void start_copier(struct supervisor *all)
+{
+    const char **paths = must_alloc((2 * all->count + 2) * sizeof(*paths));
+    size_t count = 0;
+    for (size_t i = 0; i < all->count; i++) {
+        paths[count++] = all->services[i].out;
+        paths[count++] = all->services[i].err;
+    }
+    if (all->containerd) {
+        paths[count++] = CONTAINERD_OUT;
+        paths[count++] = CONTAINERD_ERR;
+    }
+    all->copier.pid = copier_start(paths, count);
+    all->copier.since = now();
+    all->copier.due = all->copier.pid < 0 ? now() + 1 : 0;
+    if (all->copier.pid > 0)
+        note_process("copier", all->copier.pid, "");
+    free(paths);
+}
+
+/* One that an earlier keeper started. */
+static bool daemon_adopt(struct daemon *daemon, const char *name)
+{
+    daemon->pid = noted_process(name, NULL, 0);
+    daemon->pidfd = daemon->pid ? (int)syscall(SYS_pidfd_open, daemon->pid, 0) : -1;
+    daemon->since = now();
+    return daemon->pidfd >= 0;
 }
 
 static void ended(struct supervisor *all, pid_t pid, int status)
 {
     if (pid == all->daemon.pid) {
         containerd_ended(all, status);
+        return;
+    }
+    if (pid == all->copier.pid) {
+        copier_ended(all);
         return;
     }
     for (size_t i = 0; i < all->count; i++) {
@@ -62,7 +99,7 @@ static void ended(struct supervisor *all, pid_t pid, int status)
             return;
         }
     }
-    all->orphans[all->orphan_at++ % COUNT(all->orphans)] = (struct orphan){pid, status};
+    orphan_keep(all, pid, status);
 }
 
 static void on_signals(struct supervisor *all)
@@ -81,9 +118,9 @@ static void tell_settled(struct supervisor *all)
 {
     unsigned char failed = 0;
     for (size_t i = 0; i < all->count; i++) {
-        if (!all->services[i].settled)
+        if (all->services[i].first == PENDING)
             return;
-        failed |= *all->services[i].error != 0 || !all->services[i].known;
+        failed |= all->services[i].first == BAD;
     }
     if (all->settled_pipe >= 0) {
         (void)!write(all->settled_pipe, &failed, 1);
@@ -92,53 +129,51 @@ static void tell_settled(struct supervisor *all)
     }
 }
 
-static void cap_logs(const struct supervisor *all)
-{
-    static double next;
-    if (now() < next)
-        return;
-    next = now() + LOG_EVERY;
-    for (size_t i = 0; i < all->count && !all->containerd; i++) {
-        log_cap(all->services[i].out, LOG_LIMIT);
-        log_cap(all->services[i].err, LOG_LIMIT);
-    }
-}
-
 static double tick(struct supervisor *all)
 {
-    double next = now() + LOG_EVERY;
+    double next = now() + LOOK_EVERY;
     for (size_t i = 0; i < all->count; i++) {
         struct service *one = &all->services[i];
-        double due = service_tick(all, one, LOG_EVERY);
+        double due = service_tick(all, one, LOOK_EVERY);
         next = due < next ? due : next;
         control_settle(all, one);
     }
     if (all->daemon.due && all->daemon.due <= now())
         containerd_start(&all->daemon);
-    if (all->daemon.due && all->daemon.due < next)
-        next = all->daemon.due;
+    if (all->copier.due && all->copier.due <= now())
+        start_copier(all);
+    const double dues[] = {all->daemon.due, all->copier.due};
+    for (size_t i = 0; i < COUNT(dues); i++)
+        if (dues[i] && dues[i] < next)
+            next = dues[i];
     tell_settled(all);
-    cap_logs(all);
+    console_flush();
     return next;
 }
 
 static void step(struct supervisor *all)
 {
     double next = tick(all);
-    struct pollfd *watched = must_alloc((2 + all->count) * sizeof(*watched));
-    watched[0] = (struct pollfd){.fd = all->signals, .events = POLLIN};
-    watched[1] = (struct pollfd){.fd = all->control, .events = POLLIN};
+    enum { SIGNALS, CONTROL, DAEMON, COPIER, FIRST };
+    struct pollfd *watched = must_alloc((FIRST + all->count) * sizeof(*watched));
+    const int fds[FIRST] = {all->signals, all->control, all->daemon.pidfd, all->copier.pidfd};
+    for (size_t i = 0; i < FIRST; i++)
+        watched[i] = (struct pollfd){.fd = fds[i], .events = POLLIN};
     for (size_t i = 0; i < all->count; i++)
-        watched[2 + i] = (struct pollfd){.fd = all->services[i].pidfd, .events = POLLIN};
+        watched[FIRST + i] = (struct pollfd){.fd = all->services[i].pidfd, .events = POLLIN};
     double left = next - now();
     int timeout = left <= 0 ? 0 : (int)(left * 1e3) + 1;
-    if (poll(watched, (nfds_t)(2 + all->count), timeout) > 0) {
+    if (poll(watched, (nfds_t)(FIRST + all->count), timeout) > 0) {
         for (size_t i = 0; i < all->count; i++)
-            if (watched[2 + i].revents)
-                service_ended(all, &all->services[i], 0);
-        if (watched[0].revents)
+            if (watched[FIRST + i].revents)
+                service_ended(all, &all->services[i], all->containerd ? 0 : end_take(all->services[i].pid));
+        if (watched[DAEMON].revents)
+            containerd_ended(all, 255 << 8);
+        if (watched[COPIER].revents)
+            copier_ended(all);
+        if (watched[SIGNALS].revents)
             on_signals(all);
-        if (watched[1].revents)
+        if (watched[CONTROL].revents)
             control_accept(all);
     }
     free(watched);
@@ -163,16 +198,21 @@ static void collect(struct supervisor *all, const struct plan *plan)
     }
 }
 
-static int start_containerd(struct supervisor *all, const struct plan *plan)
+static int start_containerd(struct supervisor *all, const struct plan *plan, bool adopt)
 {
-    bool past = containerd_has_past();
+    bool past = !adopt && containerd_has_past();
     double start = now();
-    if (containerd_start(&all->daemon) < 0 || containerd_wait(&all->daemon, CONTAINERD_LIMIT) < 0) {
+    if (adopt && daemon_adopt(&all->daemon, "containerd"))
+        return 0;
+    int status = 0;
+    if (containerd_start(&all->daemon) < 0 || containerd_wait(&all->daemon, CONTAINERD_LIMIT, &status) < 0) {
+        scoped_free char *why = all->daemon.pid ? must_dup("containerd does not answer")
+                                                : format("containerd ended at once with status %d", status_code(status));
         scoped_tail tail;
-        tail_read(&tail, NULL, "/var/log/containerd.log");
-        report(&(struct event){.event = "fail", .step = "service/containerd", .message = "containerd does not answer",
-                               .log = tail.lines, .log_count = tail.count});
-        say("containerd does not answer");
+        containerd_tail(&tail);
+        report(&(struct event){.event = "fail", .step = "service/containerd", .message = why, .log = tail.lines,
+                               .log_count = tail.count});
+        say("%s", why);
         return -1;
     }
     report(&(struct event){.event = "ready", .step = "service/containerd", .ms = (now() - start) * 1e3});
@@ -181,9 +221,27 @@ static int start_containerd(struct supervisor *all, const struct plan *plan)
     return 0;
 }
 
+/* Every service: taken over where an earlier keeper started it, else started. */
+static void begin(struct supervisor *all, bool adopt)
+{
+    size_t living = 0;
+    for (size_t i = 0; i < all->count; i++) {
+        struct service *one = &all->services[i];
+        if (!adopt || !service_adopt(all, one))
+            service_begin(all, one);
+        living += one->pidfd >= 0;
+    }
+    if (!adopt)
+        return;
+    scoped_free char *text = format("took over %zu running of %zu services", living, all->count);
+    report(&(struct event){.event = "ready", .step = "keeper", .message = text});
+    say("keeper: %s", text);
+}
+
 static _Noreturn void keep(const struct plan *plan, bool containerd, int settled_pipe)
 {
-    struct supervisor all = {.containerd = containerd, .settled_pipe = settled_pipe, .signals = -1, .control = -1};
+    struct supervisor all = {.containerd = containerd, .settled_pipe = settled_pipe, .signals = -1, .control = -1,
+                             .daemon.pidfd = -1, .copier.pidfd = -1};
     sigset_t set;
     sigemptyset(&set);
     sigaddset(&set, SIGCHLD);
@@ -193,21 +251,27 @@ static _Noreturn void keep(const struct plan *plan, bool containerd, int settled
     setsid();
     prctl(PR_SET_CHILD_SUBREAPER, 1);
     all.signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    bool adopt = exists(KEEPER_FILE);
+    note_process(KEEPER, getpid(), containerd ? "system-init" : "services");
     scoped_free char *own = format("%d\n", (int)getpid());
-    write_file(MARK, own);
+    write_file(STATE_DIR "/supervisor.pid", own); /* for people */
     collect(&all, plan);
-    if (containerd && start_containerd(&all, plan) < 0)
+    if (!daemon_adopt(&all.copier, "copier"))
+        start_copier(&all);
+    if (containerd && start_containerd(&all, plan, adopt) < 0) {
+        if (!adopt)
+            unlink(KEEPER_FILE); /* else PID 1 tries again */
         _exit(1);
-    if (!containerd)
-        all.runtime = runtime_find();
+    }
+    all.runtime = runtime_find();
     if (!containerd && !all.runtime.path && all.count) {
         report(&(struct event){.event = "fail", .step = "init.d/030-services",
                                .message = "there is no containerd, crun or runc to run services with"});
+        unlink(KEEPER_FILE);
         _exit(1);
     }
     all.control = control_listen();
-    for (size_t i = 0; i < all.count; i++)
-        service_begin(&all, &all.services[i]);
+    begin(&all, adopt);
     for (;;)
         step(&all);
 }
@@ -216,8 +280,7 @@ int supervise(const struct plan *plan, bool containerd)
 {
     int settled[2];
     /* 030-services after 020-containerd, or called twice: one keeper is enough. */
-    long keeper = read_number(MARK);
-    if (keeper > 0 && kill((pid_t)keeper, 0) == 0)
+    if (noted_process(KEEPER, NULL, 0))
         return 0;
     if (!containerd && plan_count(plan, SERVICE) == 0)
         return 0;

@@ -1,4 +1,6 @@
+/* PID 1's loop: it waits for children, events, the host, the power button and signals, and for nothing else. */
 #include "loop.h"
+#include "console.h"
 #include "event.h"
 #include "util.h"
 
@@ -15,6 +17,7 @@
 
 #define PORT "/dev/virtio-ports/org.linuxkit.report"
 #define LOG_LIMIT (1 << 20) /* then the log starts anew and the old one stays as .1 */
+#define NOTICE 10.0         /* seconds between two words about what is waited for */
 #define PORT_RETRY 0.2      /* seconds; nobody may listen yet */
 
 void loop_open(struct loop *loop)
@@ -29,12 +32,15 @@ void loop_open(struct loop *loop)
     loop->signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
     make_parents(REPORT_FIFO);
     make_parents(REPORT_LOG);
+    /* The file is beside the FIFO, where no container's output can fill the room. */
+    (void)!symlink("../linuxkit/boot.jsonl", REPORT_LOG);
+    (void)!symlink("../linuxkit/boot.jsonl.1", REPORT_LOG ".1");
     unlink(REPORT_FIFO);
     if (mkfifo(REPORT_FIFO, 0600) < 0)
         say("%s: %s", REPORT_FIFO, strerror(errno));
     /* Read-write: the FIFO never comes to its end when a writer leaves. */
     loop->fifo = open(REPORT_FIFO, O_RDWR | O_NONBLOCK | O_CLOEXEC);
-    loop->log = open(REPORT_LOG, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+    loop->log = open(REPORT_FILE, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
     loop->log_size = loop->log >= 0 ? lseek(loop->log, 0, SEEK_END) : 0;
 }
 
@@ -63,9 +69,9 @@ void loop_open_devices(struct loop *loop)
 
 static void rotate(struct loop *loop)
 {
-    rename(REPORT_LOG, REPORT_LOG ".1");
+    rename(REPORT_FILE, REPORT_FILE ".1");
     close(loop->log);
-    loop->log = open(REPORT_LOG, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+    loop->log = open(REPORT_FILE, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
     loop->log_size = loop->sent = 0;
 }
 
@@ -120,6 +126,7 @@ static void from_fifo(struct loop *loop)
     static size_t used;
     ssize_t got;
     while ((got = read(loop->fifo, text + used, sizeof(text) - 1 - used)) > 0) {
+        loop->heard = now();
         used += (size_t)got;
         text[used] = 0;
         char *line = text;
@@ -189,6 +196,8 @@ static void reap(struct loop *loop)
         if (pid == loop->awaited) {
             loop->awaited = 0;
             loop->awaited_status = status;
+        } else {
+            warden_reaped(loop, pid, status);
         }
 }
 
@@ -230,8 +239,13 @@ void loop_step(struct loop *loop, int timeout_ms)
         watched[count++] = (struct pollfd){.fd = loop->buttons[i], .events = POLLIN};
     if (loop->port >= 0 && left > 0 && (timeout_ms < 0 || timeout_ms > left * 1000))
         timeout_ms = (int)(left * 1000) + 1;
+    double due = loop->warden.due ? (loop->warden.due - now()) * 1e3 + 1 : -1;
+    if (loop->warden.due && (timeout_ms < 0 || timeout_ms > due))
+        timeout_ms = due > 0 ? (int)due : 0;
     if (poll(watched, count, timeout_ms) < 0)
         return;
+    warden_step(loop);
+    console_flush();
     if (watched[0].revents)
         from_signals(loop);
     if (watched[1].revents)
@@ -257,6 +271,27 @@ int loop_wait(struct loop *loop, pid_t pid)
         return loop->awaited_status;
     loop->awaited = 0;
     return -1;
+}
+
+int loop_wait_limited(struct loop *loop, pid_t pid, double limit, const char *what)
+{
+    double start = loop->heard = now(), told = 0;
+    loop->awaited = pid;
+    while (loop->awaited) {
+        double silent = now() - loop->heard, waited = now() - start;
+        if (silent >= limit)
+            break;
+        if (waited >= told + NOTICE) {
+            say("waiting for %s: %.0f s, at most %g s from now on", what, waited, limit - silent);
+            told = waited;
+        }
+        double next = limit - silent < NOTICE ? limit - silent : NOTICE;
+        loop_step(loop, (int)(next * 1e3) + 1);
+    }
+    from_fifo(loop);
+    bool ended = !loop->awaited;
+    loop->awaited = 0;
+    return ended ? loop->awaited_status : -1;
 }
 
 void loop_flush(struct loop *loop, int timeout_ms)

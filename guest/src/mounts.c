@@ -22,6 +22,7 @@ static const struct early {
     bool optional; /* not every kernel or machine has it */
 } early[] = {
     {"tmpfs", "/run", "tmpfs", SAFE | MS_RELATIME, "size=10%,mode=755", false},
+    {"tmpfs", "/run/log", "tmpfs", SAFE | MS_RELATIME, "size=5%,mode=755", false}, /* logs never fill the rest of /run */
     {"tmpfs", "/tmp", "tmpfs", SAFE | MS_RELATIME, "size=10%,mode=1777", false},
     {"dev", "/dev", "devtmpfs", MS_NOSUID | MS_NOEXEC | MS_RELATIME, "size=10m,nr_inodes=248418,mode=755", false},
     {"mqueue", "/dev/mqueue", "mqueue", SAFE, NULL, true},
@@ -81,13 +82,12 @@ void mount_early(void)
     for (const struct early *m = early; m < early + COUNT(early); m++) {
         if (m->optional && starts_with(m->target, "/sys/") && !exists(m->target))
             continue;
-        if (starts_with(m->target, "/dev/"))
+        if (starts_with(m->target, "/dev/") || starts_with(m->target, "/run/"))
             mkdir(m->target, 0755);
         if (mount(m->source, m->target, m->type, m->flags, m->data) < 0 && !m->optional)
             say("mount %s: %s", m->target, strerror(errno));
     }
     make_dirs("/run/linuxkit", 0755);
-    make_dirs("/run/log", 0755);
 }
 
 void make_var(void)

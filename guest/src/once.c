@@ -1,32 +1,104 @@
 /* Containers that run to their end, one after the other: onboot and onshutdown. */
+#define _GNU_SOURCE
 #include "applets.h"
 #include "event.h"
 #include "service.h"
+#include "shutdown.h"
 #include "spawn.h"
+#include "stream.h"
 #include "util.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+#define NOTICE 10.0 /* seconds between two words about what a shutdown waits for */
+#define GRACE 5.0   /* seconds between SIGTERM and SIGKILL for one that takes too long */
 
 struct once {
     const struct container *container;
     const struct runtime *runtime;
     char *step, *out, *err; /* name in the report, log files */
     const int *out_fd, *err_fd;
+    struct stream streams[2];
+    double start, limit; /* limit: seconds; 0: none */
 };
 
-static int call(const struct once *once, const char *verb, const char *pid_file)
+static pid_t begin(const struct once *once, const char *verb, const char *pid_file)
 {
     const char *argv[RUNTIME_ARGS];
     runtime_args(once->runtime, verb, once->container, pid_file, argv);
-    return spawn_wait(&(struct spawn){.argv = argv, .out = once->out_fd, .err = once->err_fd});
+    return spawn(&(struct spawn){.argv = argv, .out = once->out_fd, .err = once->err_fd});
+}
+
+/* Says what is waited for; ends it when its time is over. Returns when to look again. */
+static double mind_limit(const struct once *once, pid_t pid, double *told)
+{
+    double t = now() - once->start;
+    if (!once->limit)
+        return 3600;
+    if (t >= once->limit + GRACE) {
+        const char *argv[RUNTIME_ARGS];
+        runtime_args(once->runtime, "delete", once->container, NULL, argv);
+        spawn(&(struct spawn){.argv = argv});
+        kill(pid, SIGKILL);
+        return GRACE;
+    }
+    if (t >= once->limit) {
+        if (*told < once->limit) {
+            say("%s took longer than %g s: it is ended", once->step, once->limit);
+            kill(pid, SIGTERM);
+            *told = once->limit;
+        }
+        return once->limit + GRACE - t;
+    }
+    if (t >= *told + NOTICE) {
+        say("waiting for %s: %.0f of %g s", once->step, t, once->limit);
+        report(&(struct event){.event = "waiting", .step = once->step}); /* PID 1 sees that we are not stuck */
+        *told = t;
+    }
+    double next = *told + NOTICE < once->limit ? *told + NOTICE : once->limit;
+    return next - t;
+}
+
+/* Copies the output until the process ends; its wait status. */
+static int wait_copying(struct once *once, pid_t pid)
+{
+    scoped_fd ended = (int)syscall(SYS_pidfd_open, pid, 0);
+    double told = 0;
+    int status;
+    for (;;) {
+        pid_t got = waitpid(pid, &status, WNOHANG);
+        if (got == pid || (got < 0 && errno != EINTR))
+            return got == pid ? status : -1;
+        double wait = mind_limit(once, pid, &told);
+        struct pollfd watched[3] = {{.fd = ended, .events = POLLIN}, {.fd = -1}, {.fd = -1}};
+        for (size_t i = 0; i < 2 && once->out_fd; i++) {
+            double due = stream_due(&once->streams[i]);
+            watched[1 + i] = stream_wish(&once->streams[i]);
+            wait = due >= 0 && due < wait ? due : wait;
+        }
+        if (ended < 0 && wait > 0.02)
+            wait = 0.02; /* a kernel before 5.3 */
+        if (poll(watched, COUNT(watched), (int)(wait * 1e3) + 1) >= 0)
+            for (size_t i = 0; i < 2 && once->out_fd; i++)
+                stream_step(&once->streams[i], watched[1 + i].revents != 0);
+    }
+}
+
+static int call(struct once *once, const char *verb, const char *pid_file)
+{
+    pid_t pid = begin(once, verb, pid_file);
+    return pid < 0 ? -1 : wait_copying(once, pid);
 }
 
 /* create, prepare, start, wait, delete: only for those who have something to prepare in between. */
-static int run_in_stages(const struct once *once, char error[static ERROR_MAX])
+static int run_in_stages(struct once *once, char error[static ERROR_MAX])
 {
     scoped_free char *pid_file = pid_file_of(once->container);
     int status = call(once, "create", pid_file);
@@ -39,10 +111,18 @@ static int run_in_stages(const struct once *once, char error[static ERROR_MAX])
     if (pid <= 0)
         snprintf(error, ERROR_MAX, "no pid in %s", pid_file);
     else if (prepare_process(once->container, pid, error) == 0 && (status = call(once, "start", NULL)) == 0)
-        status = wait_for(pid);
+        status = wait_copying(once, pid);
     call(once, "delete", NULL);
     unlink(pid_file);
     return status;
+}
+
+static void end_stream(struct stream *stream)
+{
+    scoped_free char *path = must_dup(stream->path);
+    unsigned long long total = stream->total;
+    stream_close(stream);
+    log_show(path, total);
 }
 
 /* Runs it; the wait status, or -1 with the reason. */
@@ -55,16 +135,22 @@ static int run_one(struct once *once, char error[static ERROR_MAX])
     if (prepare_files(once->container, error) < 0)
         return -1;
     bool console = booted_with("linuxkit.runc_console=1");
-    scoped_fd out = console ? -1 : log_stream(once->out, true);
-    scoped_fd err = console ? -1 : log_stream(once->err, true);
-    once->out_fd = console ? NULL : &out;
-    once->err_fd = console ? NULL : &err;
+    scoped_fd out = console ? -1 : stream_writer(once->out);
+    scoped_fd err = console ? -1 : stream_writer(once->err);
+    once->out_fd = out < 0 ? NULL : &out;
+    once->err_fd = err < 0 ? NULL : &err;
+    if (once->out_fd) {
+        stream_open(&once->streams[0], once->out, ONCE_LOG_LIMIT, ONCE_LOG_LIMIT);
+        stream_open(&once->streams[1], once->err, ONCE_LOG_LIMIT, ONCE_LOG_LIMIT);
+    }
     int status = needs_process(once->container) ? run_in_stages(once, error) : call(once, "run", NULL);
     if (status == -1 && !*error)
         snprintf(error, ERROR_MAX, "%s: %s", once->runtime->path, strerror(errno));
+    if (once->limit && now() - once->start > once->limit)
+        snprintf(error, ERROR_MAX, "it took longer than %g s and was ended", once->limit);
     undo_files(once->container);
-    if (!console)
-        log_show(once->out, once->err);
+    for (size_t i = 0; i < 2 && once->out_fd; i++)
+        end_stream(&once->streams[i]);
     return status;
 }
 
@@ -80,7 +166,7 @@ static void stop_boot(const char *step, int code, const char *error)
 static bool run_reported(struct once *once)
 {
     char error[ERROR_MAX] = "";
-    double start = now();
+    double start = once->start = now();
     report(&(struct event){.event = "start", .step = once->step});
     int status = run_one(once, error);
     int code = status < 0 ? 1 : status_code(status);
@@ -118,8 +204,13 @@ int run_containers(const struct plan *plan, enum kind kind)
         scoped_free char *step = format("%s/%s", section, container->name);
         scoped_free char *out = format("%s/%s.%s.out.log", folder, type, container->name);
         scoped_free char *err = format("%s/%s.%s.log", folder, type, container->name);
-        struct once once = {.container = container, .runtime = &runtime, .step = step, .out = out, .err = err};
+        struct once once = {.container = container, .runtime = &runtime, .step = step, .out = out, .err = err,
+                            .limit = kind == ONBOOT ? 0 : container->limit ? container->limit : shutdown_limit()};
+        unlink(out); /* of an earlier run */
+        unlink(err);
         bool well = run_reported(&once);
+        stream_forget(out);
+        stream_forget(err);
         failed += !well;
         if (!well && container->halt)
             break;

@@ -12,6 +12,22 @@
 #define PROPAGATION (MS_SHARED | MS_PRIVATE | MS_SLAVE | MS_UNBINDABLE)
 #define BIND_KEEPS (MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOATIME | MS_NODIRATIME | MS_RELATIME | MS_STRICTATIME)
 
+/* Is there a new mount after it? Else it changes one that is there. */
+static bool makes_mount(const struct step *step)
+{
+    return !(step->flags & MS_REMOUNT) && (step->flags & ~(PROPAGATION | MS_REC) || !(step->flags & PROPAGATION));
+}
+
+/* -1, with errno as it was. */
+static int undo_mount(const struct step *step)
+{
+    int error = errno;
+    if (makes_mount(step))
+        umount2(step->path, MNT_DETACH);
+    errno = error;
+    return -1;
+}
+
 /* mount(2) takes one kind of change at a time: the mount, a bind's own flags, the propagation. */
 static int mount_step(const struct step *step)
 {
@@ -22,14 +38,14 @@ static int mount_step(const struct step *step)
         if (!(flags & MS_REMOUNT) && mount(step->source, step->path, NULL, MS_BIND | recursive, NULL) < 0)
             return -1;
         if (flags & BIND_KEEPS && mount(NULL, step->path, NULL, MS_REMOUNT | MS_BIND | (flags & BIND_KEEPS), NULL) < 0)
-            return -1;
+            return undo_mount(step);
     } else if (flags & ~MS_REMOUNT || !propagation) {
         const char *type = *step->type ? step->type : NULL, *source = *step->source ? step->source : NULL;
         if (mount(source ? source : type, step->path, type, flags, data) < 0)
             return -1;
     }
     if (propagation && mount(NULL, step->path, NULL, propagation | recursive, NULL) < 0)
-        return -1;
+        return undo_mount(step);
     return 0;
 }
 
@@ -66,6 +82,14 @@ static int make_target(const struct step *step)
     return fd < 0 ? -1 : 0;
 }
 
+/* The newest first. What is left of a start that failed would lie below the mounts of the next. */
+static void undo_steps(const struct container *container, size_t count)
+{
+    while (count--)
+        if (container->steps[count].what == STEP_MOUNT && makes_mount(&container->steps[count]))
+            umount2(container->steps[count].path, MNT_DETACH);
+}
+
 int prepare_files(const struct container *container, char error[static ERROR_MAX])
 {
     for (size_t i = 0; i < container->step_count; i++) {
@@ -78,6 +102,7 @@ int prepare_files(const struct container *container, char error[static ERROR_MAX
             result = mount_step(step);
         if (result < 0) {
             snprintf(error, ERROR_MAX, "%s %s: %s", what, step->path, strerror(errno));
+            undo_steps(container, i);
             return -1;
         }
     }

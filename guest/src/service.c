@@ -1,8 +1,10 @@
 /* /usr/bin/service, by the name of its link or by a word: volumes, onboot, onshutdown, system-init, services,
  * start, stop, restart, status. */
 #include "applets.h"
+#include "console.h"
 #include "event.h"
 #include "service.h"
+#include "stream.h"
 #include "util.h"
 
 #include <errno.h>
@@ -85,6 +87,7 @@ int service_main(int argc, char **argv)
                  {"containerd", "system-init"}, {"services", "services"}};
     const char *name = argc > 0 ? base_name(argv[0]) : "service";
     umask(022);
+    console_open();
     if (argc == 1) {
         if (strstr(name, "issue"))
             return show_issue();

@@ -1,4 +1,6 @@
+/* How the machine ends: scripts, processes, disks, each within its time. */
 #include "shutdown.h"
+#include "console.h"
 #include "event.h"
 #include "spawn.h"
 #include "util.h"
@@ -8,11 +10,19 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mount.h>
 #include <sys/reboot.h>
 #include <sys/wait.h>
 
+#define LIMIT 90.0   /* seconds of one step, when nothing else is said */
+#define LIMIT_MAX 86400
 #define GRACE 5.0 /* seconds between SIGTERM and SIGKILL, for those that handle SIGTERM */
+
+double shutdown_limit(void)
+{
+    scoped_free char *text = booted_value("linuxkit.shutdown_timeout");
+    long seconds = text ? strtol(text, NULL, 10) : 0;
+    return seconds > 0 && seconds <= LIMIT_MAX ? (double)seconds : LIMIT;
+}
 
 /* A field of /proc/PID/status, where it stands, or NULL. */
 static const char *status_field(const char *text, const char *name)
@@ -71,35 +81,19 @@ static void end_everyone(struct loop *loop)
         pause_ms(5);
 }
 
-void unmount_all(void)
+/* The step took too long. What it started is in its process group, or dies with everybody else. */
+static void cut_short(struct loop *loop, const char *path, pid_t pid, double limit)
 {
-    static const char *const real[] = {"ext2", "ext3",    "ext4", "btrfs", "xfs", "vfat", "msdos", "f2fs",
-                                       "exfat", "overlay", "nfs",  "nfs4",  "cifs"};
-    scoped_free char *text = read_file("/proc/mounts", 16 << 20, NULL);
-    if (!text)
-        return;
-    char **lines = NULL;
-    size_t count = 0;
-    char *save;
-    for (char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save))
-        *APPEND(lines, count) = line;
-    while (count--) {
-        char *rest, *source = strtok_r(lines[count], " ", &rest), *target = strtok_r(NULL, " ", &rest);
-        char *type = strtok_r(NULL, " ", &rest);
-        bool wanted = false;
-        for (size_t i = 0; i < COUNT(real); i++)
-            wanted |= source && target && type && strcmp(type, real[i]) == 0;
-        if (!wanted)
-            continue;
-        bool network = starts_with(type, "nfs") || strcmp(type, "cifs") == 0;
-        if (strcmp(target, "/") == 0 || umount2(target, network ? MNT_DETACH : 0) < 0)
-            if (mount(NULL, target, NULL, MS_REMOUNT | MS_RDONLY, NULL) < 0 && errno != EINVAL)
-                say("unmount %s: %s", target, strerror(errno));
-    }
-    free(lines);
+    scoped_free char *step = format("shutdown.d/%s", base_name(path));
+    scoped_free char *message = format("nothing happened for %g s, and it was ended", limit);
+    say("%s: %s", step, message);
+    loop_report(loop, &(struct event){.event = "fail", .step = step, .message = message});
+    kill(-pid, SIGTERM);
+    if (loop_wait_limited(loop, pid, 2, path) < 0)
+        kill(-pid, SIGKILL);
 }
 
-static void run_scripts(struct loop *loop)
+static void run_scripts(struct loop *loop, double limit)
 {
     size_t count;
     char **names = list_names("/etc/shutdown.d", &count);
@@ -109,30 +103,43 @@ static void run_scripts(struct loop *loop)
         pid_t pid = spawn(&(struct spawn){.argv = argv});
         if (pid < 0)
             say("%s: %s", path, strerror(errno));
-        else
-            loop_wait(loop, pid);
+        else if (loop_wait_limited(loop, pid, limit, path) < 0)
+            cut_short(loop, path, pid, limit);
     }
     if (names)
         free_names(names, count);
 }
 
+/* A disk or a server that does not answer holds up whoever syncs or unmounts, and nothing ends that: so it is a child's work. */
+static void let_go(struct loop *loop, bool machine, double limit)
+{
+    pid_t pid = fork();
+    if (pid == 0) {
+        sync();
+        if (machine)
+            teardown();
+        sync();
+        _exit(0);
+    }
+    if (pid > 0 && loop_wait_limited(loop, pid, limit, "the disks") < 0)
+        say("the disks took longer than %g s: they are left as they are", limit);
+}
+
 void shut_down(struct loop *loop, enum wish wish, bool machine)
 {
     static const char *const words[] = {"", "poweroff", "reboot", "halt"};
-    double start = now();
+    double start = now(), limit = shutdown_limit();
     loop->ending = true;
     loop->wish = STAY; /* so that waiting works again */
     loop_report(loop, &(struct event){.event = "shutdown", .step = "shutdown", .message = words[wish]});
     say("%s", words[wish]);
-    run_scripts(loop);
+    run_scripts(loop, limit);
     end_everyone(loop);
-    sync();
-    if (machine)
-        unmount_all();
+    let_go(loop, machine, limit);
     loop_report(loop, &(struct event){.event = "off", .step = "shutdown", .message = words[wish],
                                       .ms = (now() - start) * 1e3});
     loop_flush(loop, 500);
-    sync();
+    console_flush();
     if (!machine)
         return;
     reboot(wish == REBOOT ? LINUX_REBOOT_CMD_RESTART : wish == HALT ? LINUX_REBOOT_CMD_HALT

@@ -6,6 +6,7 @@
 #include "supervisor.h"
 #include "event.h"
 #include "spawn.h"
+#include "stream.h"
 #include "util.h"
 
 #include <errno.h>
@@ -18,12 +19,35 @@
 #define HELPER_LIMIT 120.0 /* seconds that one run of crun, runc or ctr may take */
 #define DELETE_TRIES 20    /* containerd may hear of the end a little later than we do */
 
+void orphan_keep(struct supervisor *all, pid_t pid, int status)
+{
+    all->orphans[all->orphan_at++ % COUNT(all->orphans)] = (struct orphan){pid, status, now()};
+}
+
+/* Did the process end before we knew its pid? Only an end since the start began counts, and only when the pid is nobody
+ * else's by now: pids come round again. */
+static bool orphan_take(struct supervisor *all, const struct service *one, int *status)
+{
+    pid_t got = waitpid(one->pid, status, WNOHANG);
+    if (got >= 0)
+        return got == one->pid;
+    for (size_t i = 0; i < COUNT(all->orphans); i++) {
+        struct orphan *orphan = &all->orphans[(all->orphan_at + COUNT(all->orphans) - 1 - i) % COUNT(all->orphans)];
+        if (orphan->pid == one->pid && orphan->when >= one->helper_since) {
+            *status = orphan->status;
+            orphan->pid = 0;
+            return true;
+        }
+    }
+    return false;
+}
+
 static bool call(struct supervisor *all, struct service *one, const char *verb)
 {
     /* What ctr says about the end of a task is for us, not for the log. */
     bool end = all->containerd && strcmp(verb, "delete") == 0;
-    scoped_fd out = end ? log_open("/dev/null", false) : log_stream(one->out, false);
-    scoped_fd err = end ? log_open(one->end, true) : log_stream(one->err, false);
+    scoped_fd out = end ? log_open("/dev/null", false) : stream_writer(one->out);
+    scoped_fd err = end ? log_open(one->end, true) : stream_writer(one->err);
     one->helper_since = now();
     if (!all->containerd) {
         const char *argv[RUNTIME_ARGS];
@@ -36,8 +60,10 @@ static bool call(struct supervisor *all, struct service *one, const char *verb)
                                             .with = &command.task});
         command_free(&command);
     }
-    if (one->helper >= 0)
+    if (one->helper >= 0) {
+        service_note(one);
         return true;
+    }
     one->helper = 0;
     snprintf(one->error, sizeof(one->error), "%s: %s", all->containerd ? "ctr" : "crun or runc", strerror(errno));
     return false;
@@ -47,8 +73,10 @@ static void announce(struct service *one, const char *event, int status, const c
 {
     scoped_tail tail = {.count = 0};
     bool bad = strcmp(event, "ready") && strcmp(event, "restart") && strcmp(event, "start");
-    if (bad)
+    if (bad) {
+        copier_settle(one->out, one->err);
         tail_read(&tail, one->out, one->err);
+    }
     int code = status_code(status), number = status_signal(status);
     if (!number && code > 128 && code < 128 + 65)
         number = code - 128;
@@ -64,74 +92,65 @@ static void announce(struct service *one, const char *event, int status, const c
 /* It is down. Again, later, or never? */
 static void decide(struct service *one, int status)
 {
-    double healthy = one->state_since && one->ran ? now() - one->started : 0;
-    one->ran = false;
-    one->settled = true;
+    double healthy = one->started ? one->ended - one->started : 0;
+    one->started = 0;
+    one->first = one->first == PENDING ? BAD : one->first;
     one->pid = 0;
-    if (one->stopping) {
-        one->state = STOPPED;
-        return;
-    }
-    double delay = policy_next(&one->policy, one->plan->restart, status_code(status), healthy);
-    one->state = delay < 0 ? STOPPED : WAITING;
-    one->due = now() + delay;
+    one->state = STOPPED;
+    double delay = one->wanted == WANT_RUN ? policy_next(&one->policy, one->plan->restart, status_code(status), healthy) : -1;
     if (delay >= 0) {
+        one->state = WAITING;
+        one->due = now() + delay;
         scoped_free char *text = format("in %.1f s, time %u", delay, ++one->restarts);
         announce(one, "restart", 0, text);
     }
+    service_note(one);
 }
 
 static void failed_start(struct service *one, int status)
 {
-    announce(one, "fail", status ? status : 1 << 8, one->error);
-    decide(one, status ? status : 1 << 8);
+    one->status = status ? status : 1 << 8;
+    one->ended = now();
+    announce(one, "fail", one->status, one->error);
+    decide(one, one->status);
 }
 
 void service_begin(struct supervisor *all, struct service *one)
 {
-    bool first = !one->mounted;
     one->error[0] = 0;
-    one->stopping = false;
-    one->asked = one->state_since = now();
-    if (first) {
+    one->wanted = WANT_RUN;
+    one->asked = now();
+    if (one->made == NOTHING) {
         (void)!truncate(one->out, 0);
         (void)!truncate(one->err, 0);
         if (prepare_files(one->plan, one->error) < 0) {
             failed_start(one, 0);
             return;
         }
-        one->mounted = true;
     }
     unlink(one->pid_file);
-    if (all->containerd && !one->known && one->attempted)
+    if (all->containerd && one->made == TRIED)
         containerd_remove(namespace_of(one->plan), one->plan->name); /* what a failed start left */
-    one->attempted = true;
     bool staged = !all->containerd && needs_process(one->plan);
-    const char *verb = staged ? "create" : all->containerd && one->known ? "start" : "run-detached";
+    const char *verb = staged ? "create" : all->containerd && one->made == MADE ? "start" : "run-detached";
+    one->made = one->made < TRIED ? TRIED : one->made;
     one->state = staged ? CREATING : STARTING;
     if (!call(all, one, verb))
         failed_start(one, 0);
 }
 
-/* The process ended; its traces are to be removed before it can start again. */
-static void clean(struct supervisor *all, struct service *one, int status)
+void service_ended(struct supervisor *all, struct service *one, int status)
 {
+    end_forget(one->pid);
     one->status = status;
     if (one->pidfd >= 0)
         close(one->pidfd);
     one->pidfd = -1;
     one->state = CLEANING;
     one->tries = 0;
-    one->died = now();
+    one->ended = now();
     if (!call(all, one, "delete"))
         decide(one, status);
-}
-
-void service_ended(struct supervisor *all, struct service *one, int status)
-{
-    if (!all->containerd && !one->stopping)
-        announce(one, "exit", status, "");
-    clean(all, one, status);
 }
 
 static void running(struct supervisor *all, struct service *one)
@@ -139,14 +158,16 @@ static void running(struct supervisor *all, struct service *one)
     int status;
     one->pid = (pid_t)read_number(one->pid_file);
     one->state = RUNNING;
-    one->started = one->state_since = now();
-    one->known = one->ran = one->settled = true;
+    one->started = now();
+    one->made = MADE;
+    one->first = GOOD;
+    service_note(one);
     announce(one, "ready", 0, "");
     if (all->containerd) {
         one->pidfd = (int)syscall(SYS_pidfd_open, one->pid, 0);
         if (one->pidfd < 0)
-            clean(all, one, 0); /* gone already; ctr knows the status */
-    } else if (orphan_take(all, one->pid, &status)) {
+            service_ended(all, one, 0); /* gone already; ctr knows the status */
+    } else if (orphan_take(all, one, &status)) {
         service_ended(all, one, status);
     }
 }
@@ -160,11 +181,12 @@ static void prepared(struct supervisor *all, struct service *one)
     if (!*one->error)
         snprintf(one->error, sizeof(one->error), "no pid in %s", one->pid_file);
     announce(one, "fail", 1 << 8, one->error);
-    clean(all, one, 1 << 8);
+    service_ended(all, one, 1 << 8);
 }
 
 static void cleaned(struct supervisor *all, struct service *one, int status)
 {
+    bool silent = false;
     if (all->containerd) {
         int code = containerd_end_status(one->end, status_code(status));
         if (code < 0 && one->tries++ < DELETE_TRIES) {
@@ -173,9 +195,10 @@ static void cleaned(struct supervisor *all, struct service *one, int status)
                 return;
         }
         one->status = (code < 0 ? 1 : code) << 8;
-        if (!one->stopping)
-            announce(one, "exit", one->status, code < 0 ? "containerd does not tell its status" : "");
+        silent = code < 0;
     }
+    if (one->started && one->wanted == WANT_RUN)
+        announce(one, "exit", one->status, silent ? "containerd does not tell its status" : "");
     decide(one, one->status);
 }
 
@@ -190,13 +213,14 @@ void helper_ended(struct supervisor *all, struct service *one, int status)
         prepared(all, one);
     else if (one->state == STARTING)
         running(all, one);
-    if (one->stopping && one->state == RUNNING)
+    if (one->wanted != WANT_RUN && one->state == RUNNING)
         service_stop(one);
 }
 
 void service_stop(struct service *one)
 {
-    one->stopping = true;
+    if (one->wanted == WANT_RUN)
+        one->wanted = WANT_STOP;
     if (one->state == WAITING)
         one->state = STOPPED;
     if (one->state == RUNNING && one->pid > 0) {
@@ -213,7 +237,7 @@ double service_tick(struct supervisor *all, struct service *one, double limit)
         service_begin(all, one);
     if (one->state == WAITING && one->due < next)
         next = one->due;
-    if (one->stopping && one->state == RUNNING) {
+    if (one->wanted != WANT_RUN && one->state == RUNNING) {
         if (one->kill_at <= t) {
             kill(one->pid, SIGKILL);
             one->kill_at = t + STOP_GRACE;

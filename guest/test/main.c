@@ -1,12 +1,15 @@
 /* Drives the guest's parts from tests/guest: test-guest WORD ARGUMENT..., results on standard output. */
 #define _GNU_SOURCE
 #include "../include/bootstage.h"
+#include "../include/console.h"
 #include "../include/event.h"
 #include "../include/modules.h"
 #include "../include/service.h"
 #include "../include/setup.h"
 #include "../include/shutdown.h"
 #include "../include/spawn.h"
+#include "../include/stream.h"
+#include "../include/supervisor.h"
 #include "../include/util.h"
 
 #include <errno.h>
@@ -136,6 +139,34 @@ static int test_task(char **args)
     return 0;
 }
 
+/* stream PATH LIMIT: standard input through a stream of its own into a file. */
+static int test_stream(char **args)
+{
+    struct stream stream;
+    stream_of(&stream, dup(0), args[0], (size_t)atol(args[1]), 100);
+    while (stream.from >= 0)
+        stream_step(&stream, true);
+    printf("%llu\n", (unsigned long long)stream.total);
+    stream_close(&stream);
+    return 0;
+}
+
+/* say COUNT: as many lines to a console that may be stopped, then how long that took, to standard output. */
+static int test_say(char **args)
+{
+    double start = now();
+    console_open();
+    for (int i = 0; i < atoi(args[0]); i++)
+        say("line %d of a console that nobody reads, until somebody does", i);
+    printf("%.2f\n", now() - start);
+    fflush(stdout);
+    for (int i = 0; i < 100; i++) {
+        console_flush();
+        pause_ms(20);
+    }
+    return 0;
+}
+
 /* root CMDLINE: what the boot stage reads in it. */
 static int test_root(char **args)
 {
@@ -236,8 +267,16 @@ int main(int argc, char **argv)
         printf("%d [%s]\n", cmdline_has(args[0], args[1]), value ? value : "-");
         return 0;
     }
-    if (!strcmp(word, "cap") && count == 2) {
-        log_cap(args[0], (size_t)atol(args[1]));
+    if (!strcmp(word, "stream") && count == 2)
+        return test_stream(args);
+    if (!strcmp(word, "show") && count == 2) {
+        log_show(args[0], strtoull(args[1], NULL, 10));
+        return 0;
+    }
+    if (!strcmp(word, "say") && count == 1)
+        return test_say(args);
+    if (!strcmp(word, "start") && count == 1) {
+        printf("%llu\n", (unsigned long long)started_at(atoi(args[0])));
         return 0;
     }
     if (!strcmp(word, "end") && count == 2) {
