@@ -28,5 +28,7 @@ struct event {
  * lines to fit. Bytes that are not UTF-8 become U+FFFD. */
 size_t event_line(char line[static EVENT_MAX], double t, const struct event *event);
 
+/* A sign of life for PID 1, which limits a shutdown's steps. */
+void report_alive(void);
 /* Sends it to PID 1; to the log when PID 1 is not ours. */
 void report(const struct event *event);

@@ -40,7 +40,7 @@ struct supervisor {
     bool containerd;
     struct runtime runtime;
     struct daemon daemon, copier; /* containerd; the copier of logs */
-    struct orphan orphans[32];
+    struct orphan *orphans;
     size_t orphan_at;
     int signals, control, settled_pipe;
 };

@@ -1,3 +1,4 @@
+/* One event of the boot report as a line of JSON. */
 #include "event.h"
 #include "util.h"
 

@@ -1,3 +1,4 @@
+/* JSON: strings in quotes, and the text of one member of an object. */
 #include "json.h"
 #include "util.h"
 

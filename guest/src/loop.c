@@ -131,6 +131,8 @@ static void from_fifo(struct loop *loop)
         text[used] = 0;
         char *line = text;
         for (char *end; (end = memchr(line, '\n', used - (size_t)(line - text))); line = end + 1) {
+            if (end == line)
+                continue; /* a sign of life */
             keep(loop, line, (size_t)(end + 1 - line));
             *end = 0;
             count_failure(loop, line);

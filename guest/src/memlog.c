@@ -1,3 +1,4 @@
+/* Talking to memlogd: giving it what to read, and asking it. */
 #include "memlog.h"
 #include "json.h"
 #include "util.h"

@@ -1,3 +1,4 @@
+/* Kernel modules: modules.dep, modules.alias and modules.softdep, read once; loading with dependencies first. */
 #include "modules.h"
 #include "util.h"
 

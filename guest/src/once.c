@@ -18,6 +18,7 @@
 #include <sys/wait.h>
 
 #define NOTICE 10.0 /* seconds between two words about what a shutdown waits for */
+#define ALIVE 0.5   /* between two signs of life */
 #define GRACE 5.0   /* seconds between SIGTERM and SIGKILL for one that takes too long */
 
 struct once {
@@ -42,12 +43,13 @@ static double mind_limit(const struct once *once, pid_t pid, double *told)
     double t = now() - once->start;
     if (!once->limit)
         return 3600;
+    report_alive(); /* PID 1 counts the time since somebody was heard */
     if (t >= once->limit + GRACE) {
         const char *argv[RUNTIME_ARGS];
         runtime_args(once->runtime, "delete", once->container, NULL, argv);
         spawn(&(struct spawn){.argv = argv});
         kill(pid, SIGKILL);
-        return GRACE;
+        return ALIVE;
     }
     if (t >= once->limit) {
         if (*told < once->limit) {
@@ -55,15 +57,13 @@ static double mind_limit(const struct once *once, pid_t pid, double *told)
             kill(pid, SIGTERM);
             *told = once->limit;
         }
-        return once->limit + GRACE - t;
+        return ALIVE;
     }
     if (t >= *told + NOTICE) {
         say("waiting for %s: %.0f of %g s", once->step, t, once->limit);
-        report(&(struct event){.event = "waiting", .step = once->step}); /* PID 1 sees that we are not stuck */
         *told = t;
     }
-    double next = *told + NOTICE < once->limit ? *told + NOTICE : once->limit;
-    return next - t;
+    return once->limit - t < ALIVE ? once->limit - t : ALIVE;
 }
 
 /* Copies the output until the process ends; its wait status. */

@@ -1,3 +1,4 @@
+/* The plan: lines of tab-separated fields, each checked where it is read. */
 #include "plan.h"
 #include "util.h"
 

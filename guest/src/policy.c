@@ -1,3 +1,4 @@
+/* When a service that ended starts again. */
 #include "service.h"
 
 #define FIRST 0.2   /* seconds before the first new start */

@@ -4,6 +4,13 @@
 
 #include <fcntl.h>
 
+void report_alive(void)
+{
+    scoped_fd fifo = open(REPORT_FIFO, O_WRONLY | O_NONBLOCK | O_CLOEXEC);
+    if (fifo >= 0)
+        (void)!write(fifo, "\n", 1);
+}
+
 void report(const struct event *event)
 {
     char line[EVENT_MAX];

@@ -1,3 +1,4 @@
+/* Which OCI runtime there is, and its command lines. */
 #include "service.h"
 #include "util.h"
 

@@ -1,3 +1,4 @@
+/* Starting a program with exactly three descriptors, and its errors before it runs. */
 #define _GNU_SOURCE
 #include "spawn.h"
 #include "util.h"

@@ -17,29 +17,37 @@
 #include <sys/wait.h>
 
 #define HELPER_LIMIT 120.0 /* seconds that one run of crun, runc or ctr may take */
+#define ORPHANS_SPARE 32   /* besides one for each service that may be starting */
 #define DELETE_TRIES 20    /* containerd may hear of the end a little later than we do */
 
 void orphan_keep(struct supervisor *all, pid_t pid, int status)
 {
-    all->orphans[all->orphan_at++ % COUNT(all->orphans)] = (struct orphan){pid, status, now()};
+    size_t room = all->count + ORPHANS_SPARE;
+    if (!all->orphans)
+        all->orphans = must_alloc(room * sizeof(*all->orphans));
+    all->orphans[all->orphan_at++ % room] = (struct orphan){pid, status, now()};
 }
 
 /* Did the process end before we knew its pid? Only an end since the start began counts, and only when the pid is nobody
  * else's by now: pids come round again. */
-static bool orphan_take(struct supervisor *all, const struct service *one, int *status)
+static bool orphan_take(struct supervisor *all, struct service *one, int *status)
 {
+    size_t room = all->orphans ? all->count + ORPHANS_SPARE : 0;
     pid_t got = waitpid(one->pid, status, WNOHANG);
     if (got >= 0)
         return got == one->pid;
-    for (size_t i = 0; i < COUNT(all->orphans); i++) {
-        struct orphan *orphan = &all->orphans[(all->orphan_at + COUNT(all->orphans) - 1 - i) % COUNT(all->orphans)];
+    for (size_t i = 0; i < room; i++) {
+        struct orphan *orphan = &all->orphans[(all->orphan_at + room - 1 - i) % room];
         if (orphan->pid == one->pid && orphan->when >= one->helper_since) {
             *status = orphan->status;
             orphan->pid = 0;
             return true;
         }
     }
-    return false;
+    one->pidfd = (int)syscall(SYS_pidfd_open, one->pid, 0); /* the runtime is its parent, as long as that runs */
+    if (one->pidfd < 0)
+        *status = end_take(one->pid);
+    return one->pidfd < 0;
 }
 
 static bool call(struct supervisor *all, struct service *one, const char *verb)

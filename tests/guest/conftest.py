@@ -36,6 +36,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Run:
         assert status is None or done.returncode == status, (done.returncode, done.stdout, done.stderr)
         return done
 
+    run.program = out / "test-guest"  # type: ignore[attr-defined]
     return run
 
 

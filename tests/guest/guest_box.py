@@ -43,7 +43,7 @@ class Box:
             (root / folder).mkdir(parents=True)
         for name in ("bin", "sbin", "lib", "lib64"):
             (root / name).symlink_to(f"usr/{name}")
-        self.binds = ["/usr"]
+        self.binds, self.before = ["/usr"], "true"  # before: shell that runs in front of the program
         shutil.copy(program, root / "init")
         for name in ("service", "poweroff", "reboot"):
             (root / "out" / name).symlink_to("/init")
@@ -63,15 +63,21 @@ class Box:
                 (self.root / name).mkdir()
                 self.binds.append(f"/usr/{name}:/{name}")
 
+    def cmdline(self, text: str) -> None:
+        """The kernel's command line as the program sees it."""
+        (self.root / "cmdline").write_text(text + "\n")
+        self.before = f"mount --bind {self.root}/cmdline {self.root}/proc/cmdline"
+
     def link(self, path: str) -> None:
         (self.root / path).symlink_to("/init")
 
-    def run(self) -> subprocess.CompletedProcess[str]:
+    def run(self, terminal: int | None = None) -> subprocess.CompletedProcess[str]:
+        """`terminal`: a descriptor that is its standard input and output instead of pipes."""
         binds = [b.split(":") * (1 + (":" not in b)) for b in self.binds]
         inside = (
             " && ".join(f"mount --rbind {source} {self.root}{target}" for source, target in binds) + " && "
             f"mount -t proc proc {self.root}/proc && "
-            f"mount --rbind /dev {self.root}/dev && exec chroot {self.root} /init"
+            f"mount --rbind /dev {self.root}/dev && {self.before} && exec chroot {self.root} /init"
         )
         command = [
             "unshare",
@@ -85,6 +91,8 @@ class Box:
             "-c",
             inside,
         ]
+        if terminal is not None:
+            return subprocess.run(command, stdin=terminal, stdout=terminal, stderr=terminal, text=True, timeout=60)
         return subprocess.run(command, capture_output=True, text=True, timeout=60)
 
     def events(self) -> list[dict]:

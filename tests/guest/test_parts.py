@@ -207,15 +207,6 @@ def test_the_tail_ends_with_errors_and_begins_with_output(parts, tmp_path):
     assert parts("tail", tmp_path, tmp_path / "nothing").stdout == ""
 
 
-def test_a_long_log_moves_aside(parts, tmp_path):
-    log = tmp_path / "log"
-    log.write_text("a" * 50 + "b" * 100)
-    parts("cap", log, "150")
-    assert log.stat().st_size == 150
-    parts("cap", log, "100")
-    assert log.read_text() == "" and (tmp_path / "log.1").read_text() == "b" * 100
-
-
 @pytest.mark.parametrize(
     ("command", "result"),
     [
