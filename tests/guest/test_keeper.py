@@ -220,7 +220,8 @@ def test_a_killed_keeper_is_started_again_and_takes_over(crun: Box) -> None:
     assert (ends["service/good"], ends["service/bad"]) == (0, 7)
     assert not [e for e in crun.events() if e["event"] == "fail"]
     assert re.search(r"^down +stopped", (crun.root / "out/after").read_text(), re.M)
-    assert re.search(r"^bad +running .*restarts 1 .*last ended with status 7", (crun.root / "out/later").read_text(), re.M)
+    later = (crun.root / "out/later").read_text()
+    assert re.search(r"^bad +running .*restarts 1 .*last ended with status 7", later, re.M)
 
 
 def test_another_process_with_the_old_pid_is_not_taken_for_the_service(crun: Box) -> None:
@@ -242,9 +243,8 @@ def test_an_old_end_is_not_taken_for_that_of_a_new_process(crun: Box) -> None:
     plan(crun, planned("service", "a"), planned("service", "b"))
     crun.script("out/a", "(sleep 0.1 & echo $! > /out/pid); exec sleep 100")
     crun.script("out/b", "[ -e /out/now ] || exit 0; echo $$ > /out/b.pid; exec sleep 100")
-    crun.script("usr/bin/crun", CRUN.replace(
-        "/out/$last &", "[ -e /out/now ] && echo $(($(cat /out/pid) - 1)) > /proc/sys/kernel/ns_last_pid\n        /out/$last &"
-    ))
+    same_pid = "[ -e /out/now ] && echo $(($(cat /out/pid) - 1)) > /proc/sys/kernel/ns_last_pid"
+    crun.script("usr/bin/crun", CRUN.replace("/out/$last &", f"{same_pid}\n        /out/$last &"))
     act(crun, "sleep 0.4; touch /out/now; service start b; sleep 0.3; cat /out/pid /out/b.pid; service status")
     crun.run()
     first, second, *rest = said(crun).split("\n")
