@@ -155,7 +155,8 @@ def test_what_was_said_meanwhile_comes_later_or_is_counted(parts) -> None:
     ours, theirs = pty.openpty()
     try:
         termios.tcflow(theirs, termios.TCOOFF)
-        with subprocess.Popen([parts.program, "say", "200"], stdout=subprocess.PIPE, stderr=theirs, text=True) as process:
+        command = [parts.program, "say", "200"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=theirs, text=True) as process:
             assert process.stdout is not None
             assert float(process.stdout.readline()) < 2
             termios.tcflow(theirs, termios.TCOON)
@@ -212,7 +213,8 @@ def test_a_killed_keeper_is_started_again_and_takes_over(crun: Box) -> None:
     }
     assert pids["before"]["steady"] == pids["after"]["steady"] == pids["later"]["steady"] != pids["last"]["steady"]
     assert pids["before"]["good"] == pids["after"]["good"]
-    starts = {n: (crun.root / f"out/{n}.starts").read_text().count("x") for n in ("done", "down", "good", "bad", "quick")}
+    names = ("done", "down", "good", "bad", "quick")
+    starts = {name: (crun.root / f"out/{name}.starts").read_text().count("x") for name in names}
     assert starts == {"done": 1, "down": 1, "good": 1, "bad": 2, "quick": 2}
     assert crun.event("exit", "keeper")["signal"] == 9
     assert "running of 6 services" in crun.event("ready", "keeper")["message"]
