@@ -371,3 +371,17 @@ def test_a_directory_of_an_image_that_files_changes_is_told_with_its_line(work: 
     done = linuxkit("build", "--format", "tar", "web.yml", cwd=work, cache=cache)
     assert "warning: web.yml:18:" in done.stderr
     assert "files[0]: /etc gets mode 0700, where init[0] has 0755" in done.stderr
+
+
+def test_two_names_of_one_image_share_its_tree(work: Path, cache: Path) -> None:
+    trees = "    image: t/app:1\nservices:\n  - name: app\n    image: {}\n"
+    made = {}
+    for name in ("t/app:1", "docker.io/t/app:1", "t/tool:1"):
+        (work / "web.yml").write_text(YAML.replace(trees.format("t/app:1"), trees.format(name)))
+        linuxkit("build", "--format", "tar", "--no-sbom", "web.yml", cwd=work, cache=cache)
+        with tarfile.open(work / "web.tar") as tar:
+            paths = [one.name for one in tar if one.name.startswith("containers/")]
+        made[name] = {path for path in paths if path.endswith(("bin/app", "bin/tool"))}
+    first = "containers/onboot/000-first/lower/bin/app"
+    assert made["docker.io/t/app:1"] == made["t/app:1"] == {first, "containers/services/closed/rootfs/bin/tool"}
+    assert made["t/tool:1"] == {first, "containers/services/app/lower/bin/tool"}

@@ -37,7 +37,7 @@ def plan_bundles(config: Config, images: Mapping[str, Image], ids: Mapping[str, 
     Raises:
         InputError: settings, or an image's label, are not right; `problems` has the faults of all containers.
     """
-    owners: dict[str, str] = {}  # image → where its tree is
+    owners: dict[str, str] = {}  # digest of an image, whatever its name → where its tree is
     volumes = {volume.name: volume for volume in config.volumes}
     bundles, failed = [], []
     for section in SECTIONS:
@@ -63,9 +63,9 @@ def _bundle(
     origin = (container.image, f"{section}[{number}]")
     settings = merge_settings(container.settings, settings_from_label(image.config.labels, container.image))
     readonly = bool(settings.readonly)
-    root, tree = owners.get(container.image), None
+    root, tree = owners.get(image.digest), None
     if root is None:
-        root = owners[container.image] = f"{directory}/" + ("rootfs" if readonly else "lower")
+        root = owners[image.digest] = f"{directory}/" + ("rootfs" if readonly else "lower")
         tree = Tree(image, root, origin, bundle=True)
     spec = oci_spec(container, settings, image.config, ids, volumes)
     runtime = runtime_spec(settings, rootfs_mounts(directory, root, readonly))
