@@ -325,7 +325,7 @@ FAKE = r"""#!{python} -IS
 import os, re, select, socket, sys, time
 arguments = " ".join(sys.argv)
 ends = {{m[1]: socket.socket(fileno=int(m[2])) for m in re.finditer(r"id=(\w+),fd=(\d+)", arguments)}}
-number = int(re.search(r"-(\d)/", arguments + "-1/")[1])
+number = int(re.search(r"/w-state/w-(\d+)/|$", arguments)[1] or 1)
 console, report, wire = ends["console"], ends["report"], ends.get("t1")
 act = re.search("act=([a-z]+)", arguments)[1]
 if act == "fail" and number == 2:

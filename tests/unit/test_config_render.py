@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,18 +22,16 @@ from linuxkit.errors import InputError
 from linuxkit.oci.reference import expand
 from linuxkit.runtime.check import check_settings
 from support.config_values import REPEATABLE, values
+from support.recordings import GOLDEN
 
 pytestmark = pytest.mark.unit
-CASES = Path(__file__).resolve().parents[3] / "shared" / "golden" / "cases"
-recorded = pytest.mark.skipif(not CASES.is_dir(), reason="no recorded builds beside this checkout (../shared/golden)")
 
 
 def case(name: str) -> tuple[dict[str, Any], Config]:
-    found = json.loads((CASES / f"{name}.json").read_text())
+    found = json.loads((GOLDEN / f"cases/{name}.json").read_text())
     return found, merge([parse_config(found["inputs"][a], a) for a in found["args"] if a.endswith(".yml")])
 
 
-@recorded
 @pytest.mark.parametrize(("name", "path", "kind"), [
     ("files-metadata-json", "etc/linuxkit-config", "json"),
     ("files-metadata-yaml", "etc/linuxkit-config", "yaml"),
@@ -46,7 +43,6 @@ def test_metadata_is_the_recorded_bytes(name: str, path: str, kind: Any) -> None
     assert hashlib.sha256(data).hexdigest() == found["outputs"]["out.tar"][path]["sha256"], data.decode()
 
 
-@recorded
 @pytest.mark.parametrize("name", ["dry-run", "dry-run-merge"])
 def test_a_dry_run_prints_the_recorded_text(name: str) -> None:
     found, config = case(name)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,10 +20,9 @@ from linuxkit.runtime.json import go_json
 from linuxkit.runtime.label import merge_settings, settings_from_label
 from linuxkit.runtime.oci_spec import oci_spec, to_json
 from linuxkit.runtime.runtime_spec import runtime_spec
+from support.recordings import CASES, GOLDEN
 
 pytestmark = pytest.mark.golden
-GOLDEN = Path(__file__).resolve().parents[3] / "shared" / "golden"
-CASES = sorted((GOLDEN / "cases").glob("*.json"))
 
 #: recorded bugs that we do not have (docs/compat.md)
 DIFFERS = {"caps-dups", "resources", "userns-mappings", "volume-mounts"}
@@ -108,7 +106,6 @@ def made(case: dict[str, Any]) -> dict[str, bytes]:
     return found
 
 
-@pytest.mark.skipif(not CASES, reason="there are no recorded builds beside this checkout (../shared/golden)")
 @pytest.mark.parametrize("name", RECORDED)
 def test_the_specs_of_a_recorded_build(name: str) -> None:
     case = ALL[name]
@@ -125,7 +122,6 @@ def test_the_specs_of_a_recorded_build(name: str) -> None:
     assert {path: hashlib.sha256(data[path]).hexdigest() for path in recorded} == recorded, "same values, other bytes"
 
 
-@pytest.mark.skipif(not CASES, reason="there are no recorded builds beside this checkout (../shared/golden)")
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_the_original_refuses_is_refused(name: str) -> None:
     with pytest.raises(InputError) as caught:
