@@ -1,6 +1,9 @@
 /* Disks as the kit's storage packages see them: what is on them, their partition tables, who has which label. */
 #pragma once
 
+#include "bytes.h"
+#include "gpt.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -8,14 +11,6 @@
 #define MIB (1ULL << 20)
 #define TYPES "ext4, btrfs or xfs"
 
-/* Numbers as they lie on disks. */
-uint16_t le16_at(const unsigned char *at);
-uint32_t le32_at(const unsigned char *at);
-uint64_t le64_at(const unsigned char *at);
-uint32_t be32_at(const unsigned char *at);
-uint64_t be64_at(const unsigned char *at);
-void put_le32(unsigned char *at, uint32_t value);
-void put_le64(unsigned char *at, uint64_t value);
 /* 0, or -1 with errno: all of it is written. */
 int write_at(int fd, const void *bytes, size_t size, uint64_t offset);
 
@@ -50,9 +45,8 @@ struct table {
     struct slot *slots;
     size_t count;
     bool unfinished;  /* we made it, and did not come to an end */
-    unsigned char record[512], head[512];
-    unsigned char *entries; /* of a GPT */
-    size_t entries_size;
+    unsigned char record[512];
+    struct gpt gpt;
 };
 
 #define scoped_table __attribute__((cleanup(table_free))) struct table
@@ -111,8 +105,10 @@ void disk_node(const struct disk *disk);
  * kind", "nothing". The caller frees it. */
 char *disk_describe(const struct disk *disk);
 
-/* -- filesystems */
+/* -- filesystems, and the programs that make them */
 
+/* Runs a program and waits. Its exit status; -1 after a message when it can't be started. */
+int run(const char *const *argv);
 bool fs_known(const char *type); /* ext4, btrfs, xfs */
 /* 0, or -1 and why a filesystem can't be called so. */
 int fs_label_check(const char *type, const char *label, const char **reason);

@@ -1,12 +1,15 @@
 /* metadata: asks the place where the machine runs who it is, and puts the answers into /run/config. */
 #pragma once
 
+#include "json.h"
 #include "util.h"
 
 #define METADATA_SECONDS 2.0     /* for one question; all first questions are asked side by side */
 #define EXTRACT_SECONDS 30.0     /* for everything the chosen provider is asked */
 #define USERDATA_MAX (64u << 20) /* bytes; what `linuxkit metadata create` takes */
 #define VALUE_MAX (1u << 20)     /* bytes of any other answer */
+
+#define CONFIG "/run/config"
 
 struct metadata_options {
     const char *config; /* where the answers go: /run/config */
@@ -50,39 +53,10 @@ void answer_free(struct answer *answer);
 #define scoped_answer __attribute__((cleanup(answer_free))) struct answer
 /* The value of a header, to be freed, or NULL. */
 char *answer_header(const struct answer *answer, const char *name);
-/* Splits http://HOST[:PORT]/PATH; the parts are to be freed. */
-bool url_split(const char *url, char **host, unsigned *port, char **path);
-
-/* -- JSON (RFC 8259), bounded in depth and in the number of values */
-
-enum json_kind { JSON_NULL, JSON_FALSE, JSON_TRUE, JSON_NUMBER, JSON_STRING, JSON_ARRAY, JSON_OBJECT };
-
-struct json {
-    enum json_kind kind;
-    const char *key, *text; /* decoded, with a final NUL; text: of strings and numbers */
-    size_t key_length, length;
-    size_t first, next; /* places in the document's values; 0: none */
-};
-
-struct json_document {
-    struct json *values; /* values[0] is the whole */
-    size_t count;
-    char *text;
-    const char *error;
-};
-
-bool json_read(struct json_document *document, const char *text, size_t length);
-void json_free(struct json_document *document);
-#define scoped_json __attribute__((cleanup(json_free))) struct json_document
 /* Asks, and reads the answer. False: `answer` has the reason. Both are to be freed in either case. */
 bool ask_json(struct answer *answer, struct json_document *document, const struct question *question);
-/* By keys and, in arrays, numbers, separated by slashes: "network/interface/0"; from `at`. NULL: not there. */
-const struct json *json_find(const struct json_document *document, const struct json *at, const char *path);
-/* The text of a string or number at the path, or NULL. */
-const char *json_text(const struct json_document *document, const struct json *at, const char *path);
-#define JSON_EACH(item, document, array)                                                                              \
-    for (const struct json *item = (array) && (array)->first ? &(document)->values[(array)->first] : NULL; item;       \
-         item = item->next ? &(document)->values[item->next] : NULL)
+/* Splits http://HOST[:PORT]/PATH; the parts are to be freed. */
+bool url_split(const char *url, char **host, unsigned *port, char **path);
 
 /* -- what encodings bring */
 
@@ -125,6 +99,7 @@ struct service {
     } items[8];
 };
 
+extern const struct service aws, gcp, hetzner, openstack, vultr, digitalocean, metaldata;
 extern const struct provider providers[]; /* in the order of preference; the last has no name */
 
 bool service_probe(const struct provider *provider);
@@ -158,6 +133,8 @@ struct wanted {
 };
 
 void want_default(struct wanted *wanted);
+/* The names of all, with a blank behind each; the caller frees it. */
+char *providers_list(void);
 bool want(struct wanted *wanted, const char *name); /* false: there is no such provider */
 /* The provider that the firmware (DMI) speaks for, or NULL. */
 const char *hinted(void);
@@ -170,6 +147,9 @@ bool disk_extract(char **shown);
 /* Mounts a device for reading; the folder, to be freed, or NULL. */
 char *disk_mount(const char *device, const char *type);
 void disk_unmount(const char *folder);
+/* OpenStack's config drive, for clouds without the service. */
+bool drive_probe(void);
+bool drive_extract(void);
 /* A local NoCloud seed: user-data (or config), meta-data, network-config, vendor-data of a folder. */
 bool folder_extract(const char *folder, bool *found);
 

@@ -1,7 +1,10 @@
-/* Header blocks are written as literals without an index or Huffman coding, and the peer's are not looked into: a unary
+/* gRPC over HTTP/2 (RFC 9113), as much of it as containerd is asked with.
+ *
+ * Header blocks are written as literals without an index or Huffman coding, and the peer's are not looked into: a unary
  * call that succeeds brings a message, one that fails brings only trailers. Why it failed is for ctr to tell. */
 #define _GNU_SOURCE
 #include "grpc.h"
+#include "bytes.h"
 #include "util.h"
 
 #include <errno.h>
@@ -88,6 +91,8 @@ static bool take_varint(const unsigned char **at, const unsigned char *end, uint
 
 uint64_t get_number(const struct message *message, unsigned field, uint64_t otherwise)
 {
+    if (!message->length)
+        return otherwise; /* there are no bytes to point at, or behind */
     const unsigned char *at = message->bytes, *end = at + message->length;
     uint64_t key, value;
     while (at < end && take_varint(&at, end, &key)) {
@@ -120,11 +125,6 @@ uint64_t get_number(const struct message *message, unsigned field, uint64_t othe
 }
 
 /* --- frames */
-
-static uint32_t big32(const unsigned char *at)
-{
-    return (uint32_t)at[0] << 24 | (uint32_t)at[1] << 16 | (uint32_t)at[2] << 8 | at[3];
-}
 
 static int send_all(struct grpc *grpc, const void *bytes, size_t length)
 {
@@ -167,8 +167,8 @@ static int receive_frame(struct grpc *grpc, struct frame *frame, unsigned char b
     unsigned char head[9];
     if (receive_all(grpc, head, sizeof(head)) < 0)
         return -1;
-    *frame = (struct frame){.kind = head[3], .flags = head[4], .stream = big32(head + 5) & 0x7fffffff,
-                            .length = big32(head) >> 8, .bytes = bytes};
+    *frame = (struct frame){.kind = head[3], .flags = head[4], .stream = be32_at(head + 5) & 0x7fffffff,
+                            .length = be32_at(head) >> 8, .bytes = bytes};
     return frame->length > FRAME_MAX ? -1 : receive_all(grpc, bytes, frame->length);
 }
 
@@ -180,7 +180,7 @@ static int housekeeping(struct grpc *grpc, const struct frame *frame, uint32_t s
         if (frame->flags & ACK)
             return 0;
         for (uint32_t i = 0; i + 6 <= frame->length; i += 6) {
-            uint32_t name = big32(frame->bytes + i) >> 16, value = big32(frame->bytes + i + 2);
+            uint32_t name = be32_at(frame->bytes + i) >> 16, value = be32_at(frame->bytes + i + 2);
             if (name == SETTINGS_INITIAL_WINDOW_SIZE) {
                 *window += (int64_t)value - grpc->initial;
                 grpc->initial = value;
@@ -193,9 +193,9 @@ static int housekeeping(struct grpc *grpc, const struct frame *frame, uint32_t s
         return frame->flags & ACK || frame->length != 8 ? 0 : send_frame(grpc, PING, ACK, 0, frame->bytes, 8);
     case WINDOW_UPDATE:
         if (frame->length == 4 && frame->stream == 0)
-            grpc->window += big32(frame->bytes) & 0x7fffffff;
+            grpc->window += be32_at(frame->bytes) & 0x7fffffff;
         else if (frame->length == 4 && frame->stream == stream)
-            *window += big32(frame->bytes) & 0x7fffffff;
+            *window += be32_at(frame->bytes) & 0x7fffffff;
         return 0;
     case GOAWAY:
         return -1;
@@ -299,7 +299,7 @@ static int receive_response(struct grpc *grpc, uint32_t stream, int64_t *window,
             return -1;
         if ((frame.kind != DATA && frame.kind != HEADERS) || !(frame.flags & END_STREAM))
             continue;
-        if (answer.length < 5 || answer.bytes[0] != 0 || big32(answer.bytes + 1) != answer.length - 5)
+        if (answer.length < 5 || answer.bytes[0] != 0 || be32_at(answer.bytes + 1) != answer.length - 5)
             return 1;
         if (response)
             append(response, answer.bytes + 5, answer.length - 5);

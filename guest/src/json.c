@@ -1,9 +1,13 @@
-/* JSON: strings in quotes, and the text of one member of an object. */
+/* JSON (RFC 8259): strings written; documents read into a flat vector of values by one pass, bounded in depth and in the
+ * number of values. What is not JSON to the letter is refused whole. */
 #include "json.h"
 #include "util.h"
 
 #include <stdio.h>
 #include <string.h>
+
+#define DEPTH_MAX 64
+#define COUNT_MAX 100000 /* values; more than that is no configuration */
 
 size_t json_quote(char *to, const char *text, size_t length)
 {
@@ -28,127 +32,295 @@ size_t json_quote(char *to, const char *text, size_t length)
     return (size_t)(to - start);
 }
 
-static const char *skip_blanks(const char *at)
+/* -- reading */
+
+struct reader {
+    struct json_document *document;
+    char *at, *end;
+    const char *error;
+};
+
+static bool bad(struct reader *reader, const char *why)
 {
-    return at + strspn(at, " \t\r\n");
+    if (!reader->error)
+        reader->error = why;
+    return false;
 }
 
-/* Four hexadecimal digits, or -1. */
-static int hex4(const char *at)
+static void skip_blanks(struct reader *reader)
 {
-    int value = 0;
+    while (reader->at < reader->end && strchr(" \t\n\r", *reader->at) && *reader->at)
+        reader->at++;
+}
+
+static char peek(const struct reader *reader)
+{
+    return reader->at < reader->end ? *reader->at : 0;
+}
+
+static bool hex4(struct reader *reader, unsigned *code)
+{
+    *code = 0;
+    if (reader->end - reader->at < 4)
+        return bad(reader, "a string ends in an escape");
     for (int i = 0; i < 4; i++) {
-        const char *digits = "0123456789abcdef", *found = at[i] ? strchr(digits, at[i] | 0x20) : NULL;
-        if (!found || (at[i] < '0'))
-            return -1;
-        value = value << 4 | (int)(found - digits);
+        char c = *reader->at++;
+        unsigned digit = c >= '0' && c <= '9'   ? (unsigned)(c - '0')
+                         : c >= 'a' && c <= 'f' ? (unsigned)(c - 'a') + 10
+                         : c >= 'A' && c <= 'F' ? (unsigned)(c - 'A') + 10
+                                                : 16;
+        if (digit == 16)
+            return bad(reader, "\\u wants four hexadecimal digits");
+        *code = *code << 4 | digit;
     }
-    return value;
+    return true;
 }
 
-static size_t encode(char piece[static 4], unsigned code)
+static char *put_utf8(char *to, unsigned code)
 {
     if (code < 0x80) {
-        piece[0] = (char)code;
-        return 1;
+        *to++ = (char)code;
+        return to;
     }
-    size_t size = code < 0x800 ? 2 : code < 0x10000 ? 3 : 4;
-    for (size_t i = size - 1; i > 0; i--, code >>= 6)
-        piece[i] = (char)(0x80 | (code & 0x3f));
-    piece[0] = (char)((size == 2 ? 0xc0 : size == 3 ? 0xe0 : 0xf0) | code);
-    return size;
+    int more = code < 0x800 ? 1 : code < 0x10000 ? 2 : 3;
+    *to++ = (char)((0xFF00 >> (more + 1) & 0xFF) | code >> 6 * more);
+    while (more--)
+        *to++ = (char)(0x80 | (code >> 6 * more & 0x3F));
+    return to;
 }
 
-/* Reads \uXXXX, both halves of a pair; what makes no character is U+FFFD. Returns what is behind it, or NULL. */
-static const char *escaped_code(const char *at, char piece[static 4], size_t *size)
+/* After \u; half a pair becomes U+FFFD. Never longer than what it was written as. */
+static bool read_unicode(struct reader *reader, char **to)
 {
-    int high = hex4(at), low;
-    if (high < 0)
-        return NULL;
-    at += 4;
-    unsigned code = (unsigned)high;
-    bool pair = high >= 0xd800 && high < 0xdc00 && at[0] == '\\' && at[1] == 'u';
-    if (pair && (low = hex4(at + 2)) >= 0xdc00 && low < 0xe000) {
-        code = 0x10000 + ((unsigned)(high - 0xd800) << 10 | (unsigned)(low - 0xdc00));
-        at += 6;
-    } else if (high == 0 || (high >= 0xd800 && high < 0xe000)) {
-        code = 0xfffd; /* a text here ends at a NUL, so it can't hold one */
+    unsigned code, low;
+    if (!hex4(reader, &code))
+        return false;
+    if (code >= 0xD800 && code < 0xDC00 && reader->end - reader->at >= 6 && reader->at[0] == '\\' &&
+        reader->at[1] == 'u') {
+        char *second = reader->at;
+        reader->at += 2;
+        if (!hex4(reader, &low))
+            return false;
+        if (low >= 0xDC00 && low < 0xE000)
+            code = 0x10000 + ((code - 0xD800) << 10) + (low - 0xDC00);
+        else
+            reader->at = second;
     }
-    *size = encode(piece, code);
-    return at;
+    if (code >= 0xD800 && code < 0xE000)
+        code = 0xFFFD;
+    *to = put_utf8(*to, code);
+    return true;
 }
 
-/* Reads the string that begins at its quote; `value` NULL: passes over it. Returns what is behind it, or NULL. */
-static const char *string(const char *at, char *value, size_t room)
+/* Decoded in place: the text is never longer than it was, and its closing quote leaves room for the NUL. */
+static bool read_string(struct reader *reader, const char **text, size_t *length)
 {
-    static const char names[] = "\"\\/bfnrt", meant[] = "\"\\/\b\f\n\r\t";
-    size_t used = 0;
-    if (*at++ != '"')
-        return NULL;
-    for (bool full = false; *at != '"';) {
-        char piece[4];
-        size_t size = 1;
-        piece[0] = *at;
-        if (!*at)
-            return NULL;
-        if (*at != '\\') {
-            at++;
-        } else if (at[1] == 'u') {
-            if (!(at = escaped_code(at + 2, piece, &size)))
-                return NULL;
-        } else {
-            const char *found = at[1] ? strchr(names, at[1]) : NULL;
-            if (!found)
-                return NULL;
-            piece[0] = meant[found - names];
-            at += 2;
-        }
-        full |= value && used + size >= room;
-        if (value && !full)
-            memcpy(value + used, piece, size), used += size;
-    }
-    if (value)
-        value[used] = 0;
-    return at + 1;
-}
-
-/* Passes over any value: what is inside counts by its brackets only. */
-static const char *skip_value(const char *at)
-{
-    int depth = 0;
-    do {
-        if (*at == '"') {
-            if (!(at = string(at, NULL, 0)))
-                return NULL;
+    static const char escapes[] = "\"\\/bfnrt", meant[] = "\"\\/\b\f\n\r\t";
+    if (peek(reader) != '"')
+        return bad(reader, "a string is missing");
+    char *start = ++reader->at, *to = start;
+    for (;;) {
+        if (reader->at == reader->end)
+            return bad(reader, "a string has no end");
+        unsigned char c = (unsigned char)*reader->at++;
+        if (c == '"')
+            break;
+        if (c < 0x20)
+            return bad(reader, "a control character in a string");
+        if (c != '\\') {
+            *to++ = (char)c;
             continue;
         }
-        if (!*at)
-            return NULL;
-        if (depth == 0 && strchr(",}]", *at))
-            return at;
-        depth += (*at == '{' || *at == '[') - (*at == '}' || *at == ']');
-        at++;
-    } while (depth > 0 || !strchr(",}]", *at));
+        c = (unsigned char)peek(reader);
+        const char *found = c ? strchr(escapes, c) : NULL;
+        if (found) {
+            *to++ = meant[found - escapes];
+            reader->at++;
+        } else if (c == 'u') {
+            reader->at++;
+            if (!read_unicode(reader, &to))
+                return false;
+        } else {
+            return bad(reader, "an unknown escape in a string");
+        }
+    }
+    *to = 0;
+    *text = start;
+    *length = (size_t)(to - start);
+    return true;
+}
+
+static bool digits(struct reader *reader)
+{
+    char *start = reader->at;
+    while (peek(reader) >= '0' && peek(reader) <= '9')
+        reader->at++;
+    return reader->at > start ? true : bad(reader, "a number lacks digits");
+}
+
+static bool read_number_text(struct reader *reader, size_t where)
+{
+    char *start = reader->at;
+    if (peek(reader) == '-')
+        reader->at++;
+    if (peek(reader) == '0')
+        reader->at++;
+    else if (!digits(reader))
+        return false;
+    if (peek(reader) == '.') {
+        reader->at++;
+        if (!digits(reader))
+            return false;
+    }
+    if (peek(reader) == 'e' || peek(reader) == 'E') {
+        reader->at++;
+        if (peek(reader) == '+' || peek(reader) == '-')
+            reader->at++;
+        if (!digits(reader))
+            return false;
+    }
+    struct json *value = &reader->document->values[where];
+    value->kind = JSON_NUMBER;
+    value->text = start; /* closed by a NUL when everything has been read */
+    value->length = (size_t)(reader->at - start);
+    return true;
+}
+
+static bool read_word(struct reader *reader, size_t where)
+{
+    static const char *const words[] = {[JSON_NULL] = "null", [JSON_FALSE] = "false", [JSON_TRUE] = "true"};
+    for (size_t i = 0; i < COUNT(words); i++) {
+        size_t length = strlen(words[i]);
+        if ((size_t)(reader->end - reader->at) >= length && memcmp(reader->at, words[i], length) == 0) {
+            reader->document->values[where].kind = (enum json_kind)i;
+            reader->at += length;
+            return true;
+        }
+    }
+    return bad(reader, "not a value");
+}
+
+static bool read_value(struct reader *reader, size_t where, unsigned depth);
+
+static bool read_members(struct reader *reader, size_t where, bool object, unsigned depth)
+{
+    struct json_document *document = reader->document;
+    char close = object ? '}' : ']';
+    size_t last = 0;
+    reader->at++;
+    document->values[where].kind = object ? JSON_OBJECT : JSON_ARRAY;
+    skip_blanks(reader);
+    if (peek(reader) == close) {
+        reader->at++;
+        return true;
+    }
+    for (;;) {
+        if (document->count == COUNT_MAX)
+            return bad(reader, "too many values");
+        size_t item = document->count;
+        (void)APPEND(document->values, document->count);
+        if (last)
+            document->values[last].next = item;
+        else
+            document->values[where].first = item;
+        last = item;
+        skip_blanks(reader);
+        if (object) {
+            const char *key;
+            size_t length;
+            if (!read_string(reader, &key, &length))
+                return false;
+            document->values[item].key = key;
+            document->values[item].key_length = length;
+            skip_blanks(reader);
+            if (peek(reader) != ':')
+                return bad(reader, "a colon is missing");
+            reader->at++;
+        }
+        if (!read_value(reader, item, depth + 1))
+            return false;
+        skip_blanks(reader);
+        char c = peek(reader);
+        reader->at++;
+        if (c == close)
+            return true;
+        if (c != ',')
+            return bad(reader, "a comma or a closing bracket is missing");
+    }
+}
+
+static bool read_value(struct reader *reader, size_t where, unsigned depth)
+{
+    skip_blanks(reader);
+    char c = peek(reader);
+    if (c == '{' || c == '[')
+        return depth < DEPTH_MAX ? read_members(reader, where, c == '{', depth) : bad(reader, "nested too deeply");
+    if (c == '"') {
+        const char *text;
+        size_t length;
+        if (!read_string(reader, &text, &length))
+            return false;
+        struct json *value = &reader->document->values[where];
+        value->kind = JSON_STRING;
+        value->text = text;
+        value->length = length;
+        return true;
+    }
+    return c == '-' || (c >= '0' && c <= '9') ? read_number_text(reader, where) : read_word(reader, where);
+}
+
+bool json_read(struct json_document *document, const char *text, size_t length)
+{
+    *document = (struct json_document){0};
+    document->text = must_alloc(length + 1);
+    if (length)
+        memcpy(document->text, text, length);
+    struct reader reader = {.document = document, .at = document->text, .end = document->text + length};
+    (void)APPEND(document->values, document->count);
+    bool read = read_value(&reader, 0, 0);
+    if (read) {
+        skip_blanks(&reader);
+        if (reader.at != reader.end)
+            read = bad(&reader, "something follows after the end");
+    }
+    document->error = reader.error;
+    for (size_t i = 0; read && i < document->count; i++)
+        if (document->values[i].kind == JSON_NUMBER)
+            ((char *)document->values[i].text)[document->values[i].length] = 0;
+    return read;
+}
+
+void json_free(struct json_document *document)
+{
+    free(document->values);
+    free(document->text);
+    *document = (struct json_document){0};
+}
+
+const struct json *json_find(const struct json_document *document, const struct json *at, const char *path)
+{
+    while (at && *path) {
+        size_t length = strcspn(path, "/"), number = 0;
+        bool numeric = strspn(path, "0123456789") == length && length < 6;
+        for (size_t i = 0; numeric && i < length; i++)
+            number = number * 10 + (size_t)(path[i] - '0');
+        const struct json *found = NULL;
+        JSON_EACH(item, document, at) {
+            if (at->kind == JSON_OBJECT && item->key_length == length && memcmp(item->key, path, length) == 0)
+                found = item;
+            if (at->kind == JSON_ARRAY && numeric && number-- == 0) {
+                found = item;
+                break;
+            }
+        }
+        at = found;
+        path += length + (path[length] == '/');
+    }
     return at;
 }
 
-bool json_text(const char *object, const char *key, char *value, size_t room)
+const char *json_text(const struct json_document *document, const struct json *at, const char *path)
 {
-    const char *at = skip_blanks(object);
-    if (room == 0 || *at++ != '{')
-        return false;
-    for (at = skip_blanks(at); *at == '"'; at = skip_blanks(at + 1)) {
-        char name[64];
-        if (!(at = string(at, name, sizeof(name))))
-            return false;
-        at = skip_blanks(at);
-        if (*at++ != ':')
-            return false;
-        at = skip_blanks(at);
-        if (strcmp(name, key) == 0)
-            return *at == '"' && string(at, value, room);
-        if (!(at = skip_value(at)) || *(at = skip_blanks(at)) != ',')
-            return false;
-    }
-    return false;
+    const struct json *found = json_find(document, at, path);
+    return found && (found->kind == JSON_STRING || found->kind == JSON_NUMBER) ? found->text : NULL;
 }

@@ -1,4 +1,4 @@
-/* Talking to memlogd: giving it what to read, and asking it. */
+/* The log in memory, as those see it who give to it or ask it. */
 #include "memlog.h"
 #include "json.h"
 #include "util.h"
@@ -101,25 +101,51 @@ static ssize_t more(struct memlog *log)
     return got;
 }
 
+/* A member's text; bytes of zero, which would end it here, become U+FFFD. False: there is none. */
+static bool take_text(const struct json_document *line, const char *name, char *to, size_t room)
+{
+    const struct json *found = json_find(line, line->values, name);
+    if (!found || found->kind != JSON_STRING)
+        return false;
+    size_t used = 0;
+    for (size_t i = 0; i < found->length; i++) {
+        const char *piece = found->text[i] ? found->text + i : "\xef\xbf\xbd";
+        size_t size = found->text[i] ? 1 : 3;
+        if (used + size >= room)
+            break;
+        memcpy(to + used, piece, size);
+        used += size;
+    }
+    to[used] = 0;
+    return true;
+}
+
+/* A line that isn't one of a log's is none of ours to judge: it is passed over. */
+static bool take_line(struct memlog *log, const char *line, size_t length)
+{
+    scoped_json document;
+    return json_read(&document, line, length) && document.values->kind == JSON_OBJECT &&
+           take_text(&document, "time", log->time, sizeof(log->time)) &&
+           take_text(&document, "source", log->source, sizeof(log->source)) &&
+           take_text(&document, "msg", log->message, log->room + 1);
+}
+
 int memlog_next(struct memlog *log)
 {
     for (;;) {
-        char *line = log->text + log->start;
-        char *end = log->used > log->start ? memchr(line, '\n', log->used - log->start) : NULL;
+        char *end = log->used > log->start ? memchr(log->text + log->start, '\n', log->used - log->start) : NULL;
         if (!end) {
             ssize_t got = more(log);
             if (got <= 0)
                 return (int)got;
             continue;
         }
+        char *line = log->text + log->start;
         *end = 0;
         log->start = (size_t)(end + 1 - log->text);
         bool whole = !log->passing;
         log->passing = false;
-        /* A line that isn't one of a log's is none of ours to judge: it is passed over. */
-        if (whole && json_text(line, "time", log->time, sizeof(log->time)) &&
-            json_text(line, "source", log->source, sizeof(log->source)) &&
-            json_text(line, "msg", log->message, log->room + 1))
+        if (whole && take_line(log, line, (size_t)(end - line)))
             return 1;
     }
 }

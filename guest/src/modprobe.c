@@ -1,5 +1,6 @@
 /* modprobe [-abqn] [-d FOLDER] NAME|ALIAS [PARAMETER=VALUE ...]; with -a every word is a name. The kernel calls it, too. */
 #include "applets.h"
+#include "command.h"
 #include "modules.h"
 #include "util.h"
 
@@ -18,22 +19,19 @@ static int load(struct modules *index, const char *name, const char *parameters,
 
 int modprobe_main(int argc, char **argv)
 {
-    bool all = false, quiet = false, dry = false;
+    bool all = false, quiet = false, dry = false, ignored = false;
     const char *folder = NULL;
-    int option;
-    while ((option = getopt(argc, argv, "+abqnsvd:")) != -1) {
-        all |= option == 'a';
-        quiet |= option == 'q';
-        dry |= option == 'n';
-        if (option == 'd')
-            folder = optarg;
-        if (option == '?')
-            return 2;
-    }
-    if (optind == argc) {
-        fprintf(stderr, "usage: modprobe [-abqn] [-d FOLDER] NAME [PARAMETER=VALUE ...]\n");
-        return 2;
-    }
+    const struct flag flags[] = {
+        {.names = "a all", .yes = &all},
+        {.names = "q quiet", .yes = &quiet},
+        {.names = "n dry-run show", .yes = &dry},
+        {.names = "d dirname", .text = &folder},
+        {.names = "b s v use-blacklist syslog verbose", .yes = &ignored}, /* kmod's: they change nothing here */
+    };
+    program_is("modprobe", "modprobe [-abqn] [-d FOLDER] NAME [PARAMETER=VALUE ...]");
+    int at = command_start(flags, COUNT(flags), argc, argv);
+    if (at == argc)
+        usage("which module?");
     scoped_modules index;
     if ((folder ? modules_open(&index, folder) : modules_open_running(&index)) < 0) {
         if (!quiet)
@@ -43,15 +41,15 @@ int modprobe_main(int argc, char **argv)
     index.dry = dry;
     if (all) {
         int result = 0;
-        for (int i = optind; i < argc; i++)
+        for (int i = at; i < argc; i++)
             result |= load(&index, argv[i], "", quiet);
         return result;
     }
     scoped_free char *parameters = must_dup("");
-    for (int i = optind + 1; i < argc; i++) {
+    for (int i = at + 1; i < argc; i++) {
         char *longer = format("%s%s%s", parameters, *parameters ? " " : "", argv[i]);
         free(parameters);
         parameters = longer;
     }
-    return load(&index, argv[optind], parameters, quiet);
+    return load(&index, argv[at], parameters, quiet);
 }

@@ -1,5 +1,6 @@
 /* poweroff, reboot, halt, rc.shutdown: ask PID 1, or with -f the kernel. */
 #include "applets.h"
+#include "command.h"
 #include "loop.h"
 #include "util.h"
 
@@ -21,16 +22,18 @@ static const struct action {
 
 int power_main(int argc, char **argv)
 {
-    const char *word = base_name(argv[0]);
-    bool force = false;
+    size_t count;
+    bool force = false, ignored = false;
+    const struct flag flags[] = {
+        {.names = "f force", .yes = &force},
+        /* what sysvinit and systemd have besides: nothing to do for them here */
+        {.names = "d h i n p w no-wall no-wtmp no-sync poweroff", .yes = &ignored},
+    };
+    program_is(base_name(argv[0]), "rc.shutdown [-f] [poweroff|reboot|halt|noop]");
+    scoped_free const char **left = command_read(flags, COUNT(flags), argc, argv, &count);
+    const char *word = count ? left[count - 1] : base_name(argv[0]);
     if (strcmp(word, "rc.shutdown") == 0)
         word = "poweroff";
-    for (int i = 1; i < argc; i++) {
-        if (strcmp(argv[i], "-f") == 0)
-            force = true;
-        else if (argv[i][0] != '-')
-            word = argv[i];
-    }
     if (strcmp(word, "noop") == 0)
         return 0; /* the init that called us halts by itself */
     for (size_t i = 0; i < COUNT(actions); i++) {
@@ -43,6 +46,5 @@ int power_main(int argc, char **argv)
         fprintf(stderr, "%s: %s\n", word, strerror(errno));
         return 1;
     }
-    fprintf(stderr, "usage: rc.shutdown [-f] [poweroff|reboot|halt|noop]\n");
-    return 2;
+    usage("%s: none of poweroff, reboot, halt, noop", word);
 }

@@ -232,6 +232,16 @@ static int test_find(char **args)
     return 1;
 }
 
+/* interface NAME TYPE PEER: what comes of it, in a namespace that there is not. */
+static int test_interface(char **args)
+{
+    char error[ERROR_MAX] = "";
+    struct interface wanted = {.name = args[0], .add = args[1], .peer = args[2], .in_root = false};
+    int result = net_interface(&wanted, 0x7FFFFFFF, error);
+    printf("%d %s\n", result, error);
+    return 0;
+}
+
 /* copy FROM TO move|keep */
 static int test_copy(char **args)
 {
@@ -291,6 +301,8 @@ int main(int argc, char **argv)
         return test_parts(args);
     if (!strcmp(word, "find") && count == 3)
         return test_find(args);
+    if (!strcmp(word, "interface") && count == 3)
+        return test_interface(args);
     if (!strcmp(word, "copy") && count == 3)
         return test_copy(args);
     if (!strcmp(word, "ending"))

@@ -25,24 +25,24 @@ ENVIRONMENT = {
     "ASAN_OPTIONS": "detect_leaks=0:exitcode=99",
     "UBSAN_OPTIONS": "halt_on_error=1:exitcode=99",
 }
-Programs = Callable[[str, str], Path]
+Programs = Callable[..., Path]
 
 
 @pytest.fixture(scope="session")
 def kit_program(tmp_path_factory: pytest.TempPathFactory) -> Programs:
-    """kit_program(PACKAGE, PROGRAM): where the program is."""
+    """kit_program(PACKAGE, PROGRAM, *more arguments of the compiler): where the program is."""
     out = tmp_path_factory.mktemp("kit")
     guest = data_dir("guest")
 
-    def compile_one(package: str, name: str) -> Path:
-        path = out / package / name
+    def compile_one(package: str, name: str, *more: str) -> Path:
+        path = out / package / f"{name}{len(more) or ''}"
         if path.exists():
             return path
         path.parent.mkdir(exist_ok=True)
         programs = load(data_dir("kit") / package).programs
         (program,) = [p for p in programs if Path(p.path).name == name]
         sources = [source for pattern in program.sources for source in sorted(guest.glob(pattern))]
-        command = ["gcc", *WARNINGS, *SANITIZERS, f"-I{guest / 'include'}", *map(str, sources), "-o", str(path)]
+        command = ["gcc", *WARNINGS, *SANITIZERS, f"-I{guest / 'include'}", *map(str, sources), *more, "-o", str(path)]
         made = subprocess.run(command, capture_output=True, text=True)
         assert made.returncode == 0, made.stderr
         return path

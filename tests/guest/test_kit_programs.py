@@ -165,6 +165,21 @@ def test_docker_may_come_late_go_and_be_rude(kit_program: Programs, tmp_path: Pa
         docker.close()
 
 
+@pytest.mark.parametrize(("package", "name"), [
+    ("memlogd", "memlogd"), ("memlogd", "logread"), ("memlogd", "logwrite"), ("logwrite", "logwrite"), ("rngd", "rngd"),
+    ("vsudd", "vsudd"), ("host-timesync-daemon", "host-timesync-daemon"), ("trim-after-delete", "trim-after-delete"),
+    ("metadata", "metadata"),
+])  # fmt: skip
+def test_one_way_to_read_options(kit_program: Programs, package: str, name: str) -> None:
+    program = kit_program(package, name)
+    for word in ("-h", "--help"):
+        done = run(program, word)
+        assert (done.returncode, done.stderr) == (0, "") and done.stdout.startswith("usage: "), done
+    done = run(program, "--no-such-option")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--no-such-option is not an option" in done.stderr and "usage: " in done.stderr
+
+
 @pytest.mark.parametrize("delay", ["", "x", "-1s", "10", "5 s", "1d", "1s2", "9999999h"])
 def test_delays_that_are_none(kit_program: Programs, delay: str) -> None:
     done = run(kit_program("trim-after-delete", "trim-after-delete"), "-delay", delay)
@@ -192,6 +207,62 @@ def test_vsudd_refuses_what_makes_no_sense(kit_program: Programs, arguments: lis
 def test_timesync_refuses_what_makes_no_sense(kit_program: Programs, arguments: list[str]) -> None:
     done = run(kit_program("host-timesync-daemon", "host-timesync-daemon"), *arguments)
     assert done.returncode == 2
+
+
+def _by_vsock(program: Path, folder: Path, peer: int, *arguments: str | Path, port: int) -> tuple[bytes, str]:
+    """What a peer with that CID is answered on a port, and what the program says."""
+    environment = ENVIRONMENT | {"VSOCK_FOLDER": str(folder), "VSOCK_PEER": str(peer)}
+    process = subprocess.Popen([program, *arguments], stderr=subprocess.PIPE, text=True, env=environment)
+    try:
+        until((folder / str(port)).exists)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(10)
+            until(lambda: client.connect_ex(str(folder / str(port))) in (0, 106))
+            with contextlib.suppress(OSError):  # it may be closed already
+                client.sendall(b"hello")
+                client.shutdown(socket.SHUT_WR)
+            answer = b""
+            with contextlib.suppress(ConnectionResetError):
+                answer = _all(client)
+            if not answer:
+                time.sleep(0.2)
+    finally:
+        process.terminate()
+        said = process.communicate(timeout=10)[1]
+    assert "Sanitizer" not in said and "runtime error" not in said, said
+    return answer, said
+
+
+VSOCK_PEER = [
+    str(Path(__file__).resolve().parents[1] / "support/vsockpeer.c"), "-Wl,--wrap=socket,--wrap=bind,--wrap=accept4",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("peer", "let_in"), [(2, True), (1, False), (3, False), (0, False), (0xFFFFFFF, False)])
+def test_only_the_host_is_let_in(kit_program: Programs, tmp_path: Path, peer: int, let_in: bool) -> None:
+    """CID 1 is vsock_loopback, 3 the machine's own: any process in it can come by these."""
+    with socket.socket(socket.AF_UNIX) as behind:
+        behind.bind(str(tmp_path / "behind"))
+        behind.listen()
+
+        def echo() -> None:
+            with contextlib.suppress(OSError):
+                client = behind.accept()[0]
+                client.sendall(_all(client))
+                client.close()
+
+        thread = threading.Thread(target=echo, daemon=True)
+        thread.start()
+        vsudd = kit_program("vsudd", "vsudd", *VSOCK_PEER)
+        answer, said = _by_vsock(vsudd, tmp_path, peer, "-inport", f"7:unix:{tmp_path / 'behind'}", port=7)
+        assert answer == (b"hello" if let_in else b"")
+        assert ("is refused" in said) == (not let_in)
+        behind.shutdown(socket.SHUT_RDWR)
+        thread.join(5)
+    timesync = kit_program("host-timesync-daemon", "host-timesync-daemon", *VSOCK_PEER)
+    _, said = _by_vsock(timesync, tmp_path, peer, "-port", "8", "-rtc", tmp_path / "no-clock", port=8)
+    assert ("no-clock: No such file" in said) == let_in  # it would have set the clock
+    assert ("is refused" in said) == (not let_in)
 
 
 RELAY = """\

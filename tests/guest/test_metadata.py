@@ -232,7 +232,7 @@ def test_values_that_lack_are_left_out_but_the_host_name_is_missed(metadata: Met
 
 @pytest.mark.parametrize("words", [["amazon"], ["aws", "file"], ["cdrom", "nfs"]])
 def test_an_unknown_provider_is_fatal(metadata: Metadata, tmp_path: Path, words: list[str]) -> None:
-    said = metadata(*words, status=1).stderr
+    said = metadata(*words, status=2).stderr
     assert "unknown provider: " in said and "aws gcp hetzner openstack scaleway vultr digitalocean" in said
     assert not (tmp_path / "config").exists()
 

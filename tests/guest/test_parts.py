@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import graphlib
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 
 pytestmark = pytest.mark.guest
 FIXTURES = Path(__file__).parent / "fixtures"
+GUEST = Path(__file__).resolve().parents[2] / "guest"
 HEAD = b"linuxkit-plan\t1\n"
 PIECES = b"volume container service a /a \t \n mount 0 \\ \\n interface bindns net \xff restart no".split(b" ")
 FEW = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -259,3 +262,31 @@ def test_the_runtimes_are_called_right(parts):
 def test_a_tasks_status_is_found_in_what_ctr_says(parts, tmp_path, said, status, result):
     (tmp_path / "end").write_text(said)
     assert parts("end", tmp_path / "end", str(status)).stdout == f"{result}\n"
+
+
+@pytest.mark.parametrize("name", ["a" * 600, "a" * 5000, "a" * 70000])
+def test_long_names_of_an_interface_do_not_overflow_the_message(parts, name):
+    """A label may have names of any length. Short ones reach the kernel, which has its own reasons."""
+    assert parts("interface", name, "dummy", "").stdout.startswith("-1 interface aaa")
+    for arguments in (("eth0", name, ""), ("eth0", "veth", name)):
+        said = parts("interface", *arguments).stdout
+        assert said.startswith("-1 interface eth0: add: ")
+        assert said.endswith("Argument list too long\n") == (len(name) > 1000)
+    assert "Argument list too long" not in parts("interface", "eth0", "dummy", "").stdout
+
+
+def test_no_part_of_metadata_needs_one_that_needs_it(tmp_path):
+    """Who uses whose functions, read from the compiled parts, has no circle."""
+    sources = sorted((GUEST / "src/kit").glob("metadata*.c"))
+    command = ["gcc", "-std=gnu17", "-O0", "-c", "-DMETADATA_TEST", f"-I{GUEST / 'include'}", *map(str, sources)]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    has: dict[str, str] = {}
+    wants: dict[str, set[str]] = {}
+    for source in sources:
+        listing = subprocess.run(["nm", f"{source.stem}.o"], cwd=tmp_path, capture_output=True, text=True, check=True)
+        symbols = [line.split()[-2:] for line in listing.stdout.splitlines()]
+        has |= {name: source.stem for kind, name in symbols if kind in "TDBR"}
+        wants[source.stem] = {name for kind, name in symbols if kind == "U"}
+    needs = {part: {has[name] for name in names if name in has} - {part} for part, names in wants.items()}
+    assert len(needs) > 10 and needs["metadata"] and not needs["metadata_say"]
+    graphlib.TopologicalSorter(needs).prepare()  # CycleError names those of a circle

@@ -1,34 +1,13 @@
-/* Partition tables: UEFI 2.10, section 5, and the MBR's signature. Only to give names to what the kernel found. */
+/* Partition tables: UEFI 2.10, section 5, and the MBR's signature, only to give names to what the kernel found. */
 #include "bootstage.h"
+#include "bytes.h"
+#include "gpt.h"
 #include "util.h"
 
-#include <ctype.h>
 #include <stdio.h>
 #include <string.h>
 
-#define MOST_TABLE (1 << 20) /* bytes of entries */
 #define PROTECTIVE 0xEE
-
-static uint32_t le32(const unsigned char *at)
-{
-    return at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 | (uint32_t)at[3] << 24;
-}
-
-static uint64_t le64(const unsigned char *at)
-{
-    return le32(at) | (uint64_t)le32(at + 4) << 32;
-}
-
-static uint32_t crc32_of(const unsigned char *bytes, size_t length)
-{
-    uint32_t crc = ~0U;
-    while (length--) {
-        crc ^= *bytes++;
-        for (int i = 0; i < 8; i++)
-            crc = crc >> 1 ^ (crc & 1 ? 0xEDB88320U : 0);
-    }
-    return ~crc;
-}
 
 /* The MBR. False: there is none. */
 static bool record_read(unsigned char record[static 512], int fd, bool *protective)
@@ -45,7 +24,7 @@ uint32_t mbr_signature(int fd)
 {
     unsigned char record[512];
     bool protective;
-    return record_read(record, fd, &protective) && !protective ? le32(record + 440) : 0;
+    return record_read(record, fd, &protective) && !protective ? le32_at(record + 440) : 0;
 }
 
 static void set_guid(char text[static 40], const unsigned char *at)
@@ -59,7 +38,7 @@ static void set_name(char text[static 112], const unsigned char *at)
 {
     char *to = text;
     for (int i = 0; i < 36; i++) {
-        unsigned unit = at[2 * i] | (unsigned)at[2 * i + 1] << 8;
+        unsigned unit = le16_at(at + 2 * i);
         if (!unit)
             break;
         if (unit >= 0xD800 && unit < 0xE000) {
@@ -78,42 +57,6 @@ static void set_name(char text[static 112], const unsigned char *at)
     *to = 0;
 }
 
-/* The table whose header is in sector `place`. False: it is damaged. */
-static bool table_read(struct partition **found, size_t *count, int fd, unsigned sector, uint64_t place)
-{
-    unsigned char head[4096];
-    if (read_at(fd, head, sector, place * sector) != sector || memcmp(head, "EFI PART", 8) || le64(head + 24) != place)
-        return false;
-    uint32_t length = le32(head + 12), crc = le32(head + 16);
-    if (length < 92 || length > sector)
-        return false;
-    memset(head + 16, 0, 4);
-    if (crc32_of(head, length) != crc)
-        return false;
-    uint32_t entries = le32(head + 80), size = le32(head + 84);
-    if (!entries || size < 128 || size > 4096 || size % 8 || entries > MOST_TABLE / size)
-        return false;
-    size_t bytes = (size_t)entries * size;
-    uint64_t start = le64(head + 72);
-    if (start > INT64_MAX / sector - bytes)
-        return false;
-    scoped_free unsigned char *table = must_alloc(bytes);
-    if (read_at(fd, table, bytes, start * sector) != bytes || crc32_of(table, bytes) != le32(head + 88))
-        return false;
-    static const unsigned char nothing[16];
-    for (uint32_t i = 0; i < entries; i++) {
-        const unsigned char *entry = table + (size_t)i * size;
-        if (!memcmp(entry, nothing, 16))
-            continue;
-        struct partition *partition = APPEND(*found, *count);
-        partition->number = i + 1;
-        partition->first = le64(entry + 32);
-        set_guid(partition->uuid, entry + 16);
-        set_name(partition->label, entry + 56);
-    }
-    return true;
-}
-
 size_t partitions_read(struct partition **found, int fd, unsigned sector, uint64_t size)
 {
     unsigned char record[512];
@@ -123,7 +66,19 @@ size_t partitions_read(struct partition **found, int fd, unsigned sector, uint64
     if (sector < 512 || sector > 4096 || sector & (sector - 1) || size / sector < 4 ||
         !record_read(record, fd, &protective) || !protective)
         return 0;
-    if (!table_read(found, &count, fd, sector, 1))
-        table_read(found, &count, fd, sector, size / sector - 1);
+    struct gpt gpt = {.sector = sector, .sectors = size / sector};
+    if (!gpt_read(&gpt, fd, 1) && !gpt_read(&gpt, fd, gpt.sectors - 1))
+        return 0;
+    for (size_t i = 1; i <= gpt_count(&gpt); i++) {
+        const unsigned char *entry = gpt_entry(&gpt, i);
+        if (!entry)
+            continue;
+        struct partition *partition = APPEND(*found, count);
+        partition->number = (unsigned)i;
+        partition->first = le64_at(entry + 32);
+        set_guid(partition->uuid, entry + 16);
+        set_name(partition->label, entry + 56);
+    }
+    free(gpt.entries);
     return count;
 }

@@ -1,5 +1,6 @@
 /* Filesystems as they introduce themselves: squashfs and erofs by the kernel's documentation, ext4 by its, ECMA-119. */
 #include "bootstage.h"
+#include "bytes.h"
 #include "util.h"
 
 #include <ctype.h>
@@ -23,16 +24,6 @@ size_t read_at(int fd, void *bytes, size_t size, uint64_t offset)
         done += (size_t)got;
     }
     return done;
-}
-
-static uint32_t le32(const unsigned char *at)
-{
-    return at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 | (uint32_t)at[3] << 24;
-}
-
-static uint32_t le16(const unsigned char *at)
-{
-    return at[0] | (uint32_t)at[1] << 8;
 }
 
 /* A field of fixed length, without the padding at its end. */
@@ -96,13 +87,13 @@ bool superblock_read(struct superblock *found, int fd)
     if (read_at(fd, head, sizeof(head), 0) != sizeof(head))
         return false;
     const unsigned char *at = head + 1024;
-    if (!memcmp(head, "hsqs", 4) && le16(head + 28) == 4) {
+    if (!memcmp(head, "hsqs", 4) && le16_at(head + 28) == 4) {
         found->type = "squashfs";
-    } else if (le32(at) == 0xE0F5E1E2) {
+    } else if (le32_at(at) == 0xE0F5E1E2) {
         found->type = "erofs";
         set_uuid(found, at + 48);
         set_label(found, at + 64, 16);
-    } else if (le16(at + 56) == 0xEF53) {
+    } else if (le16_at(at + 56) == 0xEF53) {
         found->type = "ext4";
         set_uuid(found, at + 104);
         set_label(found, at + 120, 16);

@@ -11,43 +11,6 @@
 #define SAMPLES 16
 #define SAMPLE (64 * 1024)
 
-uint16_t le16_at(const unsigned char *at)
-{
-    return (uint16_t)(at[0] | at[1] << 8);
-}
-
-uint32_t le32_at(const unsigned char *at)
-{
-    return at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 | (uint32_t)at[3] << 24;
-}
-
-uint64_t le64_at(const unsigned char *at)
-{
-    return le32_at(at) | (uint64_t)le32_at(at + 4) << 32;
-}
-
-uint32_t be32_at(const unsigned char *at)
-{
-    return at[3] | (uint32_t)at[2] << 8 | (uint32_t)at[1] << 16 | (uint32_t)at[0] << 24;
-}
-
-uint64_t be64_at(const unsigned char *at)
-{
-    return be32_at(at + 4) | (uint64_t)be32_at(at) << 32;
-}
-
-void put_le32(unsigned char *at, uint32_t value)
-{
-    for (int i = 0; i < 4; i++)
-        at[i] = (unsigned char)(value >> 8 * i);
-}
-
-void put_le64(unsigned char *at, uint64_t value)
-{
-    put_le32(at, (uint32_t)value);
-    put_le32(at + 4, (uint32_t)(value >> 32));
-}
-
 int write_at(int fd, const void *bytes, size_t size, uint64_t offset)
 {
     const char *from = bytes;

@@ -1,3 +1,4 @@
+/* Ends by signals. */
 #include "ending.h"
 
 #include <signal.h>

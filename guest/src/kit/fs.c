@@ -1,6 +1,7 @@
 /* Filesystems: made by Debian's programs, mounted by mount(2). */
 #include "block.h"
 #include "command.h"
+#include "spawn.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -8,6 +9,16 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
+
+int run(const char *const *argv)
+{
+    int status = spawn_wait(&(struct spawn){.argv = argv});
+    if (status < 0) {
+        tell("%s can't be started: %s", argv[0], strerror(errno));
+        return -1;
+    }
+    return status_code(status);
+}
 
 struct maker {
     const char *type;

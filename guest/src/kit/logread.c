@@ -1,6 +1,6 @@
 /* logread: prints what memlogd keeps, as TIME;SOURCE;MESSAGE. */
 #include "ending.h"
-#include "flags.h"
+#include "command.h"
 #include "memlog.h"
 #include "util.h"
 
@@ -13,14 +13,12 @@ int main(int argc, char **argv)
     const char *path = MEMLOG_QUERIES;
     bool follow = false, both = false;
     const struct flag flags[] = {
-        {"socket", FLAG_TEXT, &path, "memlogd's socket (" MEMLOG_QUERIES ")"},
-        {"f", FLAG_BOOL, &follow, "only what comes from now on"},
-        {"F", FLAG_BOOL, &both, "what is there, and what comes"},
+        {.names = "socket", .text = &path, .help = "memlogd's socket (" MEMLOG_QUERIES ")"},
+        {.names = "f", .yes = &follow, .help = "only what comes from now on"},
+        {.names = "F", .yes = &both, .help = "what is there, and what comes"},
     };
-    if (flags_read("logread", "", flags, COUNT(flags), argc, argv) != argc) {
-        fprintf(stderr, "logread: no words behind the flags\n");
-        return 2;
-    }
+    program_is("logread", "logread [-f | -F] [-socket PATH]");
+    command_none(flags, COUNT(flags), argc, argv);
     end_by_signals();
     scoped_memlog log;
     if (memlog_open(&log, path, both ? MEMLOG_DUMP_AND_FOLLOW : follow ? MEMLOG_FOLLOW : MEMLOG_DUMP, 0) < 0) {

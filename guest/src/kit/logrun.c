@@ -1,6 +1,6 @@
 /* logwrite [-n NAME] PROGRAM...: runs a program whose output goes to memlogd as NAME.out, its errors as NAME. */
 #define _GNU_SOURCE
-#include "flags.h"
+#include "command.h"
 #include "memlog.h"
 #include "util.h"
 
@@ -28,14 +28,13 @@ int main(int argc, char **argv)
 {
     const char *name = "", *socket = MEMLOG_LOGS;
     const struct flag flags[] = {
-        {"n", FLAG_TEXT, &name, "name in the log (the program's)"},
-        {"socket", FLAG_TEXT, &socket, "memlogd's socket (" MEMLOG_LOGS ")"},
+        {.names = "n", .text = &name, .help = "name in the log (the program's)"},
+        {.names = "socket", .text = &socket, .help = "memlogd's socket (" MEMLOG_LOGS ")"},
     };
-    int at = flags_read("logwrite", "PROGRAM [ARGUMENT...]", flags, COUNT(flags), argc, argv);
-    if (at == argc) {
-        fprintf(stderr, "logwrite: which program?\n");
-        return 2;
-    }
+    program_is("logwrite", "logwrite [-n NAME] [-socket PATH] PROGRAM [ARGUMENT...]");
+    int at = command_start(flags, COUNT(flags), argc, argv);
+    if (at == argc)
+        usage("which program?");
     if (!*name)
         name = base_name(argv[at]);
     scoped_free char *out_name = format("%s.out", name);

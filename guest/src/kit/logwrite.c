@@ -1,7 +1,7 @@
 /* logwrite: writes what memlogd gets into files, NAME.log for each source, and keeps so many full ones, of which
  * NAME.log.0 is the youngest. */
 #define _GNU_SOURCE
-#include "flags.h"
+#include "command.h"
 #include "memlog.h"
 #include "util.h"
 
@@ -133,16 +133,15 @@ int main(int argc, char **argv)
     const char *socket = MEMLOG_QUERIES, *folder = "/var/log";
     struct store store = {.files = 10, .size = 1 << 20};
     const struct flag flags[] = {
-        {"socket", FLAG_TEXT, &socket, "memlogd's socket (" MEMLOG_QUERIES ")"},
-        {"log-dir", FLAG_TEXT, &folder, "where the files go (/var/log)"},
-        {"max-log-files", FLAG_NUMBER, &store.files, "full files that are kept of each log (10)"},
-        {"max-log-size", FLAG_NUMBER, &store.size, "bytes of a file (1048576)"},
+        {.names = "socket", .text = &socket, .help = "memlogd's socket (" MEMLOG_QUERIES ")"},
+        {.names = "log-dir", .text = &folder, .help = "where the files go (/var/log)"},
+        {.names = "max-log-files", .number = &store.files, .help = "full files that are kept of each log (10)"},
+        {.names = "max-log-size", .number = &store.size, .help = "bytes of a file (1048576)"},
     };
-    if (flags_read("logwrite", "", flags, COUNT(flags), argc, argv) != argc || store.files < 0 || store.files > 10000 ||
-        store.size < 1) {
-        fprintf(stderr, "logwrite: no words behind the flags; -max-log-files 0 to 10000, -max-log-size at least 1\n");
-        return 2;
-    }
+    program_is("logwrite", "logwrite [FLAG...]");
+    command_none(flags, COUNT(flags), argc, argv);
+    if (store.files < 0 || store.files > 10000 || store.size < 1)
+        usage("-max-log-files is 0 to 10000, -max-log-size at least 1");
     signal(SIGPIPE, SIG_IGN);
     /* Not SA_RESTART: the signal is to interrupt the wait for a line. */
     sigaction(SIGTERM, &(struct sigaction){.sa_handler = end}, NULL);

@@ -3,7 +3,7 @@
  * Nobody who logs ever waits for somebody who reads: a reader has no queue, only a place in the ring, and when that is
  * overwritten, it is told how much it missed. docs/logging.md has the protocol. */
 #define _GNU_SOURCE
-#include "flags.h"
+#include "command.h"
 #include "memlogd.h"
 #include "util.h"
 
@@ -136,20 +136,18 @@ int main(int argc, char **argv)
     const char *log_path = MEMLOG_LOGS, *query_path = MEMLOG_QUERIES;
     long fd_log = -1, fd_query = -1, lines = 5000, line_max = 1024;
     const struct flag flags[] = {
-        {"socket-query", FLAG_TEXT, &query_path, "socket for those who ask (" MEMLOG_QUERIES ")"},
-        {"socket-log", FLAG_TEXT, &log_path, "socket that descriptors are passed to (" MEMLOG_LOGS ")"},
-        {"fd-query", FLAG_NUMBER, &fd_query, "an open descriptor instead of -socket-query"},
-        {"fd-log", FLAG_NUMBER, &fd_log, "an open descriptor instead of -socket-log"},
-        {"max-lines", FLAG_NUMBER, &lines, "how many lines are kept (5000)"},
-        {"max-line-len", FLAG_NUMBER, &line_max, "bytes of a line; longer ones become several (1024)"},
-        {"daemonize", FLAG_BOOL, &daemonize, "go on in the background once the sockets are there"},
+        {.names = "socket-query", .text = &query_path, .help = "socket for those who ask (" MEMLOG_QUERIES ")"},
+        {.names = "socket-log", .text = &log_path, .help = "socket that descriptors are passed to (" MEMLOG_LOGS ")"},
+        {.names = "fd-query", .number = &fd_query, .help = "an open descriptor instead of -socket-query"},
+        {.names = "fd-log", .number = &fd_log, .help = "an open descriptor instead of -socket-log"},
+        {.names = "max-lines", .number = &lines, .help = "how many lines are kept (5000)"},
+        {.names = "max-line-len", .number = &line_max, .help = "bytes of a line; longer ones become several (1024)"},
+        {.names = "daemonize", .yes = &daemonize, .help = "go on in the background once the sockets are there"},
     };
-    if (flags_read("memlogd", "", flags, COUNT(flags), argc, argv) != argc || lines < 1 || lines > LINES_MAX ||
-        line_max < 1 || line_max > PARTS_MAX) {
-        fprintf(stderr, "memlogd: no words behind the flags; -max-lines 1 to %d, -max-line-len 1 to %d\n", LINES_MAX,
-                PARTS_MAX);
-        return 2;
-    }
+    program_is("memlogd", "memlogd [FLAG...]");
+    command_none(flags, COUNT(flags), argc, argv);
+    if (lines < 1 || lines > LINES_MAX || line_max < 1 || line_max > PARTS_MAX)
+        usage("-max-lines is 1 to %d, -max-line-len 1 to %d", LINES_MAX, PARTS_MAX);
     struct rlimit files;
     if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < files.rlim_max) {
         files.rlim_cur = files.rlim_max;

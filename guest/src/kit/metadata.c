@@ -2,6 +2,7 @@
  * a process of its own, and the first in the order of preference that answers is chosen: nobody's silence costs more
  * than METADATA_SECONDS, and nobody's answer can do more than end its process. */
 #define _GNU_SOURCE
+#include "command.h"
 #include "metadata.h"
 
 #include <errno.h>
@@ -14,48 +15,9 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
-#define CONFIG "/run/config"
 #define GRACE 0.5       /* seconds on top, for the processes to start and to say no */
 #define PATIENCE 6.0     /* seconds for a service that has to be there, as the firmware says */
 #define DISK_SECONDS 1.0 /* for a drive to appear, when someone said that there is one */
-
-struct metadata_options metadata_options = {.config = CONFIG, .root = ""};
-
-static void line(const char *fmt, va_list list)
-{
-    char text[1024] = "metadata: ";
-    size_t start = strlen(text), room = sizeof(text) - start - 1;
-    int wanted = vsnprintf(text + start, room, fmt, list);
-    size_t length = start + (wanted < 0 ? 0 : (size_t)wanted >= room ? room - 1 : (size_t)wanted);
-    for (size_t i = start; i < length; i++) /* strangers' words are in it */
-        if ((unsigned char)text[i] < ' ' || text[i] == 127)
-            text[i] = '?';
-    text[length++] = '\n';
-    (void)!write(STDERR_FILENO, text, length);
-}
-
-void note(const char *fmt, ...)
-{
-    va_list list;
-    va_start(list, fmt);
-    line(fmt, list);
-    va_end(list);
-}
-
-void detail(const char *fmt, ...)
-{
-    if (!metadata_options.verbose)
-        return;
-    va_list list;
-    va_start(list, fmt);
-    line(fmt, list);
-    va_end(list);
-}
-
-char *host_path(const char *path)
-{
-    return format("%s%s", metadata_options.root, path);
-}
 
 /* -- asking */
 
@@ -260,48 +222,28 @@ static void name_host(void)
         detail("host name: %s", name);
 }
 
-static int usage(void)
-{
-    fprintf(stderr, "usage: metadata [-v] [-config DIR] [-base URL] [-root DIR] [-n] [PROVIDER...]\n"
-                    "providers: ");
-    for (const struct provider *at = providers; at->name; at++)
-        fprintf(stderr, "%s ", at->name);
-    fprintf(stderr, "cdrom file=PATH\n");
-    return 2;
-}
-
 int main(int argc, char **argv)
 {
     struct wanted wanted = {0};
-    bool named = false;
+    const struct flag flags[] = {
+        {.names = "v", .yes = &metadata_options.verbose, .help = "say what is asked, and what comes of it"},
+        {.names = "config", .text = &metadata_options.config, .help = "where the answers go (" CONFIG ")"},
+        {.names = "base", .text = &metadata_options.base, .help = "http://ADDRESS:PORT that is asked instead of all"},
+        {.names = "root", .text = &metadata_options.root, .help = "where /proc, /sys and /dev are"},
+        {.names = "n", .yes = &metadata_options.dry, .help = "print a network plan instead of carrying it out"},
+    };
+    size_t count;
     umask(022);
     signal(SIGPIPE, SIG_IGN);
-    for (int i = 1; i < argc; i++) {
-        const char *word = argv[i];
-        if (*word != '-') {
-            if (!want(&wanted, word)) {
-                note("unknown provider: %s", word);
-                usage();
-                return 1;
-            }
-            named = true;
-            continue;
-        }
-        word += 1 + (word[1] == '-');
-        const char **value = !strcmp(word, "config") ? &metadata_options.config
-                             : !strcmp(word, "base") ? &metadata_options.base
-                             : !strcmp(word, "root") ? &metadata_options.root
-                                                     : NULL;
-        if (value && i + 1 < argc)
-            *value = argv[++i];
-        else if (!strcmp(word, "v"))
-            metadata_options.verbose = true;
-        else if (!strcmp(word, "n"))
-            metadata_options.dry = true;
-        else
-            return usage();
-    }
-    if (!named)
+    scoped_free char *names = providers_list();
+    scoped_free char *how = format("metadata [-v] [-n] [-config DIR] [-base URL] [-root DIR] [PROVIDER...]\n"
+                                   "providers: %scdrom file=PATH", names);
+    program_is("metadata", how);
+    scoped_free const char **named = command_read(flags, COUNT(flags), argc, argv, &count);
+    for (size_t i = 0; i < count; i++)
+        if (!want(&wanted, named[i]))
+            usage("unknown provider: %s", named[i]);
+    if (!count)
         want_default(&wanted);
     if (!store_open())
         return 1;

@@ -96,7 +96,7 @@ static const char *aws_token(const struct provider *provider)
     return header;
 }
 
-static const struct service aws = {
+const struct service aws = {
     .host = LINK_LOCAL, .probe = "/latest/meta-data/", .values = "/latest/meta-data/", .token = aws_token,
     .keys = "/latest/meta-data/public-keys/0/openssh-key", .userdata = "/latest/user-data",
     .items = {{"hostname", "hostname"}, {"public-ipv4", "public_ipv4"}, {"local-ipv4", "local_ipv4"},
@@ -104,13 +104,23 @@ static const struct service aws = {
               {"instance-id", "instance_id"}, {"local-hostname", "local_hostname"}},
 };
 
-static const struct service openstack = {
+const struct service openstack = {
     .host = LINK_LOCAL, .probe = "/latest/meta-data/hostname", .values = "/latest/meta-data/",
     .keys = "/latest/meta-data/public-keys/0/openssh-key", .userdata = "/latest/user-data",
     .items = {{"hostname", "hostname"}, {"public-ipv4", "public_ipv4"}, {"local-ipv4", "local_ipv4"},
               {"placement/availability-zone", "availability_zone"}, {"instance-type", "instance_type"},
               {"instance-id", "instance_id"}, {"local-hostname", "local_hostname"}},
 };
+
+bool openstack_probe(const struct provider *provider)
+{
+    return service_probe(provider) || drive_probe();
+}
+
+bool openstack_extract(const struct provider *provider)
+{
+    return service_probe(provider) ? service_extract(provider) : drive_extract();
+}
 
 /* An array of keys, as JSON. */
 static bool json_keys(const struct answer *answer)
@@ -130,21 +140,21 @@ static bool json_keys(const struct answer *answer)
     return store_keys(keys, strlen(keys));
 }
 
-static const struct service hetzner = {
+const struct service hetzner = {
     .host = LINK_LOCAL, .probe = "/latest/meta-data/hostname", .values = "/latest/meta-data/",
     .keys = "/latest/meta-data/public-keys", .key_form = json_keys, .userdata = "/latest/user-data",
     .items = {{"hostname", "hostname"}, {"public-ipv4", "public_ipv4"}, {"local-ipv4", "local_ipv4"},
               {"instance-id", "instance_id"}},
 };
 
-static const struct service digitalocean = {
+const struct service digitalocean = {
     .host = LINK_LOCAL, .probe = "/metadata/v1/", .values = "/metadata/v1/", .keys = "/metadata/v1/public-keys",
     .userdata = "/metadata/v1/user-data",
     .items = {{"hostname", "hostname"}, {"interfaces/public/0/ipv4/address", "public_ipv4"},
               {"interfaces/private/0/ipv4/address", "private_ipv4"}, {"region", "region"}, {"id", "id"}},
 };
 
-static const struct service vultr = {
+const struct service vultr = {
     .host = LINK_LOCAL, .headers = "Metadata-Token: vultr\r\n", .probe = "/v1/", .values = "/v1/",
     .keys = "/v1/public-keys", .userdata = "/latest/user-data",
     .items = {{"hostname", "hostname"}, {"interfaces/0/ipv4/address", "public_ipv4"},
@@ -152,7 +162,7 @@ static const struct service vultr = {
               {"region/regioncode", "region_code"}, {"instanceid", "instance_id"}},
 };
 
-static const struct service metaldata = {
+const struct service metaldata = {
     .host = "metaldata", .probe = "/get/meta/hostname", .values = "/get/meta/", .keys = "/get/meta/authorized-keys",
     .userdata = "/get/user",
     .items = {{"hostname", "hostname"}, {"public-ipv4", "public_ipv4"}, {"private-ipv4", "private_ipv4"},
@@ -164,7 +174,7 @@ static const struct service metaldata = {
 #define GCP_HEADERS "Metadata-Flavor: Google\r\n"
 #define GCP "/computeMetadata/v1/"
 
-static const struct service gcp = {
+const struct service gcp = {
     .host = LINK_LOCAL, .headers = GCP_HEADERS, .probe = GCP "instance/hostname", .probe_header = "Metadata-Flavor",
     .values = GCP, .items = {{"instance/hostname", "hostname"}},
 };
@@ -281,19 +291,3 @@ bool scaleway_extract(const struct provider *provider)
                                                                    .path = "/user_data/cloud-init"}) &&
            complete;
 }
-
-const struct provider providers[] = {
-    {"aws", "AWS", false, service_probe, service_extract, &aws},
-    {"gcp", "GCP", false, service_probe, gcp_extract, &gcp},
-    {"hetzner", "Hetzner", false, service_probe, service_extract, &hetzner},
-    {"openstack", "openstack", false, openstack_probe, openstack_extract, &openstack},
-    {"scaleway", "Scaleway", false, scaleway_probe, scaleway_extract, NULL},
-    {"vultr", "Vultr", false, service_probe, service_extract, &vultr},
-    {"digitalocean", "DigitalOcean", false, service_probe, service_extract, &digitalocean},
-    {"equinixmetal", "EquinixMetal", true, metal_probe, metal_extract, NULL},
-    {"metaldata", "metaldata", false, service_probe, service_extract, &metaldata},
-    {"azure", "Azure", false, azure_probe, azure_extract, NULL},
-    {"vmware", "VMWARE", false, vmware_probe, vmware_extract, NULL},
-    {"nocloud", "NoCloud", false, nocloud_probe, nocloud_extract, NULL},
-    {0},
-};

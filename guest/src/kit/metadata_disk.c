@@ -1,6 +1,7 @@
 /* Data on a disk: NoCloud's files on one that is labelled cidata, or a CD with user-data or config. */
 #define _GNU_SOURCE
 #include "bootstage.h"
+#include "bytes.h"
 #include "metadata.h"
 
 #include <errno.h>
@@ -11,19 +12,14 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 
-static uint32_t le16(const unsigned char *at)
-{
-    return at[0] | (uint32_t)at[1] << 8;
-}
-
 /* The label in a FAT boot sector (Microsoft's specification, 3.1 to 3.3), or NULL. To be freed. */
 static char *fat_label(int fd)
 {
     unsigned char sector[512];
-    if (read_at(fd, sector, sizeof(sector), 0) != sizeof(sector) || le16(sector + 510) != 0xAA55 ||
-        (sector[0] != 0xEB && sector[0] != 0xE9) || le16(sector + 11) < 512 || sector[16] == 0)
+    if (read_at(fd, sector, sizeof(sector), 0) != sizeof(sector) || le16_at(sector + 510) != 0xAA55 ||
+        (sector[0] != 0xEB && sector[0] != 0xE9) || le16_at(sector + 11) < 512 || sector[16] == 0)
         return NULL;
-    const unsigned char *extended = sector + (le16(sector + 22) ? 36 : 64); /* no 16-bit size of a table: FAT32 */
+    const unsigned char *extended = sector + (le16_at(sector + 22) ? 36 : 64); /* no 16-bit size of a table: FAT32 */
     if (extended[2] != 0x29)
         return NULL;
     size_t length = 11;
@@ -185,12 +181,12 @@ static bool try_drive(const char *device, const char *type, char **shown)
     return meta && (!userdata || !length || store_userdata(userdata, length));
 }
 
-bool openstack_probe(const struct provider *provider)
+bool drive_probe(void)
 {
-    return service_probe(provider) || each_disk(DRIVE, any_disk, NULL);
+    return each_disk(DRIVE, any_disk, NULL);
 }
 
-bool openstack_extract(const struct provider *provider)
+bool drive_extract(void)
 {
-    return service_probe(provider) ? service_extract(provider) : each_disk(DRIVE, try_drive, NULL);
+    return each_disk(DRIVE, try_drive, NULL);
 }

@@ -1,4 +1,5 @@
 /* base64 (RFC 4648), gzip (RFC 1952) and deflate (RFC 1951). */
+#include "bytes.h"
 #include "metadata.h"
 
 #include <string.h>
@@ -226,22 +227,6 @@ static void dynamic_block(struct inflate *from)
         from->broken = true;
 }
 
-static uint32_t crc32_of(const char *bytes, size_t length)
-{
-    uint32_t crc = 0xFFFFFFFF;
-    while (length--) {
-        crc ^= (unsigned char)*bytes++;
-        for (int i = 0; i < 8; i++)
-            crc = crc >> 1 ^ (crc & 1 ? 0xEDB88320 : 0);
-    }
-    return ~crc;
-}
-
-static uint32_t le32(const unsigned char *at)
-{
-    return at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 | (uint32_t)at[3] << 24;
-}
-
 /* The header's optional fields are skipped; returns where the data begins, or NULL. */
 static const unsigned char *after_header(const unsigned char *at, const unsigned char *end)
 {
@@ -290,8 +275,8 @@ char *gzip_decode(const char *bytes, size_t length, size_t limit, size_t *decode
     }
     if (!from.out)
         from.out = must_alloc(1);
-    if (from.broken || from.end - from.in < 8 || le32(from.in) != crc32_of(from.out, from.length) ||
-        le32(from.in + 4) != (uint32_t)from.length) {
+    if (from.broken || from.end - from.in < 8 || le32_at(from.in) != crc32_of(from.out, from.length) ||
+        le32_at(from.in + 4) != (uint32_t)from.length) {
         free(from.out);
         return NULL;
     }

@@ -358,6 +358,17 @@ bool ask(struct answer *answer, const struct question *question)
     }
 }
 
+bool ask_json(struct answer *answer, struct json_document *document, const struct question *question)
+{
+    *document = (struct json_document){0};
+    if (!ask(answer, question))
+        return false;
+    if (json_read(document, answer->body, answer->length))
+        return true;
+    snprintf(answer->reason, sizeof(answer->reason), "not JSON: %s", document->error);
+    return false;
+}
+
 bool url_split(const char *url, char **host, unsigned *port, char **path)
 {
     if (!starts_with(url, "http://"))

@@ -1,100 +1,49 @@
 /* The plan of metadata_metal.c, carried out by rtnetlink. */
 #include "metadata.h"
+#include "rtnetlink.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
 #include <linux/if_link.h>
-#include <linux/rtnetlink.h>
 #include <net/if.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 
-struct request {
-    struct nlmsghdr header;
-    union {
-        struct ifinfomsg link;
-        struct ifaddrmsg address;
-        struct rtmsg route;
-    } what;
-    char room[256];
-};
-
-static struct rtattr *put(struct request *request, unsigned short type, const void *data, size_t length)
-{
-    struct rtattr *attribute = (struct rtattr *)((char *)request + NLMSG_ALIGN(request->header.nlmsg_len));
-    attribute->rta_type = type;
-    attribute->rta_len = (unsigned short)RTA_LENGTH(length);
-    if (length)
-        memcpy(RTA_DATA(attribute), data, length);
-    request->header.nlmsg_len = NLMSG_ALIGN(request->header.nlmsg_len) + (uint32_t)RTA_ALIGN(attribute->rta_len);
-    return attribute;
-}
-
-static void close_nest(struct request *request, struct rtattr *nest)
-{
-    nest->rta_len = (unsigned short)((char *)request + request->header.nlmsg_len - (char *)nest);
-}
-
-static struct request make(unsigned type, unsigned flags, size_t size)
-{
-    return (struct request){.header = {.nlmsg_len = (uint32_t)NLMSG_LENGTH(size),
-                                       .nlmsg_type = (uint16_t)type,
-                                       .nlmsg_flags = (uint16_t)(NLM_F_REQUEST | NLM_F_ACK | flags)}};
-}
-
-/* Sends it and reads the kernel's verdict: 0, or -1 with errno. */
-static int talk(struct request *request)
-{
-    scoped_fd sock = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
-    struct {
-        struct nlmsghdr header;
-        struct nlmsgerr verdict;
-        char rest[1024];
-    } answer;
-    if (sock < 0 || send(sock, request, request->header.nlmsg_len, 0) < 0)
-        return -1;
-    ssize_t got = recv(sock, &answer, sizeof(answer), 0);
-    if (got < (ssize_t)(sizeof(answer.header) + sizeof(answer.verdict)) || answer.header.nlmsg_type != NLMSG_ERROR) {
-        errno = EPROTO;
-        return -1;
-    }
-    errno = -answer.verdict.error;
-    return answer.verdict.error ? -1 : 0;
-}
-
 static int set_link(const char *name, unsigned flags, unsigned change, const char *new_name, const char *master)
 {
-    struct request request = make(RTM_NEWLINK, 0, sizeof(struct ifinfomsg));
-    request.what.link.ifi_index = (int)if_nametoindex(name);
-    request.what.link.ifi_flags = flags;
-    request.what.link.ifi_change = change;
-    if (!request.what.link.ifi_index)
+    struct netlink request;
+    struct ifinfomsg *link = netlink_begin(&request, RTM_NEWLINK, 0, sizeof(*link));
+    link->ifi_index = (int)if_nametoindex(name);
+    link->ifi_flags = flags;
+    link->ifi_change = change;
+    if (!link->ifi_index)
         return -1;
     if (new_name)
-        put(&request, IFLA_IFNAME, new_name, strlen(new_name) + 1);
+        netlink_put_text(&request, IFLA_IFNAME, new_name);
     if (master) {
         uint32_t index = if_nametoindex(master);
         if (!index)
             return -1;
-        put(&request, IFLA_MASTER, &index, sizeof(index));
+        netlink_put(&request, IFLA_MASTER, &index, sizeof(index));
     }
-    return talk(&request);
+    return netlink_talk(&request);
 }
 
 /* A fresh `bonding` module brings a bond0 of its own: that one is changed then. */
 static int make_bond(const char *name, unsigned char mode)
 {
-    struct request request = make(RTM_NEWLINK, NLM_F_CREATE, sizeof(struct ifinfomsg));
-    put(&request, IFLA_IFNAME, name, strlen(name) + 1);
-    struct rtattr *info = put(&request, IFLA_LINKINFO, NULL, 0);
-    put(&request, IFLA_INFO_KIND, "bond", sizeof("bond"));
-    struct rtattr *data = put(&request, IFLA_INFO_DATA, NULL, 0);
-    put(&request, IFLA_BOND_MODE, &mode, sizeof(mode));
-    put(&request, IFLA_BOND_MIIMON, &(uint32_t){100}, sizeof(uint32_t)); /* ms; without it a dead link is not noticed */
-    close_nest(&request, data);
-    close_nest(&request, info);
-    return talk(&request);
+    struct netlink request;
+    netlink_begin(&request, RTM_NEWLINK, NLM_F_CREATE, sizeof(struct ifinfomsg));
+    netlink_put_text(&request, IFLA_IFNAME, name);
+    size_t info = netlink_nest(&request, IFLA_LINKINFO, 0);
+    netlink_put_text(&request, IFLA_INFO_KIND, "bond");
+    size_t data = netlink_nest(&request, IFLA_INFO_DATA, 0);
+    netlink_put(&request, IFLA_BOND_MODE, &mode, sizeof(mode));
+    netlink_put(&request, IFLA_BOND_MIIMON, &(uint32_t){100}, sizeof(uint32_t)); /* ms; without it a dead link is not noticed */
+    netlink_end(&request, data);
+    netlink_end(&request, info);
+    return netlink_talk(&request);
 }
 
 /* ADDRESS/BITS; the size of the address, or 0. */
@@ -112,12 +61,13 @@ static size_t parse_network(const char *text, unsigned char *bytes, int *family,
 static int change_address(unsigned type, unsigned flags, int index, int family, const void *bytes, unsigned bits)
 {
     size_t size = family == AF_INET ? 4 : 16;
-    struct request request = make(type, flags, sizeof(struct ifaddrmsg));
-    request.what.address = (struct ifaddrmsg){
+    struct netlink request;
+    struct ifaddrmsg *address = netlink_begin(&request, type, flags, sizeof(*address));
+    *address = (struct ifaddrmsg){
         .ifa_family = (unsigned char)family, .ifa_prefixlen = (unsigned char)bits, .ifa_index = (unsigned)index};
-    put(&request, IFA_LOCAL, bytes, size);
-    put(&request, IFA_ADDRESS, bytes, size);
-    return talk(&request);
+    netlink_put(&request, IFA_LOCAL, bytes, size);
+    netlink_put(&request, IFA_ADDRESS, bytes, size);
+    return netlink_talk(&request);
 }
 
 static int add_address(const char *name, const char *text)
@@ -143,24 +93,26 @@ static int add_route(const char *name, const char *text, const char *gateway)
         errno = index ? EINVAL : ENODEV;
         return -1;
     }
-    struct request request = make(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, sizeof(struct rtmsg));
+    struct netlink request;
+    struct rtmsg *route = netlink_begin(&request, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, sizeof(*route));
     /* ONLINK: a gateway of a /32 or /31 is on the link whatever the mask says */
-    request.what.route = (struct rtmsg){.rtm_family = (unsigned char)family, .rtm_dst_len = (unsigned char)bits,
-                                        .rtm_table = RT_TABLE_MAIN, .rtm_protocol = RTPROT_STATIC,
-                                        .rtm_scope = RT_SCOPE_UNIVERSE, .rtm_type = RTN_UNICAST,
-                                        .rtm_flags = RTNH_F_ONLINK};
+    *route = (struct rtmsg){.rtm_family = (unsigned char)family, .rtm_dst_len = (unsigned char)bits,
+                            .rtm_table = RT_TABLE_MAIN, .rtm_protocol = RTPROT_STATIC,
+                            .rtm_scope = RT_SCOPE_UNIVERSE, .rtm_type = RTN_UNICAST,
+                            .rtm_flags = RTNH_F_ONLINK};
     if (bits)
-        put(&request, RTA_DST, bytes, size);
-    put(&request, RTA_GATEWAY, via, size);
-    put(&request, RTA_OIF, &index, sizeof(index));
-    return talk(&request);
+        netlink_put(&request, RTA_DST, bytes, size);
+    netlink_put(&request, RTA_GATEWAY, via, size);
+    netlink_put(&request, RTA_OIF, &index, sizeof(index));
+    return netlink_talk(&request);
 }
 
 /* Removes what the kernel lists in one answer; true: there may be more. */
 static bool remove_addresses(int index)
 {
     _Alignas(struct nlmsghdr) char answer[16384];
-    struct request request = make(RTM_GETADDR, NLM_F_DUMP, sizeof(struct ifaddrmsg));
+    struct netlink request;
+    netlink_begin(&request, RTM_GETADDR, NLM_F_DUMP, sizeof(struct ifaddrmsg));
     scoped_fd sock = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
     bool removed = false, more = sock >= 0 && send(sock, &request, request.header.nlmsg_len, 0) >= 0;
     while (more) {

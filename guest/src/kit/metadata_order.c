@@ -3,6 +3,33 @@
 
 #include <string.h>
 
+const struct provider providers[] = {
+    {"aws", "AWS", false, service_probe, service_extract, &aws},
+    {"gcp", "GCP", false, service_probe, gcp_extract, &gcp},
+    {"hetzner", "Hetzner", false, service_probe, service_extract, &hetzner},
+    {"openstack", "openstack", false, openstack_probe, openstack_extract, &openstack},
+    {"scaleway", "Scaleway", false, scaleway_probe, scaleway_extract, NULL},
+    {"vultr", "Vultr", false, service_probe, service_extract, &vultr},
+    {"digitalocean", "DigitalOcean", false, service_probe, service_extract, &digitalocean},
+    {"equinixmetal", "EquinixMetal", true, metal_probe, metal_extract, NULL},
+    {"metaldata", "metaldata", false, service_probe, service_extract, &metaldata},
+    {"azure", "Azure", false, azure_probe, azure_extract, NULL},
+    {"vmware", "VMWARE", false, vmware_probe, vmware_extract, NULL},
+    {"nocloud", "NoCloud", false, nocloud_probe, nocloud_extract, NULL},
+    {0},
+};
+
+char *providers_list(void)
+{
+    char *list = must_dup("");
+    for (const struct provider *at = providers; at->name; at++) {
+        char *longer = format("%s%s ", list, at->name);
+        free(list);
+        list = longer;
+    }
+    return list;
+}
+
 static const struct hint {
     const char *provider, *file, *text; /* what the file begins with */
 } hints[] = {

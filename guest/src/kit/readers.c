@@ -1,3 +1,4 @@
+/* memlogd: those who ask for the log, each served as fast as it reads. */
 #define _GNU_SOURCE
 #include "memlogd.h"
 #include "util.h"

@@ -1,3 +1,4 @@
+/* Bytes between two sockets, both ways. */
 #define _GNU_SOURCE
 #include "relay.h"
 

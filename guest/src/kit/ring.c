@@ -1,3 +1,4 @@
+/* memlogd: the lines that are kept, the newest of them. */
 #include "ring.h"
 #include "json.h"
 #include "util.h"

@@ -1,6 +1,6 @@
 /* rngd: gives the kernel random numbers that the processor makes (RDSEED or RDRAND; RNDR on arm64). */
 #include "ending.h"
-#include "flags.h"
+#include "command.h"
 #include "util.h"
 
 #include <errno.h>
@@ -115,14 +115,12 @@ int main(int argc, char **argv)
 {
     bool once = false, no_rand = false, no_seed = false;
     const struct flag flags[] = {
-        {"1", FLAG_BOOL, &once, "once, then end"},
-        {"disable-rdrand", FLAG_BOOL, &no_rand, "without RDRAND"},
-        {"disable-rdseed", FLAG_BOOL, &no_seed, "without RDSEED"},
+        {.names = "1", .yes = &once, .help = "once, then end"},
+        {.names = "disable-rdrand", .yes = &no_rand, .help = "without RDRAND"},
+        {.names = "disable-rdseed", .yes = &no_seed, .help = "without RDSEED"},
     };
-    if (flags_read("rngd", "", flags, COUNT(flags), argc, argv) != argc) {
-        fputs("rngd: no words behind the flags\n", stderr);
-        return 2;
-    }
+    program_is("rngd", "rngd [-1] [-disable-rdrand] [-disable-rdseed]");
+    command_none(flags, COUNT(flags), argc, argv);
     end_by_signals();
     bool (*source)(uint64_t *) = has_seed() && !no_seed ? seed : has_rand() && !no_rand ? rand64 : NULL;
     if (!source) {

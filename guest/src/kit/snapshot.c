@@ -100,11 +100,10 @@ int snapshot_main(int argc, char **argv)
     const struct flag flags[] = {{.names = "keep", .text = &keep}, {.names = "folder", .text = &name}};
     size_t count;
     int result = 0;
-    char *end;
+    uint64_t number;
     program_is("snapshot", how);
     scoped_free const char **left = command_read(flags, COUNT(flags), argc, argv, &count);
-    unsigned long number = strtoul(keep, &end, 10);
-    if (*keep < '0' || *keep > '9' || *end || !number || number > 1000)
+    if (!number_parse(keep, 1, 1000, &number))
         usage("-keep is a number from 1 to 1000, not %s", keep);
     if (!*name || strchr(name, '/') || !strcmp(name, ".") || !strcmp(name, ".."))
         usage("-folder is the name of a folder of the volume, not %s", name);

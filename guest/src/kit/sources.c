@@ -1,3 +1,4 @@
+/* memlogd: the descriptors that are read, and their lines. */
 #define _GNU_SOURCE
 #include "memlogd.h"
 #include "util.h"

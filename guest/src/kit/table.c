@@ -1,4 +1,4 @@
-/* Partition tables, read and written: the MBR, and UEFI 2.10, section 5.
+/* Partition tables, made, grown and written: the MBR, and UEFI 2.10, section 5.
  *
  *     sector 0      MBR: code, signature at 440, four entries of 16 bytes at 446, 55 AA
  *     1             GPT header: CRC, where it lies and its twin, the usable sectors, the disk's GUID, the entries' CRC
@@ -19,7 +19,6 @@
 
 #define ENTRIES 128
 #define ENTRY 128
-#define MOST_ENTRIES (1 << 20) /* bytes */
 #define PROTECTIVE 0xEE
 #define LINUX 0x83
 #define MARK 0x4D464B4CU /* "LKFM" */
@@ -28,23 +27,12 @@ static const unsigned char linux_guid[16] = {0xAF, 0x3D, 0xC6, 0x0F, 0x83, 0x84,
                                              0x8E, 0x79, 0x3D, 0x69, 0xD8, 0x47, 0x7D, 0xE4};
 static const char mark_name[] = "linuxkit-unfinished", final_name[] = "data";
 
-static uint32_t crc32_of(const unsigned char *bytes, size_t length)
-{
-    uint32_t crc = ~0U;
-    while (length--) {
-        crc ^= *bytes++;
-        for (int i = 0; i < 8; i++)
-            crc = crc >> 1 ^ (crc & 1 ? 0xEDB88320U : 0);
-    }
-    return ~crc;
-}
-
 void table_free(struct table *table)
 {
     free(table->slots);
-    free(table->entries);
+    free(table->gpt.entries);
     table->slots = NULL;
-    table->entries = NULL;
+    table->gpt.entries = NULL;
     table->count = 0;
 }
 
@@ -67,36 +55,6 @@ static bool name_is(const unsigned char *entry, const char *name)
     return false;
 }
 
-/* The GPT whose header is in sector `place`. False: it is damaged. */
-static bool gpt_read(struct table *table, int fd, uint64_t place)
-{
-    unsigned char head[512];
-    if (read_at(fd, head, sizeof(head), place * table->sector) != sizeof(head) || memcmp(head, "EFI PART", 8) ||
-        le64_at(head + 24) != place)
-        return false;
-    uint32_t length = le32_at(head + 12), crc = le32_at(head + 16);
-    if (length < 92 || length > sizeof(head))
-        return false;
-    put_le32(head + 16, 0);
-    if (crc32_of(head, length) != crc)
-        return false;
-    uint32_t entries = le32_at(head + 80), size = le32_at(head + 84);
-    uint64_t start = le64_at(head + 72);
-    if (!entries || size < ENTRY || size > 4096 || size % 8 || entries > MOST_ENTRIES / size || start >= table->sectors)
-        return false;
-    size_t bytes = (size_t)entries * size;
-    unsigned char *all = must_alloc(bytes);
-    if (read_at(fd, all, bytes, start * table->sector) != bytes || crc32_of(all, bytes) != le32_at(head + 88)) {
-        free(all);
-        return false;
-    }
-    free(table->entries);
-    table->entries = all;
-    table->entries_size = bytes;
-    memcpy(table->head, head, sizeof(head));
-    return true;
-}
-
 /* Do the slots lie on the disk, one behind the other? Nothing is written into a table where they don't. */
 static bool slots_make_sense(const struct table *table)
 {
@@ -113,13 +71,11 @@ static bool slots_make_sense(const struct table *table)
 
 static void gpt_slots(struct table *table)
 {
-    static const unsigned char nothing[16];
-    size_t size = le32_at(table->head + 84);
-    for (size_t i = 0; i * size < table->entries_size; i++) {
-        const unsigned char *entry = table->entries + i * size;
-        if (!memcmp(entry, nothing, 16))
+    for (size_t i = 1; i <= gpt_count(&table->gpt); i++) {
+        const unsigned char *entry = gpt_entry(&table->gpt, i);
+        if (!entry)
             continue;
-        add_slot(table, (unsigned)i + 1, le64_at(entry + 32), le64_at(entry + 40), !memcmp(entry, linux_guid, 16));
+        add_slot(table, (unsigned)i, le64_at(entry + 32), le64_at(entry + 40), !memcmp(entry, linux_guid, 16));
         table->unfinished |= name_is(entry, mark_name);
     }
     table->unfinished &= table->count == 1;
@@ -129,6 +85,7 @@ void table_read(struct table *table, int fd, unsigned sector, uint64_t size)
 {
     *table = (struct table){.sector = sector >= 512 && sector <= 4096 && !(sector & (sector - 1)) ? sector : 512};
     table->sectors = size / table->sector;
+    table->gpt = (struct gpt){.sector = table->sector, .sectors = table->sectors};
     unsigned char *record = table->record;
     bool signed_ = read_at(fd, record, 512, 0) == 512 && record[510] == 0x55 && record[511] == 0xAA;
     bool protective = false, any = false, good = signed_;
@@ -139,7 +96,7 @@ void table_read(struct table *table, int fd, unsigned sector, uint64_t size)
     }
     if (protective || !signed_) {
         /* Even without an MBR a GPT may be there: whoever made it wants it back. */
-        if (table->sectors > 4 && (gpt_read(table, fd, 1) || gpt_read(table, fd, table->sectors - 1))) {
+        if (table->sectors > 4 && (gpt_read(&table->gpt, fd, 1) || gpt_read(&table->gpt, fd, table->sectors - 1))) {
             table->kind = protective ? TABLE_GPT : TABLE_DAMAGED;
             gpt_slots(table);
         } else if (protective) {
@@ -193,7 +150,7 @@ static void set_record(struct table *table, unsigned type, uint64_t first, uint6
 
 static uint64_t entry_sectors(const struct table *table)
 {
-    return (table->entries_size + table->sector - 1) / table->sector;
+    return (table->gpt.entries_size + table->sector - 1) / table->sector;
 }
 
 /* The last sector before the twin of the entries. */
@@ -204,16 +161,17 @@ static uint64_t last_usable(const struct table *table)
 
 static void set_gpt(struct table *table, uint64_t first, uint64_t last)
 {
-    unsigned char *head = table->head, *entry;
-    table->entries_size = ENTRIES * ENTRY;
-    table->entries = must_alloc(table->entries_size);
+    unsigned char *head = table->gpt.head, *entry;
+    table->gpt.entry_size = ENTRY;
+    table->gpt.entries_size = ENTRIES * ENTRY;
+    table->gpt.entries = must_alloc(table->gpt.entries_size);
     memcpy(head, "EFI PART\0\0\1", 12);
     put_le32(head + 12, 92);
     put_le64(head + 40, 2 + entry_sectors(table));
     random_guid(head + 56);
     put_le32(head + 80, ENTRIES);
     put_le32(head + 84, ENTRY);
-    entry = table->entries;
+    entry = table->gpt.entries;
     memcpy(entry, linux_guid, 16);
     random_guid(entry + 16);
     put_le64(entry + 32, first);
@@ -223,6 +181,7 @@ static void set_gpt(struct table *table, uint64_t first, uint64_t last)
 int table_make(struct table *table, enum table_kind kind, unsigned sector, uint64_t size, const char **reason)
 {
     *table = (struct table){.kind = kind, .sector = sector, .sectors = size / sector};
+    table->gpt = (struct gpt){.sector = sector, .sectors = table->sectors};
     uint64_t first = MIB / sector, end = size / MIB * MIB / sector; /* whole MiB */
     if (kind == TABLE_GPT)
         end -= end ? MIB / sector : 0; /* the twin needs 17 KiB, or 20 */
@@ -257,9 +216,9 @@ void table_mark(struct table *table, bool unfinished)
         return;
     }
     const char *name = unfinished ? mark_name : final_name;
-    memset(table->entries + 56, 0, 72);
+    memset(table->gpt.entries + 56, 0, 72);
     for (size_t i = 0; name[i]; i++)
-        table->entries[56 + 2 * i] = (unsigned char)name[i];
+        table->gpt.entries[56 + 2 * i] = (unsigned char)name[i];
 }
 
 /* -- growing */
@@ -291,7 +250,7 @@ void table_grow(struct table *table, struct slot *slot, uint64_t last)
         put_le32(table->record + 446 + 16 * (slot->number - 1) + 12, (uint32_t)(last - slot->first + 1));
         return;
     }
-    put_le64(table->entries + (size_t)le32_at(table->head + 84) * (slot->number - 1) + 40, last);
+    put_le64(table->gpt.entries + table->gpt.entry_size * (slot->number - 1) + 40, last);
     for (unsigned char *at = table->record + 446; at < table->record + 510; at += 16)
         if (at[4] == PROTECTIVE)
             put_le32(at + 12, table->sectors - 1 > UINT32_MAX ? UINT32_MAX : (uint32_t)(table->sectors - 1));
@@ -303,16 +262,16 @@ void table_grow(struct table *table, struct slot *slot, uint64_t last)
 static int gpt_write(const struct table *table, int fd, uint64_t place, uint64_t twin, uint64_t start)
 {
     unsigned char head[4096] = {0};
-    uint32_t length = le32_at(table->head + 12);
-    memcpy(head, table->head, sizeof(table->head));
+    uint32_t length = le32_at(table->gpt.head + 12);
+    memcpy(head, table->gpt.head, sizeof(table->gpt.head));
     put_le64(head + 24, place);
     put_le64(head + 32, twin);
     put_le64(head + 48, last_usable(table));
     put_le64(head + 72, start);
-    put_le32(head + 88, crc32_of(table->entries, table->entries_size));
+    put_le32(head + 88, crc32_of(table->gpt.entries, table->gpt.entries_size));
     put_le32(head + 16, 0);
     put_le32(head + 16, crc32_of(head, length));
-    if (write_at(fd, table->entries, table->entries_size, start * table->sector) < 0 || fsync(fd) < 0)
+    if (write_at(fd, table->gpt.entries, table->gpt.entries_size, start * table->sector) < 0 || fsync(fd) < 0)
         return -1;
     return write_at(fd, head, table->sector, place * table->sector) < 0 ? -1 : fsync(fd);
 }

@@ -1,7 +1,7 @@
 /* host-timesync-daemon: sets the system's clock from the hardware's whenever the host connects, as when it wakes up. */
 #define _GNU_SOURCE
 #include "ending.h"
-#include "flags.h"
+#include "command.h"
 #include "util.h"
 #include "vsock.h"
 
@@ -33,15 +33,14 @@ int main(int argc, char **argv)
     long cid = VMADDR_CID_ANY, port = 0;
     const char *rtc = "/dev/rtc0";
     const struct flag flags[] = {
-        {"cid", FLAG_NUMBER, &cid, "address to listen at (any)"},
-        {"port", FLAG_NUMBER, &port, "vsock port to listen at"},
-        {"rtc", FLAG_TEXT, &rtc, "the hardware's clock (/dev/rtc0)"},
+        {.names = "cid", .number = &cid, .help = "address to listen at (any)"},
+        {.names = "port", .number = &port, .help = "vsock port to listen at"},
+        {.names = "rtc", .text = &rtc, .help = "the hardware's clock (/dev/rtc0)"},
     };
-    int at = flags_read("host-timesync-daemon", "", flags, COUNT(flags), argc, argv);
-    if (at != argc || port < 1 || port > UINT32_MAX) {
-        fputs("host-timesync-daemon: -port is needed\n", stderr);
-        return 2;
-    }
+    program_is("host-timesync-daemon", "host-timesync-daemon [-cid CID] -port PORT [-rtc PATH]");
+    command_none(flags, COUNT(flags), argc, argv);
+    if (port < 1 || port >= UINT32_MAX)
+        usage("-port is needed, 1 to 4294967294");
     scoped_fd listener = vsock_listen((unsigned)cid, (unsigned)port);
     if (listener < 0) {
         fprintf(stderr, "host-timesync-daemon: vsock port %ld: %s\n", port, strerror(errno));
@@ -49,9 +48,9 @@ int main(int argc, char **argv)
     }
     end_by_signals();
     for (;;) {
-        scoped_fd client = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+        scoped_fd client = vsock_accept(listener, "host-timesync-daemon");
         if (client < 0) {
-            if (errno != EINTR && errno != ECONNABORTED)
+            if (errno != EINTR && errno != ECONNABORTED && errno != EPERM)
                 pause_ms(100);
         } else if (set_clock(rtc) < 0) {
             fprintf(stderr, "host-timesync-daemon: %s: %s\n", rtc, strerror(errno));

@@ -1,7 +1,7 @@
 /* trim-after-delete: runs a command some time after Docker deleted something, so that the space goes back. */
 #define _GNU_SOURCE
 #include "ending.h"
-#include "flags.h"
+#include "command.h"
 #include "json.h"
 #include "util.h"
 
@@ -48,8 +48,12 @@ static bool deletes(const char *event)
         {"image", "delete"}, {"image", "prune"},  {"container", "destroy"}, {"container", "prune"},
         {"volume", "destroy"}, {"volume", "prune"}, {"builder", "prune"},
     };
-    char type[32], action[32];
-    if (!json_text(event, "Type", type, sizeof(type)) || !json_text(event, "Action", action, sizeof(action)))
+    scoped_json document;
+    if (!json_read(&document, event, strlen(event)))
+        return false;
+    const char *type = json_text(&document, document.values, "Type");
+    const char *action = json_text(&document, document.values, "Action");
+    if (!type || !action)
         return false;
     for (size_t i = 0; i < COUNT(wanted); i++)
         if (!strcmp(type, wanted[i][0]) && !strcmp(action, wanted[i][1]))
@@ -153,16 +157,15 @@ int main(int argc, char **argv)
     static char *const otherwise[] = {"/sbin/fstrim", "/var/lib/docker", NULL};
     const char *socket = "/var/run/docker.sock", *delay_text = "10s";
     const struct flag flags[] = {
-        {"docker-socket", FLAG_TEXT, &socket, "Docker's socket (/var/run/docker.sock)"},
-        {"delay", FLAG_TEXT, &delay_text, "how long to wait for more to be deleted: 10s, 1m30s (10s)"},
+        {.names = "docker-socket", .text = &socket, .help = "Docker's socket (/var/run/docker.sock)"},
+        {.names = "delay", .text = &delay_text, .help = "how long to wait for more to be deleted: 10s, 1m30s (10s)"},
     };
-    int at = flags_read("trim-after-delete", "[-- COMMAND...]", flags, COUNT(flags), argc, argv);
+    program_is("trim-after-delete", "trim-after-delete [-docker-socket PATH] [-delay TIME] [-- COMMAND...]");
+    int at = command_start(flags, COUNT(flags), argc, argv);
     char *const *command = at < argc ? argv + at : otherwise;
     double delay = duration(delay_text), due = 0, retry = 0;
-    if (delay < 0) {
-        fprintf(stderr, "trim-after-delete: -delay %s is not a time such as 10s\n", delay_text);
-        return 2;
-    }
+    if (delay < 0)
+        usage("-delay %s is not a time such as 10s", delay_text);
     end_by_signals();
     signal(SIGPIPE, SIG_IGN);
     struct stream stream = {.fd = -1, .text = must_alloc(LINE_MAX_BYTES + 1)};

@@ -1,6 +1,9 @@
+/* Sockets between a virtual machine and its host: Linux's vsock(7). */
+#define _GNU_SOURCE
 #include "vsock.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <sys/socket.h>
 #include <linux/vm_sockets.h>
 #include <unistd.h>
@@ -16,4 +19,17 @@ int vsock_listen(unsigned cid, unsigned port)
         return -1;
     }
     return fd;
+}
+
+int vsock_accept(int listener, const char *program)
+{
+    struct sockaddr_vm peer = {.svm_family = AF_UNSPEC};
+    socklen_t length = sizeof(peer);
+    int fd = accept4(listener, (struct sockaddr *)&peer, &length, SOCK_CLOEXEC);
+    if (fd < 0 || (length >= sizeof(peer) && peer.svm_family == AF_VSOCK && peer.svm_cid == VMADDR_CID_HOST))
+        return fd;
+    fprintf(stderr, "%s: a connection from CID %u is refused: only the host's are taken\n", program, peer.svm_cid);
+    close(fd);
+    errno = EPERM;
+    return -1;
 }

@@ -1,5 +1,6 @@
 /* vsudd: passes connections to vsock ports on to unix sockets, so that the host reaches services of the machine. */
 #define _GNU_SOURCE
+#include "command.h"
 #include "ending.h"
 #include "relay.h"
 #include "util.h"
@@ -25,23 +26,18 @@ struct forward {
     const char *path;
 };
 
-static int usage(const char *word)
-{
-    fprintf(stderr, "vsudd: %s\nusage: vsudd -inport PORT:unix:PATH [-inport ...] [-detach] [-pidfile FILE]\n", word);
-    return 2;
-}
-
 /* PORT:unix:PATH. NULL, or what is wrong with it. */
 static const char *parse(struct forward *forward, const char *text)
 {
-    char *end;
-    errno = 0;
-    unsigned long port = strtoul(text, &end, 0);
-    if (errno || end == text || *text == '-' || port == 0 || port >= UINT32_MAX || *end != ':')
+    static const char kind[] = ":unix:";
+    size_t digits = strcspn(text, ":");
+    scoped_free char *number = format("%.*s", (int)digits, text);
+    uint64_t port;
+    if (!number_parse(number, 1, UINT32_MAX - 1, &port) || !text[digits])
         return "a port comes first, 1 to 4294967294, then a colon";
-    if (!starts_with(end, ":unix:") || !end[strlen(":unix:")])
+    if (!starts_with(text + digits, kind) || !text[digits + strlen(kind)])
         return "behind the port only unix:PATH is known";
-    *forward = (struct forward){.listener = -1, .port = (unsigned)port, .path = end + strlen(":unix:")};
+    *forward = (struct forward){.listener = -1, .port = (unsigned)port, .path = text + digits + strlen(kind)};
     struct sockaddr_un address;
     return strlen(forward->path) < sizeof(address.sun_path) ? NULL : "the path is too long for a socket";
 }
@@ -67,7 +63,7 @@ static void reap(void)
 
 static void take(const struct forward *forward)
 {
-    scoped_fd client = accept4(forward->listener, NULL, NULL, SOCK_CLOEXEC);
+    scoped_fd client = vsock_accept(forward->listener, "vsudd");
     if (client < 0)
         return;
     reap();
@@ -103,30 +99,21 @@ int main(int argc, char **argv)
     size_t count = 0;
     bool detached = false;
     const char *pidfile = "";
-    for (int i = 1; i < argc; i++) {
-        const char *word = argv[i] + (argv[i][0] == '-') + (starts_with(argv[i], "--"));
-        const char *value = strchr(word, '=') ? strchr(word, '=') + 1 : NULL;
-        size_t length = strcspn(word, "=");
-        if (length == 6 && starts_with(word, "detach")) {
-            detached = true;
-            continue;
-        }
-        bool port = length == 6 && starts_with(word, "inport"), file = length == 7 && starts_with(word, "pidfile");
-        if (word == argv[i] || (!port && !file))
-            return usage(format("%s means nothing here", argv[i]));
-        if (!value && !(value = i + 1 < argc ? argv[++i] : NULL))
-            return usage(format("%s needs a value", argv[i]));
-        if (file)
-            pidfile = value;
-        else if (count == PORTS_MAX)
-            return usage("too many ports");
-        const char *wrong = file ? NULL : parse(&forwards[count], value);
+    scoped_free const char **ports = NULL;
+    const struct flag flags[] = {
+        {.names = "inport", .list = &ports, .count = &count},
+        {.names = "detach", .yes = &detached},
+        {.names = "pidfile", .text = &pidfile},
+    };
+    program_is("vsudd", "vsudd -inport PORT:unix:PATH [-inport ...] [-detach] [-pidfile FILE]");
+    command_none(flags, COUNT(flags), argc, argv);
+    if (!count || count > PORTS_MAX)
+        usage(count ? "%d ports at most" : "which port?", PORTS_MAX);
+    for (size_t i = 0; i < count; i++) {
+        const char *wrong = parse(&forwards[i], ports[i]);
         if (wrong)
-            return usage(format("%s: %s", value, wrong));
-        count += port;
+            usage("%s: %s", ports[i], wrong);
     }
-    if (!count)
-        return usage("which port?");
     for (size_t i = 0; i < count; i++) {
         forwards[i].listener = vsock_listen(VMADDR_CID_ANY, forwards[i].port);
         if (forwards[i].listener < 0) {
