@@ -61,6 +61,10 @@ class InputError(LinuxkitError):
         self.problems = tuple(problems)
 
 
+class ReservedNameError(InputError):
+    """An image name that only the kit gives. No place goes on after it, as after a name that cannot be read."""
+
+
 class ImageError(LinuxkitError):
     """An image cannot be used: not found, damaged, or trying to escape its root."""
 

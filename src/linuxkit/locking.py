@@ -65,15 +65,26 @@ def pinned_image(text: str, platform: Platform, sources: Sources, lock: Lock) ->
         return sources.resolver.resolve(text, platform, lock.pin(text, platform))
     name = text.removeprefix(KIT)
     debs = pins_for(lock, platform)
+    wanted = lock.kit[name].images.get(str(platform), "")
     if sources.opened is None:
-        return sources.kit.ensure([name], platform, pins=debs)[0].image
+        image = sources.kit.ensure([name], platform, pins=debs)[0].image
+        if wanted and image.digest != wanted:
+            raise InputError(
+                f"{text} for {platform} is {image.digest} here, and {lock.where} has {wanted}: recipe and Debian "
+                "packages are the same, what compiles or compresses is not",
+                hint="use the linuxkit that made the lock; or renew it: linuxkit update",
+            )
+        return image
+    if not wanted:
+        raise ImageError(f"{lock.where} does not say which image {text} is for {platform}, and in a bundle nothing "
+                         "else does", hint="make the bundle anew with this linuxkit")  # fmt: skip
     reference = f"{PREFIX}/{name}:{lock.kit[name].recipe}"
     found = sources.store.find(reference)
     if found is None:
         raise ImageError(f"{text} ({reference}) is not in {sources.opened.where}", hint="make the bundle anew")
     image = sources.store.image(found, reference, platform)
-    if pins_of(image) != debs[name]:
-        raise ImageError(f"{text} in {sources.opened.where} is not made of the packages that {lock.where} names",
+    if image.digest != wanted:
+        raise ImageError(f"{text} in {sources.opened.where} is {image.digest}, and {lock.where} has {wanted}",
                          hint="make the bundle anew")  # fmt: skip
     return image
 
@@ -138,6 +149,7 @@ class _Maker:
     tops: dict[str, str] = field(default_factory=dict)  # name → digest, so that all platforms have the same
     images: dict[str, dict[str, str]] = field(default_factory=dict)
     kit: dict[str, dict[str, Debs]] = field(default_factory=dict)
+    made: dict[str, dict[str, str]] = field(default_factory=dict)  # kit package → platform → its image's digest
 
     def lock(self, config: Config, platforms: Sequence[Platform], loaders: Sequence[str], documents: Mapping[str, str],
              ) -> Lock:  # fmt: skip
@@ -159,7 +171,8 @@ class _Maker:
                 self.images.setdefault(name, {})[str(platform)] = manifest
         return Lock(
             {name: LockedImage(self.tops[name], found) for name, found in self.images.items()},
-            {name: LockedPackage(self.sources.kit.hash(name), found) for name, found in self.kit.items()},
+            {name: LockedPackage(self.sources.kit.hash(name), found, self.made.get(name, {}))
+             for name, found in self.kit.items()},
             documents,
         )
 
@@ -227,8 +240,9 @@ class _Maker:
             if debs is None or (name in newest and not _fits(debs, newest[name])):
                 image = kit.find(name, platform)
                 there = pins_of(image) if image is not None else None
-                if there is not None and (name not in newest or _fits(there, newest[name])):
+                if image is not None and there is not None and (name not in newest or _fits(there, newest[name])):
                     debs = there
+                    self.made.setdefault(name, {})[str(platform)] = image.digest
                 elif debs is not None and not self.build:
                     debs = {n: newest[name].get(n, old) for n, old in debs.items()}
                 elif not self.build:
@@ -236,12 +250,23 @@ class _Maker:
                 else:
                     anew.append(name)
                     continue
+            else:
+                self._keep(name, platform, debs)
             self.kit.setdefault(name, {})[str(platform)] = debs
         if anew:
             missing = [name for name in anew if kit.find(name, platform) is None]
             outdated = [name for name in anew if name not in missing]
             for built in (*kit.ensure(missing, platform), *kit.ensure(outdated, platform, again=True)):
                 self.kit.setdefault(built.name, {})[str(platform)] = pins_of(built.image)
+                self.made.setdefault(built.name, {})[str(platform)] = built.image.digest
+
+    def _keep(self, name: str, platform: Platform, debs: Debs) -> None:
+        """A package stays as it is locked; a lock that lacks its digest gets it."""
+        locked = self.old.kit[name].images.get(str(platform), "") if self.old is not None else ""
+        if not locked and self.build:
+            locked = self.sources.kit.ensure([name], platform, pins={name: debs})[0].image.digest
+        if locked:
+            self.made.setdefault(name, {})[str(platform)] = locked
 
     def _known(self, name: str, platform: Platform) -> Debs | None:
         package = self.old.kit.get(name) if self.old is not None else None

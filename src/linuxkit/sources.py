@@ -41,6 +41,7 @@ class Sources:
     progress     told about blobs on their way: (digest, bytes so far, bytes in all), from several threads.
     policy       which images have to be signed; None: none.
     logins       of registries, in front of those of Docker's configuration.
+    own_lock     with `bundle`: the lock is the user's own, not the one that came in the bundle.
     alpine       the Alpine mirror of native recipes, and `alpine_keys` the folder of its keys; empty: this machine's.
     """
 
@@ -58,6 +59,7 @@ class Sources:
     logins: Mapping[str, Credentials] = field(default_factory=dict)
     alpine: str = ""
     alpine_keys: Path | None = None
+    own_lock: bool = False
 
     @cached_property
     def store(self) -> Store:
@@ -138,7 +140,8 @@ class Sources:
         """Applies the policy to images."""
         from linuxkit.trust.verify import Guard
 
-        return Guard(self.policy, self.store, lambda: None if self.offline else self.registry)
+        return Guard(self.policy, self.store, lambda: None if self.offline else self.registry,
+                     strange_kit=self.bundle is not None and not self.own_lock)  # fmt: skip
 
     @contextmanager
     def fetch(self, url: str) -> Iterator[Iterator[bytes]]:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from linuxkit.oci.media import OCI_LAYER_GZIP, Descriptor, Image, Platform
+from linuxkit.oci.reference import is_kit_name
 from linuxkit.oci.store import Store
 
 AMD64, ARM64 = Platform("linux", "amd64"), Platform("linux", "arm64")
@@ -63,7 +64,7 @@ def make_image(store: Store, name: str, *tars: bytes, platform: Platform = AMD64
     """An image of gzip layers in `store`."""
     layers = [put(store, pack(tar)) for tar in tars]
     document = {"config": config or {"Cmd": ["/bin/app"]}, "rootfs": {"diff_ids": [digest(tar) for tar in tars]}}
-    return store.put_image(name, platform, document, layers)
+    return store.put_image(name, platform, document, layers, kit=is_kit_name(name))  # as the kit's builder does
 
 
 def write_layout(root: Path, blobs: Sequence[bytes], index: dict) -> None:

@@ -132,7 +132,8 @@ def test_tokens_in_the_file(tmp_path: Path) -> None:
     assert c is not None
     assert d is not None
     assert (a.identity_token, b.registry_token, c.username, d.username) == ("long", "ready", "c", "e")
-    assert keys.find("c.example:443") is None
+    assert keys.find("c.example:443") == c  # https has that port anyway
+    assert keys.find("c.example:80") is None
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"auths": []}', '{"auths": {"a.example": 5}}', "[" * 99_999])

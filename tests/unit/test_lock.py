@@ -326,7 +326,7 @@ def test_a_kit_package_is_made_of_the_locked_debs(
 
     checked = renew(lock, config, other, build=False)
     digest = checked.kit["tool"].platforms["linux/amd64"]["tool"][1]
-    assert changes(lock, checked) == [  # the new one needs no libraries
+    assert [line for line in changes(lock, checked) if " image: " not in line] == [  # the new one needs no libraries
         *(f"kit://tool linux/amd64 {n}: 1.0 {debs[n][1][:12]} -> (none)" for n in ("libc6", "libtool1")),
         f"kit://tool linux/amd64 tool: 1.0 {debs['tool'][1][:12]} -> 1.1 {digest[:12]}",
     ]

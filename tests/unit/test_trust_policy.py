@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from linuxkit.errors import HostError, InputError
+from linuxkit.errors import HostError, InputError, ReservedNameError
 from linuxkit.oci.media import Descriptor, Image, ImageConfig, Platform
 from linuxkit.trust import keys
 from linuxkit.trust.policy import expand_pattern, glob, load, matches, parse
@@ -160,8 +160,10 @@ def test_the_trust_section(text: str, images: list[str], orgs: list[str], named:
 
 
 def test_kit_packages_have_one_name() -> None:
-    """As the YAML has them, and as the store and bundles do."""
-    assert subject_of("linuxkit.kit/init:abc").name == subject_of("kit://init").name == "kit://init"
+    """As the YAML has them. What the store calls them is no name of an image that anybody may ask for."""
+    assert subject_of("kit://init").name == "kit://init"
+    with pytest.raises(ReservedNameError, match="only images that the kit made"):
+        subject_of("linuxkit.kit/init:abc")
 
 
 def test_the_digests_of_a_subject() -> None:

@@ -146,7 +146,7 @@ def build(
     )  # fmt: skip
     documents: list[tuple[str, bytes]] = []
     if bundle_file is not None:
-        sources = replace(sources, offline=True, bundle=bundle_file)
+        sources = replace(sources, offline=True, bundle=bundle_file, own_lock=lock_file is not None)
         if pull or no_lock:
             raise InputError(f"--bundle and {'--pull' if pull else '--no-lock'} cannot be used together",
                              hint="a bundle has the images that its lock names, and no others")  # fmt: skip

@@ -132,9 +132,8 @@ def _published(settings: Settings, names: Sequence[str]) -> list[str]:
     from linuxkit.cli.progress import Progress
     from linuxkit.cli.transfer import connect
     from linuxkit.errors import InputError, NetworkError
-    from linuxkit.oci.reference import parse_reference
+    from linuxkit.oci.reference import is_kit_name, parse_reference
     from linuxkit.oci.store import Store
-    from linuxkit.oci.verify import KIT
 
     store, same = Store(settings.cache), []
     with Progress(sys.stderr, "checked", quiet=not settings.verbose) as progress:
@@ -142,7 +141,7 @@ def _published(settings: Settings, names: Sequence[str]) -> list[str]:
         for name in names:
             here, why = store.find(name), "its registry has no such image"
             try:
-                there = None if name.startswith(KIT) else registry.find(parse_reference(name))
+                there = None if is_kit_name(name) else registry.find(parse_reference(name))
             except (InputError, NetworkError) as e:
                 there, why = None, e.message
             if here is not None and there is not None and there[0].digest == here.digest:

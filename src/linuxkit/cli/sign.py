@@ -135,7 +135,6 @@ def _subject(sources: Sources, name: str, arch: str) -> Subject:
     from linuxkit.oci.media import INDEX_TYPES, Platform
     from linuxkit.oci.reference import parse_reference
     from linuxkit.oci.select import manifests, match
-    from linuxkit.trust.policy import canonical
     from linuxkit.trust.verify import Subject
 
     reference: Reference = parse_reference(name)
@@ -157,7 +156,7 @@ def _subject(sources: Sources, name: str, arch: str) -> Subject:
 
         chosen = match(list(manifests(read, top, reference.text)), Platform("linux", architecture(arch)))
         digests += [chosen.digest] if chosen else []
-    return Subject(reference.text, canonical(reference.name), reference, tuple(digests))
+    return Subject(reference.text, reference.name, reference, tuple(digests))
 
 
 @click.group()

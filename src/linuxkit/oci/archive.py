@@ -30,10 +30,11 @@ from linuxkit.oci.media import (
     Image,
     Platform,
 )
-from linuxkit.oci.reference import expand, parse_reference
+from linuxkit.oci.reference import expand, is_kit_name, parse_reference
 from linuxkit.oci.store import MAX_INDEX_JSON, REF_NAME, Store
 
 IMAGE_NAME = "io.containerd.image.name"
+BUNDLE = "linuxkit/bundle.json"  # of oci.bundle
 
 
 def open_archive(store: Store, scheme: str, rest: str, platform: Platform) -> Image:
@@ -168,6 +169,8 @@ def _import_layout(store: Store, files: Container, given: str) -> list[str]:
     if given and len({d.digest for d in listed}) != 1:
         raise InputError(f"{files.where} holds {len(listed)} images, so a name for one does not fit")
     names: list[str] = []
+    if files.has(BUNDLE) and not given:  # its kit packages are for builds from it; only the kit makes ours
+        listed = [d for d in listed if not is_kit_name(d.annotations.get(REF_NAME, ""))]
     for descriptor in listed:
         name = given or _registered_name(descriptor)
         if name and name not in names:

@@ -13,8 +13,8 @@ from typing import Protocol
 from urllib.parse import urlencode, urlsplit
 
 from linuxkit.errors import NetworkError
+from linuxkit.oci.reference import canonical_registry
 
-_HUB = ("docker.io", "index.docker.io", "registry-1.docker.io")  # one registry
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9_-]*)(?:\s*,\s*|\s+|$)")
 _PARAMETER = re.compile(r'([A-Za-z0-9_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))\s*,?\s*')
 
@@ -60,13 +60,12 @@ class Given:
     """A keychain of given logins; it asks another one for the rest."""
 
     def __init__(self, logins: Mapping[str, Credentials], rest: Keychain) -> None:
-        self._logins, self._rest = logins, rest
+        self._logins = {canonical_registry(name): login for name, login in logins.items()}
+        self._rest = rest
 
     def find(self, registry: str) -> Credentials | None:
         """See Keychain."""
-        names = _HUB if registry in _HUB else (registry,)
-        own = next((self._logins[name] for name in names if name in self._logins), None)
-        return own or self._rest.find(registry)
+        return self._logins.get(canonical_registry(registry)) or self._rest.find(registry)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 
 from linuxkit.errors import HostError, InputError
 from linuxkit.oci.auth import Credentials
+from linuxkit.oci.reference import canonical_registry
 
 HUB_KEY = "https://index.docker.io/v1/"  # what Docker calls its hub there
 MAX_CONFIG = 1 << 20
@@ -153,5 +154,4 @@ def _answer(output: bytes, program: str) -> Credentials | None:
 
 def _host(text: str) -> str:
     """host[:port] of a registry's name or URL; Docker Hub has one name here."""
-    host = (urlsplit(text).netloc if "://" in text else text.split("/", 1)[0]).lower()
-    return "docker.io" if host in ("index.docker.io", "registry-1.docker.io") else host
+    return canonical_registry(urlsplit(text).netloc if "://" in text else text.split("/", 1)[0])

@@ -6,16 +6,24 @@
     part       = alnum *( ( "." / "_" / "__" / 1*"-" ) alnum )     alnum: 1*( a-z / 0-9 )
     tag        = 1 word character, then at most 127 of word characters, "." and "-"
     digest     = "sha256:" 64 hexadecimal digits
+
+A parsed name has one canonical form: the host in lower case, without the port that is the default, Docker Hub by one of
+its names, official images below library/. Policies, mirrors, logins, locks and the store compare that form only.
 """
 
 from __future__ import annotations
 
+import functools
+import ipaddress
 import re
 from dataclasses import dataclass
 
-from linuxkit.errors import InputError
+from linuxkit.errors import InputError, ReservedNameError
 
 DEFAULT_REGISTRY = "docker.io"
+HUB_NAMES = (DEFAULT_REGISTRY, "index.docker.io", "registry-1.docker.io")  # of one registry
+#: How the store calls what the kit made here. No such registry exists; nobody else can give an image that name.
+KIT_REGISTRY = "linuxkit.kit"
 MAX_NAME = 255  # of registry and repository together, as the registries have it
 
 _LABEL = r"[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?"
@@ -29,8 +37,8 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 class Reference:
     """A parsed image name.
 
-    text        expanded as `expand` does it: the name under which LinuxKit's cache keeps the image.
-    registry    host[:port]; docker.io when the name has none.
+    text        the whole name in canonical form: the name under which the store keeps the image.
+    registry    host[:port] as `canonical_registry` has it; docker.io when the name has none.
     repository  the path in the registry; docker.io's official images are under library/.
     tag, digest what follows; empty when absent.
     """
@@ -70,11 +78,43 @@ def is_digest(text: str) -> bool:
     return _DIGEST.fullmatch(text) is not None
 
 
-def parse_reference(text: str) -> Reference:
+def canonical_registry(text: str) -> str:
+    """The one spelling of `host[:port]`: lower case, no default port (443; 80 of a loopback host), one name for Docker
+    Hub, an address without zeros that mean nothing. What is no host stays as it is."""
+    host, colon, port = text.lower().rpartition(":")
+    if not colon or not port.isascii() or not port.isdigit() or (host.startswith("[") and not host.endswith("]")):
+        host, port = text.lower(), ""
+    if host.startswith("[") and host.endswith("]"):
+        try:
+            address = ipaddress.IPv6Address(host[1:-1])
+        except ValueError:
+            return text
+        host = str(address.ipv4_mapped) if address.ipv4_mapped else f"[{address.compressed}]"
+    if port:
+        port = port.lstrip("0") or "0"
+        local = host in ("localhost", "[::1]") or re.fullmatch(r"127(\.[0-9]+){3}", host) is not None
+        # without a port, `ghcr` would be part of a path
+        if port == ("80" if local else "443") and (local or "." in host or host.startswith("[")):
+            port = ""
+    host = DEFAULT_REGISTRY if host in HUB_NAMES and not port else host
+    return f"{host}:{port}" if port else host
+
+
+def is_kit_name(text: str) -> bool:
+    """Whether a name is one that only the kit's own builder gives, however it is spelled."""
+    host = canonical_registry(text.partition("/")[0])
+    return host.partition(":")[0].rstrip(".") == KIT_REGISTRY
+
+
+def parse_reference(text: str, *, kit: bool = False) -> Reference:
     """Parse an image name.
+
+    Args:
+        kit: take also a name of the kit's own images, as they stand in the store.
 
     Raises:
         InputError: it is not one; the message says which part is wrong and why.
+        ReservedNameError: it is one that only the kit gives.
     """
     if not text:
         raise InputError("an image name is empty", hint="write NAME:TAG, for example nginx:1.27")
@@ -101,7 +141,7 @@ def parse_reference(text: str) -> Reference:
                    len(rest) - len(tag) + (good.end() if good else 0) - added)  # fmt: skip
     path = rest[: slash + 1] + last
     registry, repository = _split(path)
-    if not _REGISTRY.fullmatch(registry) or not _port_ok(registry):
+    if not _REGISTRY.fullmatch(registry) or not _port_ok(registry) or not _host_ok(registry):
         raise _bad(text, f"'{registry}' is not a registry", "a registry is HOST or HOST:PORT", 0)
     place = len(path) - len(repository)
     for part in repository.split("/"):
@@ -109,17 +149,32 @@ def parse_reference(text: str) -> Reference:
             why, hint, within = _part_fault(part)
             raise _bad(text, why, hint, max(0, place + within - added))
         place += len(part) + 1
+    if is_kit_name(f"{registry}/") and not kit:
+        raise ReservedNameError(f"image name '{text}': {KIT_REGISTRY} is no registry; only images that the kit made "
+                                "on this machine have such names",
+                                hint=f"write kit://{repository}, or give the image another name")  # fmt: skip
+    registry = canonical_registry(registry)
+    if registry == DEFAULT_REGISTRY and "/" not in repository:
+        repository = f"library/{repository}"
     if len(registry) + 1 + len(repository) > MAX_NAME:
         raise _bad(text[:60] + "…", f"the name is longer than {MAX_NAME} characters", "")
+    full = f"{registry}/{repository}" + (f":{tag}" if tag else "") + (f"@{digest}" if digest else "")
     return Reference(full, registry, repository, tag, digest)
+
+
+@functools.lru_cache(maxsize=4096)
+def canonical_name(text: str) -> str:
+    """The canonical form of a whole name of the store; text that names no image stays as it is."""
+    try:
+        return parse_reference(text, kit=True).text
+    except InputError:
+        return text
 
 
 def _split(path: str) -> tuple[str, str]:
     """(registry, repository). A first part that does not look like a host belongs to docker.io."""
     first, _, rest = path.partition("/")
     if rest and ("." in first or ":" in first or first == "localhost" or first != first.lower()):
-        if first == DEFAULT_REGISTRY and "/" not in rest:
-            return first, f"library/{rest}"
         return first, rest
     return DEFAULT_REGISTRY, path
 
@@ -127,6 +182,23 @@ def _split(path: str) -> tuple[str, str]:
 def _port_ok(registry: str) -> bool:
     port = re.search(r":([0-9]+)$", registry)
     return port is None or 0 < int(port.group(1)) < 65536
+
+
+def _host_ok(registry: str) -> bool:
+    """Whether a host has one meaning: 127.1 and 0x7f.0.0.1 are other spellings of an address, and `Ghcr` of a path."""
+    if registry.startswith("["):
+        try:
+            ipaddress.IPv6Address(registry[1 : registry.index("]")])
+        except ValueError:
+            return False
+        return True
+    host, colon, _ = registry.partition(":")
+    if re.fullmatch(r"[0-9]+|0[xX][0-9a-fA-F]*", host.rpartition(".")[2]):
+        try:
+            ipaddress.IPv4Address(host)
+        except ValueError:
+            return False
+    return bool(colon) or "." in host or host.lower() == "localhost"
 
 
 def _part_fault(part: str) -> tuple[str, str, int]:

@@ -23,11 +23,10 @@ from linuxkit.oci.auth import (
     token_realm,
     token_url,
 )
-from linuxkit.oci.reference import DEFAULT_REGISTRY, Reference
+from linuxkit.oci.reference import DEFAULT_REGISTRY, Reference, canonical_registry
 from linuxkit.oci.transport import ATTEMPTS, TEMPORARY, Body, Response, Transport, is_loopback, origin, redact
 
 HUB = "https://registry-1.docker.io"
-HUB_NAMES = (DEFAULT_REGISTRY, "index.docker.io", "registry-1.docker.io")
 MAX_TOKEN = 1 << 20
 MAX_ERROR = 64 << 10
 _ELSEWHERE = "try again later, or use --mirror URL; build --offline uses only what the cache has"
@@ -47,8 +46,7 @@ def parse_mirrors(specs: Sequence[str]) -> dict[str, str]:
         if not url.startswith(("http://", "https://")) or not urlsplit(url).hostname:
             raise InputError(f"mirror '{spec}' must start with http:// or https://",
                              hint="write --mirror https://HOST or --mirror docker.io=https://HOST")  # fmt: skip
-        names = HUB_NAMES if registry in HUB_NAMES else (registry,)
-        mirrors.update(dict.fromkeys(names, url.rstrip("/")))
+        mirrors[canonical_registry(registry)] = url.rstrip("/")
     return mirrors
 
 
@@ -80,9 +78,9 @@ class Session:
         """scheme://host[:port] of a registry. A mirror stands in for reading; for writing only when it is the same
         host, which is how http is chosen for one that is not loopback."""
         mirror = self._mirrors.get(registry) or self._mirrors.get("*")
-        if mirror and not (write and urlsplit(mirror).netloc != registry):
+        if mirror and not (write and canonical_registry(urlsplit(mirror).netloc) != registry):
             return mirror
-        if registry in HUB_NAMES:
+        if registry == DEFAULT_REGISTRY:
             return HUB
         host = registry.rpartition(":")[0] if registry.rpartition(":")[2].isdigit() else registry
         return f"{'http' if is_loopback(host) else 'https'}://{registry}"

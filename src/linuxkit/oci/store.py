@@ -21,8 +21,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from linuxkit.errors import ImageError
+from linuxkit.errors import ImageError, ReservedNameError
 from linuxkit.oci import document as doc
+from linuxkit.oci import kitmade
 from linuxkit.oci.blob import HEAL, BlobWriter, Verified, check
 from linuxkit.oci.container import open_below
 from linuxkit.oci.files import host_errors, locked, replacing, sweep
@@ -36,7 +37,7 @@ from linuxkit.oci.media import (
     Image,
     Platform,
 )
-from linuxkit.oci.reference import Reference, is_digest, parse_reference
+from linuxkit.oci.reference import Reference, canonical_name, is_digest, is_kit_name, parse_reference
 
 REF_NAME = "org.opencontainers.image.ref.name"
 MAX_INDEX_JSON = 64 << 20
@@ -83,8 +84,7 @@ class Store:
             InputError: `reference` is not an image name.
             ImageError: the store is damaged.
         """
-        ref = parse_reference(reference)
-        return self.find_reference(ref)
+        return self.find_reference(parse_reference(reference, kit=True))
 
     def find_reference(self, ref: Reference) -> Descriptor | None:
         """`find` for a parsed name."""
@@ -96,6 +96,9 @@ class Store:
         for name in candidates:
             found = by_name.get(name)
             if found is not None and ref.digest in ("", found.digest):
+                return found
+        for other, found in by_name.items():  # that another program wrote, in its own spelling
+            if other and ref.digest in ("", found.digest) and canonical_name(other) in candidates:
                 return found
         if ref.digest:
             same = next((d for d in listed if d.digest == ref.digest), None)
@@ -213,7 +216,12 @@ class Store:
         return BlobWriter(self.root / "blobs" / "sha256", media_type, digest, size, limit)
 
     def put_name(self, name: str, descriptor: Descriptor) -> None:
-        """Make `name` (expanded) point at a blob that is here; a name points at one thing."""
+        """Make `name` (expanded) point at a blob that is here; a name points at one thing.
+
+        Raises:
+            ReservedNameError: it is one that only the kit gives.
+        """
+        _not_kit(name)
         entry = doc.descriptor_document(descriptor)
         entry["annotations"] = {**descriptor.annotations, REF_NAME: name}
         entry.pop("platform", None)
@@ -233,17 +241,18 @@ class Store:
         return found
 
     def put_image(self, reference: str, platform: Platform, config: dict[str, Any] | bytes,
-                  layers: Sequence[Descriptor]) -> Image:  # fmt: skip
+                  layers: Sequence[Descriptor], *, kit: bool = False) -> Image:  # fmt: skip
         """Make an image of blobs that are here, and add it for its platform to the index under `reference`.
 
         Args:
+            kit: the kit's builder made it: the name is one of the kit's, and what was made is noted (oci.kitmade).
             config: the image configuration; os, architecture, variant and rootfs.type are filled in when it is a dict.
             layers: bottom first; their diff_ids stand in config["rootfs"]["diff_ids"].
 
         Raises:
             InputError: `reference` is not an image name. ImageError: the configuration does not fit the layers.
         """
-        name = parse_reference(reference).tagged
+        name = parse_reference(reference, kit=kit).tagged
         if isinstance(config, dict):
             rootfs = {"type": "layers", **config.get("rootfs", {})}
             config = doc.encode({**config, **doc.platform_document(platform), "rootfs": rootfs})
@@ -258,13 +267,20 @@ class Store:
         entry = doc.descriptor_document(Descriptor(blob.media_type, blob.digest, blob.size, platform))
 
         def merge(listed: list[dict[str, Any]]) -> list[dict[str, Any]]:
-            others = [m for m in listed if m.get("platform") != entry["platform"]]
+            others = [m for m in listed if m.get("platform") != entry["platform"]
+                      and (not kit or m.get("digest") in kitmade.digests(kitmade.read(self.root), name))]  # fmt: skip
             return sorted([*others, entry], key=lambda m: doc.encode(m.get("platform")))
 
-        return self.image(self.merge_name(name, merge), name, platform)
+        top = self.merge_name(name, merge, kit=kit)
+        if kit:
+            kitmade.add(self.root, name, str(platform), blob.digest, self.names())
+        return self.image(top, name, platform)
 
-    def merge_name(self, name: str, merge: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> Descriptor:
+    def merge_name(self, name: str, merge: Callable[[list[dict[str, Any]]], list[dict[str, Any]]], *,
+                   kit: bool = False) -> Descriptor:  # fmt: skip
         """Make `name` (expanded) point at an index of what `merge` makes of the manifests that it lists now."""
+        if not kit:
+            _not_kit(name)
         found: Descriptor | None = None
 
         def edit(listed: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -343,3 +359,8 @@ def _name(entry: dict[str, Any]) -> str:
     annotations = entry.get("annotations")
     name = annotations.get(REF_NAME) if isinstance(annotations, dict) else None
     return name if isinstance(name, str) else ""
+
+
+def _not_kit(name: str) -> None:
+    if is_kit_name(name):
+        raise ReservedNameError(f"image name '{name}' is one that only the kit gives", hint="give another name")

@@ -18,15 +18,15 @@ from typing import Protocol
 
 from linuxkit.errors import ImageError, NetworkError
 from linuxkit.oci import document as doc
+from linuxkit.oci import kitmade
 from linuxkit.oci.files import TEMPORARY, host_errors, locked
 from linuxkit.oci.media import INDEX_TYPES, MANIFEST_TYPES, Descriptor
-from linuxkit.oci.reference import Reference, is_digest, parse_reference
+from linuxkit.oci.reference import Reference, is_digest, is_kit_name, parse_reference
 from linuxkit.oci.select import MAX_DEPTH
 from linuxkit.oci.store import REF_NAME, Store
 
 CHUNK = 1 << 20
 ROUNDS = 8  # of mending: a manifest that comes back may show that its layers are missing
-KIT = "linuxkit.kit/"
 
 
 class Registry(Protocol):
@@ -104,7 +104,11 @@ def inspect(
     if store.root.exists() and not (store.root / "oci-layout").is_file():
         damage.append(Damage("oci-layout", "is missing"))
     try:
+        made = kitmade.read(store.root)
         for entry in store.entries():
+            name = entry.annotations.get(REF_NAME, "")
+            if is_kit_name(name) and (why := _not_made(store, entry, made)):
+                damage.append(Damage(name, why))
             walk.follow(entry, entry.annotations.get(REF_NAME, "-"), 0)
     except ImageError as e:
         damage.append(Damage("index.json", e.message.removeprefix(f"{store.root}/index.json").lstrip(": ")))
@@ -170,6 +174,10 @@ def _mend(store: Store, damage: Damage, report: Report, registry: Registry | Non
                 log("index.json: put aside as index.json.damaged; its names are lost")
         Store(store.root).prepare()
         return
+    if is_kit_name(damage.what):
+        _forget(store, damage.what)
+        log(f"{damage.what}: forgotten; the next build makes it")
+        return
     if not is_digest(damage.what):
         with host_errors("cannot write the cache at", store.root):
             _drop(store, damage.what.rpartition("/")[2])
@@ -182,8 +190,8 @@ def _mend(store: Store, damage: Damage, report: Report, registry: Registry | Non
         log(f"{damage.what}: removed; no image needs it")
         return
     for name in names:
-        if name.startswith(KIT):
-            store.remove_name(name)
+        if is_kit_name(name):
+            _forget(store, name)
             log(f"{name}: forgotten; the next build makes it again")
             return
     for name in names:
@@ -203,6 +211,24 @@ def _mend(store: Store, damage: Damage, report: Report, registry: Registry | Non
             return
     if removed:
         log(f"{damage.what}: removed")
+
+
+def _forget(store: Store, name: str) -> None:
+    store.remove_name(name)
+    kitmade.forget(store.root, name)
+
+
+def _not_made(store: Store, entry: Descriptor, made: kitmade.Made) -> str:
+    """Why an image with a name of the kit is not what the kit made here; empty when it is."""
+    name = entry.annotations.get(REF_NAME, "")
+    try:
+        document = doc.decode(store.read_blob(entry, doc.MAX_MANIFEST), entry.digest)
+        below = [doc.parse_descriptor(d, entry.digest) for d in doc.objects(document, "manifests", entry.digest)]
+    except ImageError:
+        return ""  # found to be damaged when it is hashed
+    there = {d.digest for d in below} if "manifests" in document else {entry.digest}
+    strange = sorted(there - kitmade.digests(made, name))
+    return f"{strange[0]} under this name was not made by the kit here from its recipe and .debs" if strange else ""
 
 
 def _drop(store: Store, name: str) -> bool:

@@ -91,13 +91,14 @@ class Builder:
         return sorted(found, key=lambda p: str(p.name))
 
     def build(self, recipe: Recipe, reference: str, pins: Pins | None = None, *, base: Image | None = None,
-              sources: Path | None = None) -> Image:  # fmt: skip
+              sources: Path | None = None, kit: bool = False) -> Image:  # fmt: skip
         """Make the image of a recipe and put it into the store under `reference`.
 
         Args:
             pins: the Debian packages to take, instead of the newest ones that the recipe asks for.
             base: what `recipe.base` names; its layers lie below, its configuration fills in what the recipe leaves out.
             sources: the folder of C sources, when they are not the kit's.
+            kit: it is a package of the kit, under the kit's name for it.
 
         Raises:
             LinuxkitError: of any kind; the store has the whole image or nothing of it by that name.
@@ -116,7 +117,7 @@ class Builder:
             "rootfs": {"type": "layers", "diff_ids": [*below.diff_ids, diff_id]},
         }  # fmt: skip
         layers = [*(base.layers if base is not None else ()), layer]
-        return self._store.put_image(reference, Platform("linux", self._architecture), config, layers)
+        return self._store.put_image(reference, Platform("linux", self._architecture), config, layers, kit=kit)
 
     def _entries(
         self, recipe: Recipe, folder: Path, pins: Pins | None, sources: Path

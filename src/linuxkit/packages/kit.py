@@ -23,7 +23,9 @@ from typing import TYPE_CHECKING
 
 from linuxkit.data import data_dir
 from linuxkit.errors import ImageError, InputError, MissingError
+from linuxkit.oci import kitmade
 from linuxkit.oci.media import Image, Platform
+from linuxkit.oci.reference import KIT_REGISTRY
 from linuxkit.oci.store import Store
 
 if TYPE_CHECKING:
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
 
 #: Raise it when the same recipe gives another image than before.
 FORMAT = 3
-PREFIX = "linuxkit.kit"
+PREFIX = KIT_REGISTRY
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,14 +123,18 @@ class Kit:
         return f"{PREFIX}/{name}:{self.hash(name)}"
 
     def find(self, name: str, platform: Platform, pins: Pins | None = None) -> Image | None:
-        """The package's image, when the store has it; with `pins`, one that is made of exactly these packages."""
-        reference = self.reference(name)
+        """The package's image, when it was made here; with `pins`, one that is made of exactly these packages.
+
+        What the store has under the name counts only when it is what the builder noted: other programs write names.
+        """
+        reference, made = self.reference(name), kitmade.read(self._store.root)
         for candidate in (reference, *([_pinned_name(reference, pins)] if pins is not None else [])):
             found = self._store.find(candidate)
             if found is not None:
                 with suppress(ImageError):  # not for this architecture, or damaged: it can be built
                     image = self._store.image(found, reference, platform)
-                    if pins is None or pins_of(image) == pins:
+                    noted = made.get(candidate, {}).get(str(platform))
+                    if image.digest == noted and (pins is None or pins_of(image) == pins):
                         return image
         return None
 
@@ -189,7 +195,8 @@ class Kit:
             def make(recipe: Recipe) -> Built:
                 start = time.monotonic()
                 reference, exact = self.reference(recipe.name), pins.get(recipe.name)
-                image = builder.build(recipe, _pinned_name(reference, exact) if exact else reference, exact)
+                name = _pinned_name(reference, exact) if exact else reference
+                image = builder.build(recipe, name, exact, kit=True)
                 seconds = time.monotonic() - start
                 self._say(f"built kit://{recipe.name} for {platform.architecture} in {seconds:.1f} s")
                 return Built(recipe.name, replace(image, reference=reference), seconds)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from linuxkit.errors import InputError
+from linuxkit.errors import InputError, ReservedNameError
 from linuxkit.oci.media import Platform
 from linuxkit.oci.reference import parse_reference
 from linuxkit.pkg import buildargs, dockerfile
@@ -95,6 +95,8 @@ def _taken(job: Job) -> set[str]:
         for base in dockerfile.bases(text, Platform("linux", arch), job.arguments):
             try:
                 found.add(parse_reference(base.image).tagged)
+            except ReservedNameError:
+                raise
             except InputError:
                 continue  # the engine will say what it is
     return found

@@ -12,6 +12,7 @@
       "kit": {
         "sshd": {
           "recipe": "40 hex digits",
+          "images": {"linux/amd64": "sha256:…"},                         the manifest of each platform
           "platforms": {"linux/amd64": {"openssh-server": "1:10.0p1-7 sha256:…"}}   the .debs it was made of
         }
       }
@@ -30,8 +31,8 @@ from typing import Any
 
 from linuxkit.errors import InputError, Problem
 from linuxkit.oci.media import Platform
-from linuxkit.oci.reference import is_digest
-from linuxkit.plan.asked import KIT, Asked, name_of
+from linuxkit.oci.reference import canonical_name, is_digest
+from linuxkit.plan.asked import ARCHIVES, KIT, Asked, name_of
 
 VERSION = 1
 SUFFIX = ".lock"
@@ -56,10 +57,14 @@ class LockedImage:
 
 @dataclass(frozen=True, slots=True)
 class LockedPackage:
-    """A kit package: its recipe's hash (40 hex), and for each platform the .debs that it is made of."""
+    """A kit package: its recipe's hash (40 hex), and for each platform the .debs that it is made of.
+
+    `images` has for each platform the digest of its manifest; older locks lack it.
+    """
 
     recipe: str
     platforms: Mapping[str, Debs]
+    images: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +94,7 @@ def encode(lock: Lock) -> bytes:
         "documents": dict(lock.documents),
         "images": {n: {"digest": i.digest, "platforms": dict(i.platforms)} for n, i in lock.images.items()},
         "kit": {
-            name: {"recipe": p.recipe, "platforms": {
+            name: {"recipe": p.recipe, **({"images": dict(p.images)} if p.images else {}), "platforms": {
                 platform: {n: f"{version} sha256:{digest}" for n, (version, digest) in debs.items()}
                 for platform, debs in p.platforms.items()
             }} for name, p in lock.kit.items()
@@ -123,10 +128,17 @@ def decode(data: bytes, where: str) -> Lock:
     documents = _object(document, "documents", where)
     for name, digest in documents.items():
         _digest(digest, f"documents {name!r}", where)
-    images = {name: _image(value, f"images {name!r}", where)
-              for name, value in _object(document, "images", where).items()}  # fmt: skip
+    images: dict[str, LockedImage] = {}
+    for name, value in _object(document, "images", where).items():
+        image = _image(value, f"images {name!r}", where)
+        if images.setdefault(_canonical(name), image) != image:
+            raise _bad(where, f"images {name!r}: another entry has this image under another spelling")
     kit = {name: _package(value, f"kit {name!r}", where) for name, value in _object(document, "kit", where).items()}
     return Lock(images, kit, documents, where)
+
+
+def _canonical(name: str) -> str:
+    return name if "://" in name or name.partition(":")[0] in ARCHIVES else canonical_name(name)
 
 
 def _image(value: Any, what: str, where: str) -> LockedImage:
@@ -139,7 +151,7 @@ def _image(value: Any, what: str, where: str) -> LockedImage:
 
 
 def _package(value: Any, what: str, where: str) -> LockedPackage:
-    if not isinstance(value, dict) or set(value) != {"recipe", "platforms"}:
+    if not isinstance(value, dict) or set(value) - {"images"} != {"recipe", "platforms"}:
         raise _bad(where, f"{what}: an object with recipe and platforms is expected")
     recipe = value["recipe"]
     if not isinstance(recipe, str) or not _RECIPE.fullmatch(recipe):
@@ -155,11 +167,14 @@ def _package(value: Any, what: str, where: str) -> LockedPackage:
                 raise _bad(where, f"{what}: {name[:60]!r} is not \"VERSION sha256:HEX\"")
             debs[name] = (match[1], match[2])
         platforms[platform] = debs
-    return LockedPackage(recipe, platforms)
+    images = _platforms(value, what, where, "images")
+    for digest in images.values():
+        _digest(digest, what, where)
+    return LockedPackage(recipe, platforms, images)
 
 
-def _platforms(value: dict[str, Any], what: str, where: str) -> dict[str, Any]:
-    platforms = _object(value, "platforms", where)
+def _platforms(value: dict[str, Any], what: str, where: str, key: str = "platforms") -> dict[str, Any]:
+    platforms = _object(value, key, where)
     for platform in platforms:
         if not _PLATFORM.fullmatch(platform):
             raise _bad(where, f"{what}: '{platform[:60]}' is no platform")
@@ -263,6 +278,7 @@ def _values(lock: Lock) -> dict[str, str]:
         found |= {f"{name} {p}": digest for p, digest in image.platforms.items() if digest != image.digest}
     for name, package in lock.kit.items():
         found[f"{KIT}{name} recipe"] = package.recipe
+        found |= {f"{KIT}{name} {platform} image": digest for platform, digest in package.images.items()}
         for platform, debs in package.platforms.items():
             found |= {f"{KIT}{name} {platform} {deb}": f"{version} {digest[:12]}"
                       for deb, (version, digest) in debs.items()}  # fmt: skip

@@ -31,14 +31,12 @@ from typing import NoReturn, TypeVar
 from linuxkit.config.document import Mapping, Node, Scalar, Sequence, read_document
 from linuxkit.config.model import Position
 from linuxkit.errors import InputError, Problem
-from linuxkit.oci.reference import DEFAULT_REGISTRY, is_digest
+from linuxkit.oci.reference import DEFAULT_REGISTRY, canonical_registry, is_digest
 from linuxkit.oci.resolve import ARCHIVES
 from linuxkit.trust.keys import MAX_PEM, PublicKey, public_key
 
 MAX_POLICY = 1 << 20
 MAX_ROOT = 4 << 20
-SCHEMES = ("kit", *ARCHIVES)  # of what does not come from a registry
-_HUB = ("index.docker.io/", "registry-1.docker.io/")
 _EXAMPLE = 'for example images: ["registry.example/team/**"]'
 T = TypeVar("T")
 
@@ -94,21 +92,24 @@ class Policy:
 
 
 def canonical(name: str) -> str:
-    """One name for Docker Hub, as oci.reference has it."""
-    for hub in _HUB:
-        if name.startswith(hub):
-            return f"{DEFAULT_REGISTRY}/{name.removeprefix(hub)}"
-    return name
+    """REGISTRY/REST with the registry in its one spelling, as oci.reference has it."""
+    first, slash, rest = name.partition("/")
+    return f"{canonical_registry(first)}{slash}{rest}" if slash else name
+
+
+def has_scheme(text: str) -> bool:
+    """Whether a name, or a pattern, is about what does not come from a registry. `kit:1` is an image of Docker Hub."""
+    return text.startswith("kit://") or text.partition(":")[0] in ARCHIVES
 
 
 def expand_pattern(pattern: str) -> str:
     """The full form of a pattern: `alpine` is `docker.io/library/alpine`; `*` and `**` are everything."""
     if pattern in ("*", "**"):
         return "**"
-    if pattern.partition(":")[0] in SCHEMES:
+    if has_scheme(pattern):
         return pattern
     first, slash, rest = pattern.partition("/")
-    if slash and (first == "localhost" or any(c in first for c in ".:*")):
+    if slash and (first.lower() == "localhost" or any(c in first for c in ".:*[")):
         if canonical(f"{first}/") == f"{DEFAULT_REGISTRY}/" and "/" not in rest and "*" not in rest:
             return f"{DEFAULT_REGISTRY}/library/{rest}"
         return canonical(pattern)
@@ -117,7 +118,7 @@ def expand_pattern(pattern: str) -> str:
 
 def matches(pattern: str, name: str) -> bool:
     """Whether an expanded pattern is about a name."""
-    return glob(pattern, canonical(name))
+    return glob(pattern, name if has_scheme(name) else canonical(name))
 
 
 def glob(pattern: str, text: str) -> bool:
@@ -305,7 +306,7 @@ class _Reader:
         text = self.text(node, where)
         if any(c.isspace() for c in text) or "@" in text or len(text) > 1000:
             self.bad(node, where, f"'{text[:60]}' is not a pattern of image names", _EXAMPLE)
-        if ":" in text.rpartition("/")[2] and text.partition(":")[0] not in SCHEMES:
+        if ":" in text.rpartition("/")[2] and not has_scheme(text):
             self.bad(node, where, "a pattern names repositories, without tags", "leave out the tag; digests: pins")
         return expand_pattern(text)
 

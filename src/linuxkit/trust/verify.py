@@ -13,6 +13,7 @@ from typing import Any
 
 from linuxkit.config.document import printable
 from linuxkit.errors import ImageError, InputError, TrustError
+from linuxkit.oci import kitmade
 from linuxkit.oci.media import Image
 from linuxkit.oci.reference import Reference, expand, parse_reference
 from linuxkit.oci.resolve import Resolver
@@ -20,10 +21,9 @@ from linuxkit.oci.store import Store
 from linuxkit.trust import source
 from linuxkit.trust.bundle import open_bundle
 from linuxkit.trust.payload import Claim, parse_simple
-from linuxkit.trust.policy import SCHEMES, Identity, Policy, Rule, canonical, matches
+from linuxkit.trust.policy import Identity, Policy, Rule, canonical, has_scheme, matches
 from linuxkit.trust.source import MAX_SIGNATURES, Found, Registry
 
-KIT = "linuxkit.kit"
 MAX_REASONS = 5  # that a message has
 
 
@@ -63,12 +63,10 @@ def subject_of(text: str, image: Image | None = None, *, whole: bool = False) ->
     digests: tuple[str, ...] = (image.digest,) if image else ()
     if image and image.index:
         digests = (image.index.digest,) if whole else tuple(dict.fromkeys((image.index.digest, image.digest)))
-    if text.partition(":")[0] in SCHEMES:
+    if has_scheme(text):
         return Subject(text, text, None, digests)
     reference = parse_reference(text)
-    if reference.registry == KIT:  # how the store and bundles call kit packages; there is no such registry
-        return Subject(text, f"kit://{reference.repository}", None, digests)
-    return Subject(reference.text, canonical(reference.name), reference, digests)
+    return Subject(reference.text, reference.name, reference, digests)
 
 
 class Guard:
@@ -77,10 +75,12 @@ class Guard:
     Args:
         policy: None lets everything pass.
         registry: gives the client that signatures are fetched with; None when there is none, with --offline.
+        strange_kit: kit packages come from a bundle that nobody but itself vouches for.
     """
 
-    def __init__(self, policy: Policy | None, store: Store, registry: Callable[[], Registry | None]) -> None:
-        self._policy, self._store, self._registry = policy, store, registry
+    def __init__(self, policy: Policy | None, store: Store, registry: Callable[[], Registry | None],
+                 strange_kit: bool = False) -> None:  # fmt: skip
+        self._policy, self._store, self._registry, self._strange_kit = policy, store, registry, strange_kit
         self._passed: set[Subject] = set()
 
     def before(self, text: str) -> None:
@@ -120,6 +120,8 @@ class Guard:
         if self._policy is None:
             return "there is no policy"
         rule = self._refused(self._policy, subject)
+        if (rule is None or rule.allow) and self._strange_kit and subject.name.startswith("kit://"):
+            self._own_kit(subject)
         if rule is None:
             return f"allowed by the default of {self._policy.file}"
         if rule.allow:
@@ -158,6 +160,18 @@ class Guard:
             hint += f"; linuxkit sign {subject.reference.name}@{subject.digests[0]} --key FILE does that"
         raise TrustError(f"image {subject.text} ({subject.digests[0]}) is not trusted by {rule.where}: {what}",
                          hint=hint)  # fmt: skip
+
+    def _own_kit(self, subject: Subject) -> None:
+        """Raises: TrustError, for what calls itself a kit package and is not what the kit made on this machine."""
+        made = kitmade.read(self._store.root)
+        known = {digest for name in made for digest in kitmade.digests(made, name)}
+        if not known & set(subject.digests):
+            raise TrustError(
+                f"image {subject.text} ({subject.digests[-1]}) is not trusted: it comes from a bundle, and nothing but "
+                "the bundle says that it is the kit's",
+                hint="give a lock of your own: --lock FILE; or pin it in the policy: "
+                     f"images: [{subject.name}], digests: [{subject.digests[-1]}]",
+            )  # fmt: skip
 
     def required(self, texts: Iterable[str], images: Sequence[str], orgs: Sequence[str]) -> list[str]:
         """The `trust:` section: images that it names have to be signed or pinned, whatever the policy's default is.
@@ -280,7 +294,7 @@ def _claim_fault(claim: Claim, subject: Subject, rule: Rule) -> str:
 def _repository(name: str) -> str:
     """REGISTRY/REPOSITORY of a name as it was signed."""
     try:
-        return canonical(parse_reference(name).name)
+        return parse_reference(name).name
     except InputError:
         return name[:300]
 
@@ -294,7 +308,7 @@ def in_section(subject: Subject, images: Sequence[str], orgs: Sequence[str]) -> 
             wanted = parse_reference(text)
         except InputError:
             continue
-        same = canonical(wanted.name) == subject.name
+        same = wanted.name == subject.name
         if same and wanted.tag in ("", subject.reference.tag) and wanted.digest in ("", subject.reference.digest):
             return True
     prefixes = [canonical(expand(f"{org.strip('/')}/x")).removesuffix("x") for org in orgs]

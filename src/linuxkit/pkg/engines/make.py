@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from linuxkit import host
-from linuxkit.errors import HostError, ImageError, InputError
+from linuxkit.errors import HostError, ImageError, InputError, ReservedNameError
 from linuxkit.oci.archive import import_archive, open_archive
 from linuxkit.oci.derived import Derived
 from linuxkit.oci.export import export_image
@@ -163,6 +163,8 @@ class Engines:
     def _cached(self, text: str, platform: Platform) -> Image | None:
         try:
             reference = parse_reference(text)
+        except ReservedNameError:
+            raise
         except InputError:
             return None
         names = [reference] if reference.digest else [
