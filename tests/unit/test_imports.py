@@ -39,9 +39,10 @@ ALLOWED = {
 #: module → the standard library it alone may use
 ONLY = {
     "subprocess": {"host", "machine/process"},
-    "socket": {"oci/transport", "machine", "clouds", "hypervisors", "places", "platforms", "serving", "cluster"},
+    "socket": {"oci/connections", "oci/transport", "machine", "clouds", "hypervisors", "places", "platforms", "serving",
+               "cluster"},
     "http": {"oci/transport", "serving"},
-    "urllib3": {"oci/transport"},
+    "urllib3": {"oci/connections", "oci/response", "oci/transport"},
 }
 
 

@@ -127,7 +127,8 @@ class Session:
         """What answers a challenge."""
         challenge = parse_challenge(header)
         host = _host(base)
-        name = ref.registry if base in (HUB, self._plain(ref.registry)) else host
+        # the login of who is asked: a mirror of all registries gets none of theirs
+        name = DEFAULT_REGISTRY if base == HUB or host in HUB_NAMES else host
         login = self._keychain.find(name)
         if challenge.scheme == "basic":
             if login is None or not login.username:
@@ -164,9 +165,6 @@ class Session:
             )  # fmt: skip
         headers = {"Authorization": login.basic} if login is not None and login.username else {}
         return self.transport.request("GET", token_url(challenge, base, scopes), headers)
-
-    def _plain(self, registry: str) -> str:
-        return f"{urlsplit(self.base(registry)).scheme}://{registry}"
 
     def _failure(self, method: str, ref: Reference, path: str, response: Response, login: Login | None,
                  write: bool) -> ImageError | NetworkError:  # fmt: skip
@@ -205,7 +203,11 @@ def _place(base: str, given: str) -> str:
     Raises:
         NetworkError: it leads from https to http elsewhere, or is no http address.
     """
-    url = urljoin(f"{base}/", given)
+    try:
+        url = urljoin(f"{base}/", given)
+        _ = urlsplit(url).port
+    except ValueError:
+        raise NetworkError(f"registry {_host(base)} leads to what is no URL") from None
     if origin(base)[0] == "https" and url.startswith("http://"):
         if origin(base)[1] != origin(url)[1]:
             raise NetworkError(f"registry {_host(base)} sends an upload to {redact(url)}, which is not https")

@@ -9,35 +9,31 @@ from __future__ import annotations
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, BinaryIO, TypeVar
 from urllib.parse import unquote, urljoin, urlsplit
 
 from linuxkit.errors import HostError, InputError, NetworkError
+from linuxkit.oci.response import CHUNK, READ_TIMEOUT, BrokenBodyError, Response, network_error, redact
 
+__all__ = ["ATTEMPTS", "TEMPORARY", "Body", "BrokenBodyError", "Response", "Transport", "get_url", "is_loopback",
+           "origin", "redact"]  # fmt: skip
 CONNECT_TIMEOUT = 15.0  # seconds
-READ_TIMEOUT = 60.0  # seconds without a byte
-SLOWEST = 100.0  # bytes in a second, below which a body counts as broken
 MAX_REDIRECTS = 5
 ATTEMPTS = 4
 MAX_WAIT = 30.0  # seconds of a Retry-After that we are ready to sit through
-CHUNK = 256 << 10
-#: Headers that tell who asks: of HTTP, and of clouds.
-LOGINS = frozenset({"authorization", "cookie", "x-auth-token", "x-subject-token"})
+#: What a request may say to another host than the one it was meant for. Whatever else it says may tell who asks:
+#: each cloud has a header of its own for that.
+HARMLESS = frozenset({"accept", "accept-encoding", "accept-language", "content-length", "content-range", "content-type",
+                      "if-modified-since", "if-none-match", "range", "user-agent"})  # fmt: skip
 T = TypeVar("T")
 #: What a request carries: bytes, or something that opens a stream of them each time it is sent.
 Body = bytes | Callable[[], BinaryIO]
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 INSTEAD = "--mirror URL goes through another registry, build --offline uses only what the cache has"
 TEMPORARY = frozenset({408, 429, 500, 502, 503, 504})
-
-
-class BrokenBodyError(NetworkError):
-    """The connection broke in the middle of an answer."""
 
 
 class Transport:
@@ -70,23 +66,25 @@ class Transport:
         return self.request("GET", url, headers)
 
     def request(self, method: str, url: str, headers: Mapping[str, str] | None = None, *, body: Body | None = None,
-                attempts: int = ATTEMPTS, follow: bool = True) -> Response:  # fmt: skip
+                attempts: int = ATTEMPTS, follow: bool = True, public: bool = False) -> Response:  # fmt: skip
         """The response to a request, whatever its status, its body unread. Temporary failures are tried again.
 
         Args:
             body: what is sent; a stream needs a Content-Length among the headers.
             attempts: how often at most; 1 for what must not be sent twice.
-            follow: go where a redirect leads. Logins stay behind when that is another host.
+            follow: go where a redirect leads. To another scheme, host or port goes nothing but HARMLESS headers, and
+                no body.
+            public: the body tells nothing secret; it may go there, too.
 
         Raises:
-            NetworkError: nobody answered, or only with failures of the connection.
+            NetworkError: nobody answered, or only with failures of the connection; or the body may not go on.
             InputError: `url` is not an http or https URL.
         """
         wait = 0.5
         for attempt in range(1, attempts + 1):
             last = attempt == attempts
             try:
-                response = self._follow(method, url, dict(headers or {}), body, follow)
+                response = self._follow(method, url, dict(headers or {}), body, follow, public)
                 if response.status not in TEMPORARY or last:
                     return response
                 pause = max(wait, response.retry_after)
@@ -112,7 +110,8 @@ class Transport:
                 self.sleep(0.5 * attempt)
         return work()
 
-    def _follow(self, method: str, url: str, headers: dict[str, str], body: Body | None, follow: bool) -> Response:
+    def _follow(self, method: str, url: str, headers: dict[str, str], body: Body | None, follow: bool,
+                public: bool) -> Response:  # fmt: skip
         for _ in range(MAX_REDIRECTS + 1):
             response = self._once(method, url, headers, body)
             target = response.headers.get("location", "")
@@ -121,12 +120,20 @@ class Transport:
             if method not in ("GET", "HEAD") and response.status < 307:
                 return response  # it would become a GET; nobody who takes uploads means that
             response.close()
-            following = urljoin(url, target)
-            old, new = urlsplit(url), urlsplit(following)
+            try:
+                following = urljoin(url, target)
+                old, new = urlsplit(url), urlsplit(following)
+                _ = new.port
+            except ValueError:
+                raise NetworkError(f"{redact(url)} redirects to what is no URL") from None
             if new.scheme not in ("http", "https") or (old.scheme == "https" and new.scheme != "https"):
                 raise NetworkError(f"{redact(url)} redirects to {redact(following)}, which is not https")
             if origin(url) != origin(following):
-                headers = {k: v for k, v in headers.items() if k.lower() not in LOGINS}
+                if body and not public:
+                    raise NetworkError(f"{redact(url)} redirects to {redact(following)}: what is sent may hold a login "
+                                       "and does not go to another host",
+                                       hint="if that is the right place, name it instead")  # fmt: skip
+                headers = {k: v for k, v in headers.items() if k.lower() in HARMLESS}
             url = following
         raise NetworkError(f"{redact(url)}: more than {MAX_REDIRECTS} redirects")
 
@@ -144,7 +151,7 @@ class Transport:
                 timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT, read=self._read_timeout),
             )  # fmt: skip
         except (urllib3.exceptions.HTTPError, OSError) as e:
-            raise _network_error(url, e, self._instead) from e
+            raise network_error(url, e, self._instead) from e
         finally:
             if stream is not None:
                 stream.close()
@@ -160,8 +167,10 @@ class Transport:
             if (proxy, secure) not in self._pools:
                 options: dict[str, Any] = {"maxsize": 8, "blocksize": CHUNK}
                 options |= {"ssl_context": self._ssl()} if secure else {}
+                from linuxkit.oci.connections import watched
+
                 made = _proxy_pool(proxy, options) if proxy else urllib3.PoolManager(**options)
-                self._pools[proxy, secure] = made
+                self._pools[proxy, secure] = watched(made)
             return self._pools[proxy, secure]
 
     def _proxy(self, scheme: str, host: str, port: int = 0) -> str:
@@ -185,83 +194,6 @@ class Transport:
         return self._context
 
 
-@dataclass
-class Response:
-    """An answer whose body is read in pieces. A context manager, so that the connection goes back."""
-
-    url: str
-    status: int
-    headers: Mapping[str, str]  # names in lower case
-    raw: Any
-    patience: float = READ_TIMEOUT  # seconds over which the speed of a body is measured
-
-    def __enter__(self) -> Response:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None,
-                 ) -> None:  # fmt: skip
-        self.close()
-
-    @property
-    def retry_after(self) -> float:
-        """Seconds that the server asks to wait; 0 when it does not say. A date counts from the server's own clock."""
-        text = self.headers.get("retry-after", "")
-        if text.isascii() and text.isdigit():
-            return float(text[:9])
-        from email.utils import parsedate_to_datetime
-
-        try:
-            wait = parsedate_to_datetime(text) - parsedate_to_datetime(self.headers.get("date", ""))
-        except (ValueError, TypeError):
-            return 0.0
-        return max(0.0, wait.total_seconds())
-
-    def pieces(self) -> Iterator[bytes]:
-        """The body as it comes. The caller stops when it has enough.
-
-        Raises:
-            NetworkError: the connection broke, or the body is shorter than announced.
-        """
-        import urllib3
-
-        count, marked, since = 0, 0, time.monotonic()
-        try:
-            while piece := self.raw.read1(CHUNK):
-                count += len(piece)
-                yield piece
-                now = time.monotonic()
-                if now - since > self.patience:
-                    if count - marked < (now - since) * SLOWEST:
-                        raise BrokenBodyError(f"{redact(self.url)}: only {count - marked} bytes in the last "
-                                              f"{now - since:.0f} s", temporary=True)  # fmt: skip
-                    marked, since = count, now
-        except (urllib3.exceptions.HTTPError, OSError) as e:
-            raise BrokenBodyError(_network_error(self.url, e).message, temporary=True) from e
-        announced = self.headers.get("content-length", "")
-        if announced.isdigit() and count < int(announced):
-            raise BrokenBodyError(f"{redact(self.url)}: the connection ended after {count} of {announced} bytes",
-                                  temporary=True)  # fmt: skip
-
-    def read(self, limit: int) -> bytes:
-        """The whole body.
-
-        Raises:
-            NetworkError: it is larger than `limit` bytes, or the connection broke.
-        """
-        parts, total = [], 0
-        for piece in self.pieces():
-            total += len(piece)
-            if total > limit:
-                raise NetworkError(f"{redact(self.url)}: the answer is larger than {limit} bytes")
-            parts.append(piece)
-        return b"".join(parts)
-
-    def close(self) -> None:
-        """Drop the connection if the body was not read to its end; a half-read one cannot be used again."""
-        self.raw.close()
-        self.raw.release_conn()
-
-
 def get_url(url: str, limit: int, transport: Transport | None = None) -> bytes:
     """The body behind a URL, for YAML files given as one.
 
@@ -272,17 +204,6 @@ def get_url(url: str, limit: int, transport: Transport | None = None) -> bytes:
         if response.status != 200:
             raise NetworkError(f"{redact(url)}: the server answers {response.status}")
         return response.read(limit)
-
-
-def redact(url: str) -> str:
-    """A URL fit for messages: no user, no password, no query, not too long."""
-    try:
-        parts = urlsplit(url)
-        host = f"[{parts.hostname}]" if parts.hostname and ":" in parts.hostname else parts.hostname or ""
-        text = f"{parts.scheme}://{host}{f':{parts.port}' if parts.port else ''}{parts.path}"
-    except ValueError:
-        return "(unreadable URL)"
-    return text if len(text) <= 200 else text[:199] + "…"
 
 
 def origin(url: str) -> tuple[str, str, int]:
@@ -335,31 +256,3 @@ def is_loopback(host: str) -> bool:
     return bare in ("localhost", "::1") or bare.endswith(".localhost") or (
         bare.startswith("127.") and bare.replace(".", "").isdigit()
     )  # fmt: skip
-
-
-def _network_error(url: str, error: BaseException, instead: str = "") -> NetworkError:
-    from urllib3 import exceptions as x
-
-    also = f"; {instead}" if instead else ", and https_proxy in the environment"
-    host = urlsplit(url).netloc.rpartition("@")[2]
-    reason: BaseException = error
-    if isinstance(error, x.ProxyError):
-        reason = error.original_error
-        return NetworkError(f"the proxy for {host} cannot be used: {_text(reason)}", hint="see http_proxy and no_proxy")
-    if isinstance(reason, x.NameResolutionError):
-        return NetworkError(f"the host {host} is not known", hint=f"check the name{also}", temporary=False)
-    if isinstance(reason, x.SSLError | ssl.SSLError):
-        return NetworkError(f"no secure connection to {host}: {_text(reason)}",
-                            hint="--cert-file FILE trusts another authority")  # fmt: skip
-    if isinstance(reason, x.NewConnectionError | ConnectionError):
-        return NetworkError(f"{host} cannot be reached: {_text(reason)}", hint=f"check the network{also}",
-                            temporary=True)  # fmt: skip
-    if isinstance(reason, x.TimeoutError | TimeoutError):
-        return NetworkError(f"{host} does not answer in time", hint=instead or "try again later", temporary=True)
-    return NetworkError(f"{host} did not answer properly: {_text(reason)}", temporary=True)
-
-
-def _text(error: BaseException) -> str:
-    text = str(error.args[-1] if error.args else error).splitlines()
-    line = text[0] if text else type(error).__name__
-    return line.rsplit(": ", 1)[-1][:160] or type(error).__name__
