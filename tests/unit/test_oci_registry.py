@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from linuxkit.errors import ImageError, InputError, NetworkError
+from linuxkit.oci import session
 from linuxkit.oci.auth import Anonymous, Challenge, parse_challenge, token_url
 from linuxkit.oci.credentials import DockerConfig
 from linuxkit.oci.derived import Derived
@@ -118,6 +119,21 @@ def test_a_mirror_stands_for_its_registry(tmp_path: Path, store: Store) -> None:
         hub = parse_mirrors([f"docker.io=http://{registry.host}/"])
         assert pull(registry, store, name="app:1", mirrors=hub).reference == "docker.io/library/app:1"
         assert store.names() == ["docker.io/library/app:1", "ghcr.io/test/app:1"]
+
+
+def test_a_mirror_of_all_registries_gets_its_own_login_only(tmp_path: Path, store: Store,
+                                                            monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    keys = Login("user", "word")
+    with Registry(login=("user", "word"), token="t") as registry:
+        fill(registry, tmp_path)
+        mirrors = {"*": registry.url}
+        pull(registry, store, name="ghcr.io/test/app:1", mirrors=mirrors, keychain=keys)
+        assert keys.asked == [registry.host]
+        monkeypatch.setattr(session, "HUB", registry.url)  # the mirror is Docker's own registry
+        pull(registry, Store(tmp_path / "b"), name="ghcr.io/test/app:1", mirrors=mirrors, keychain=keys)
+        assert keys.asked == [registry.host, "docker.io"]
+        pull(registry, Store(tmp_path / "c"), name="test/app:1", keychain=keys)  # without a mirror, as ever
+        assert keys.asked[2:] == ["docker.io"]
 
 
 def test_mirror_flags() -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import os
+import re
+import stat
 import subprocess
 import sys
 import threading
@@ -11,6 +14,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
@@ -314,3 +318,58 @@ def test_side_by_side_ends_at_the_first_failure() -> None:
     with pytest.raises(InputError, match="five"):
         side_by_side(range(10_000), work, workers=2)
     assert len(done) < 1000
+
+
+# -- secrets
+
+
+DATA = b"#cloud-config\npassword: \"gehe&im\" \xc3\xa4+/=\n"
+
+
+def test_a_dry_run_hides_user_data_in_every_form(server: Server) -> None:
+    said: list[str] = []
+    work = job(dry_run=True, log=said.append, data=DATA)
+    api, text = Rest(work, server.url, words=Words("Test")), DATA.decode()
+    packed = base64.b64encode(DATA).decode()
+    api.post("/a", json={"whatever": text, "deep": [{"key": "user-data", "value": text}], "also": {"x": packed}})
+    api.post("/b", shown=f"{{'UserData': {packed!r}, 'x': {text!r}}}")
+    api.post("/c", shown=urlencode({"a": text, "b": packed}))
+    api.post("/d", json={"part": f"before {text} after", "admin_password": "word", "clientSecret": "hunter2"})
+    assert len(said) == 4
+    for line in said:
+        assert re.search(r"gehe|\bword\b|hunter2|I2Nsb3Vk", line) is None
+        assert "bytes of user data" in line
+    assert '"key": "user-data"' in said[0]  # the rest is shown
+
+
+def test_user_data_would_be_shown_without_the_veil(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Job, "veil", lambda self, value: value)
+    said: list[str] = []
+    Rest(job(dry_run=True, log=said.append, data=DATA), server.url, words=Words("Test")).post(
+        "/a", json={"value": DATA.decode()})  # fmt: skip
+    assert "gehe&im" in said[0]
+
+
+@pytest.mark.parametrize("mask", [0o000, 0o022, 0o077])
+def test_what_is_secret_is_for_its_owner_from_the_first_moment(tmp_path: Path, mask: int,
+                                                               monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    from linuxkit.encode.config_iso import private_file, write_config
+    from linuxkit.hypervisors.convert import data_disk
+
+    monkeypatch.setattr(os, "chmod", None)
+    monkeypatch.setattr(os, "fchmod", None)
+    before = os.umask(mask)
+    try:
+        for name, write in (("a.iso", write_config), ("b.iso", data_disk)):
+            path = tmp_path / name
+            path.write_bytes(b"an older one that all can read")
+            (tmp_path / f"{name}.partial").symlink_to(tmp_path / "elsewhere")
+            write(path, DATA)
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        with private_file(tmp_path / "c") as out:
+            assert stat.S_IMODE((tmp_path / "c.partial").stat().st_mode) == 0o600
+            out.write(b"x")
+    finally:
+        os.umask(before)
+    assert not (tmp_path / "elsewhere").exists()
+    assert list(tmp_path.glob("*.partial")) == []

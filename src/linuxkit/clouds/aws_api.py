@@ -75,7 +75,7 @@ class Api:
         reads = action.startswith(("Describe", "Get")) if reads is None else reads
         try:
             answer = self._ec2.call(
-                "POST", "/", body=body, reads=reads, shown=f"{action} {_flat(parameters)}",
+                "POST", "/", body=body, reads=reads, shown=f"{action} {self.job.veil(_flat(parameters))}",
                 headers=FORM,
             )  # fmt: skip
         except RefusedError as e:

@@ -199,7 +199,7 @@ class Vim:
             RefusedError: its `code` is the type of the fault.
         """
         if self.job.dry_run and not reads:
-            self.job.log(f"would call: {method} of {this.value}{_summary(arguments)}")
+            self.job.log(f"would call: {method} of {this.value}{self.job.veil(_summary(arguments))}")
             return Node("returnval", {"type": "Task"}, [], f"<{method}>")
         for attempt in (1, 2):
             try:

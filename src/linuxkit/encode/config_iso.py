@@ -10,8 +10,12 @@ of the standard, which every reader accepts. No Joliet, no Rock Ridge, no clock.
 
 from __future__ import annotations
 
+import os
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 SECTOR = 2048
 ROOT, FILE = 20, 21
@@ -63,10 +67,24 @@ def config_image(content: bytes) -> bytes:
 
 
 def write_config(path: Path, content: bytes) -> None:
-    """Write such an image, whole or not at all."""
+    """Write such an image, whole or not at all, for its owner's eyes only."""
+    with private_file(path) as out:
+        out.write(config_image(content))
+
+
+@contextmanager
+def private_file(path: Path) -> Iterator[BinaryIO]:
+    """A file that becomes `path` when the block ends well. Nobody but its owner can read it, at no moment.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     partial = path.with_name(path.name + ".partial")
+    partial.unlink(missing_ok=True)  # one that a killed process left may have another mode, or be a link
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
     try:
-        partial.write_bytes(config_image(content))
+        with open(os.open(partial, flags, 0o600), "wb") as out:
+            yield out
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

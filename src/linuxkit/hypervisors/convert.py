@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from linuxkit.encode import iso9660, vhdx, vmdk_flat
+from linuxkit.encode.config_iso import private_file
 from linuxkit.encode.pieces import Piece, became_shorter, hole
 from linuxkit.encode.tree import tree
 from linuxkit.entry import Bytes, Entry, Kind
@@ -57,22 +58,26 @@ def _data(fd: int, at: int, size: int) -> tuple[int, int]:
 def write(pieces: Iterable[Piece], path: Path) -> None:
     """Write pieces to a file, whole or not at all; what is zero is left out. On every system that Python knows."""
     partial = path.with_name(path.name + ".partial")
-    zeros = bytes(CHUNK)
     try:
         with partial.open("wb") as out:
-            for piece in pieces:
-                if piece.is_hole:
-                    out.seek(piece.size, os.SEEK_CUR)
-                    continue
-                for data in _content(piece):
-                    if data == zeros:
-                        out.seek(CHUNK, os.SEEK_CUR)
-                    else:
-                        out.write(data)
-            out.truncate(out.tell())
+            _write(pieces, out)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _write(pieces: Iterable[Piece], out: BinaryIO) -> None:
+    zeros = bytes(CHUNK)
+    for piece in pieces:
+        if piece.is_hole:
+            out.seek(piece.size, os.SEEK_CUR)
+            continue
+        for data in _content(piece):
+            if data == zeros:
+                out.seek(CHUNK, os.SEEK_CUR)
+            else:
+                out.write(data)
+    out.truncate(out.tell())
 
 
 def _content(piece: Piece) -> Iterator[bytes]:
@@ -133,7 +138,8 @@ def data_disk(path: Path, content: bytes) -> None:
     """User data for a machine without CDs: a disk labelled `cidata` (NoCloud), with it as user-data and config."""
     source = Bytes(content)
     root = tree([Entry(name, Kind.FILE, source=source) for name in ("config", "user-data")])
-    write(iso9660.volume(root, "cidata").pieces, path)
+    with private_file(path) as out:
+        _write(iso9660.volume(root, "cidata").pieces, out)
 
 
 def is_stream(path: Path) -> bool:

@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
+from linuxkit.encode.config_iso import private_file
 from linuxkit.errors import HostError, LinuxkitError
 from linuxkit.hypervisors import ready
 from linuxkit.hypervisors.drives import Takes
@@ -114,7 +115,8 @@ class LocalRun:
                 self.job.log(task.what)
                 task.work()
             for path, text in definition.files:
-                path.write_text(text, encoding="utf-8", newline="\n")
+                with private_file(path) as out:  # a command line may hold a secret
+                    out.write(text.encode("utf-8", "surrogateescape"))
             self._make(definition)
             with Session(definition, self.job, state) as session:
                 session.attend()

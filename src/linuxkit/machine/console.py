@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from pathlib import Path
@@ -25,7 +26,9 @@ class Console:
         self.panic: str | None = None  # what it said of it
         self._panic_until = 0.0
         self._text = bytearray()
-        self._log = log.open("wb", buffering=0)
+        log.unlink(missing_ok=True)
+        own = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)  # it may show secrets
+        self._log = os.fdopen(own, "wb", buffering=0)
 
     def close(self) -> None:
         self._log.close()

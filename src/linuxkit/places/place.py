@@ -6,10 +6,14 @@ A place is a module with a class `Push`, a class `Run`, or both; `platforms.tabl
 from __future__ import annotations
 
 import importlib
+import json
 import time
+from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from html import escape
 from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import quote, quote_plus
 
 from linuxkit.errors import HostError, InputError
 
@@ -17,6 +21,8 @@ if TYPE_CHECKING:
     from linuxkit.oci.transport import Transport
     from linuxkit.places.image import LocalImage
     from linuxkit.places.journal import Journal
+
+SHORT = 6  # characters of user data that are not looked for within other texts
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +101,22 @@ class Job:
     def __getitem__(self, name: str) -> Any:
         return self.settings[name.replace("-", "_")]
 
+    def veil(self, value: Any) -> Any:
+        """A value fit to be shown: without the user data, in whatever form it is in it."""
+        if isinstance(value, dict):
+            return {key: self.veil(inner) for key, inner in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.veil(inner) for inner in value]
+        if not isinstance(value, str) or not self.data:
+            return value
+        instead = f"({len(self.data)} bytes of user data)"
+        for form in _forms(self.data):
+            if value == form:
+                return instead
+            if len(form) >= SHORT:
+                value = value.replace(form, instead)
+        return value
+
     def wait(self, what: str, poll: Callable[[], Any], *, every: float = 2.0, limit: float = 600.0) -> Any:
         """Ask again and again until the answer is neither None nor False. At once when nothing is really done.
 
@@ -110,6 +132,16 @@ class Job:
             self.sleep(every)
             waited += every
         return answer
+
+
+def _forms(data: bytes) -> list[str]:
+    """How bytes stand in requests, the longest form first."""
+    text = data.decode(errors="replace")
+    forms = {text, b64encode(data).decode(), urlsafe_b64encode(data).decode(), quote(data), quote_plus(data),
+             json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1], repr(text)[1:-1],
+             escape(text)}  # fmt: skip
+    forms |= {quote_plus(form) for form in tuple(forms)}
+    return sorted(forms, key=lambda form: (-len(form), form))
 
 
 @dataclass(frozen=True, slots=True)

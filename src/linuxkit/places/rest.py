@@ -20,6 +20,9 @@ from linuxkit.oci.transport import ATTEMPTS, Body, Response, redact
 from linuxkit.places.place import Job
 
 MAX_ANSWER = 32 << 20
+#: Names, without case, `-` and `_`, whose values a dry run does not print, whatever the place.
+SECRETS = frozenset({"userdata", "customdata", "password", "adminpassword", "adminpass", "rootpass", "secret", "token",
+                     "clientsecret", "privatekey", "secretaccesskey", "accesstoken", "refreshtoken"})  # fmt: skip
 READS = frozenset({"GET", "HEAD"})
 
 
@@ -155,7 +158,8 @@ class Rest:
             sent["content-length"] = str(len(body))
         changes = method not in READS if reads is None else not reads
         if self._job.dry_run and changes:
-            shown = shown or (json_.dumps(_veiled(json, veil)) if json is not None else "")
+            hidden = self._job.veil(_veiled(json, veil))
+            shown = self._job.veil(shown) or (json_.dumps(hidden) if json is not None else "")
             self._job.log(f"would send: {method} {redact(url)}{' ' + shown if shown else ''}")
             return Answer(200, {}, b"", Unknown(f"<{path.strip('/').rpartition('/')[2] or 'answer'}>"))
         attempts = attempts or (1 if method in ("POST", "PATCH") and changes else ATTEMPTS)
@@ -206,8 +210,13 @@ class Rest:
 def _veiled(value: Any, names: tuple[str, ...]) -> Any:
     """The same with some values left out, wherever they are."""
     if isinstance(value, dict):
-        return {k: f"({len(str(v))} characters)" if k in names else _veiled(v, names) for k, v in value.items()}
+        hidden = {*names, *(k for k in value if _bare(k) in SECRETS and isinstance(value[k], str))}
+        return {k: f"({len(str(v))} characters)" if k in hidden else _veiled(v, names) for k, v in value.items()}
     return [_veiled(one, names) for one in value] if isinstance(value, list) else value
+
+
+def _bare(key: Any) -> str:
+    return str(key).lower().replace("-", "").replace("_", "")
 
 
 def _json(data: bytes, headers: Mapping[str, str]) -> Any:
