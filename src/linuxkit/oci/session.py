@@ -128,7 +128,7 @@ class Session:
         challenge = parse_challenge(header)
         host = _host(base)
         # the login of who is asked: a mirror of all registries gets none of theirs
-        name = DEFAULT_REGISTRY if base == HUB or host in HUB_NAMES else host
+        name = DEFAULT_REGISTRY if base == HUB else canonical_registry(host)
         login = self._keychain.find(name)
         if challenge.scheme == "basic":
             if login is None or not login.username:
