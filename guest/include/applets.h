@@ -6,5 +6,6 @@
 int init_main(int argc, char **argv);
 int power_main(int argc, char **argv);
 int modprobe_main(int argc, char **argv);
+int helper_main(int argc, char **argv); /* by the path of the file, /sbin/usermode-helper, whatever argv[0] says */
 int service_main(int argc, char **argv);
 int bootstage_main(int argc, char **argv); /* of the other program, src/boot/ */

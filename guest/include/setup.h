@@ -14,6 +14,8 @@ int copy_tree(int from, int to, bool move, int depth); /* between open folders. 
 void make_device_links(void);
 void link_ports(void);          /* /dev/virtio-ports/NAME */
 unsigned coldplug(void);        /* loads modules for what is there; returns how many */
+void set_helpers(void);         /* programs that the kernel starts by itself */
+bool helper_allowed(const char *program);
 void set_clock(void);           /* from /dev/rtc0, when the kernel did not */
 void loopback_up(void);
 void set_limits(void);

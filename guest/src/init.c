@@ -48,6 +48,7 @@ static void prepare_machine(struct loop *loop)
     make_var();
     mount_kept("/var/log", MS_NODEV | MS_NOSUID | MS_NOEXEC | MS_RELATIME, "size=10%,mode=755"); /* no log fills /var */
     make_device_links();
+    set_helpers();
     share_mounts();
     loop_open(loop);
     timed(loop, "mounts", start, NULL);

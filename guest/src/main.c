@@ -3,6 +3,7 @@
 #include "util.h"
 
 #include <string.h>
+#include <sys/auxv.h>
 
 static const struct applet {
     const char *name;
@@ -15,6 +16,9 @@ static const struct applet {
 
 int main(int argc, char **argv)
 {
+    const char *file = (const char *)getauxval(AT_EXECFN);
+    if (file && strcmp(base_name(file), "usermode-helper") == 0)
+        return helper_main(argc, argv);
     const char *name = argc > 0 ? base_name(argv[0]) : "init";
     for (size_t i = 0; i < COUNT(applets); i++)
         if (strcmp(name, applets[i].name) == 0)

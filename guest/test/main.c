@@ -305,6 +305,8 @@ int main(int argc, char **argv)
         return test_interface(args);
     if (!strcmp(word, "copy") && count == 3)
         return test_copy(args);
+    if (!strcmp(word, "helper") && count == 1)
+        return helper_allowed(args[0]) ? 0 : 1;
     if (!strcmp(word, "ending"))
         return anyone_ending() ? 0 : 1;
     fprintf(stderr, "test-guest: bad arguments\n");

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from linuxkit.config.model import Config, VolumeFormat
+from linuxkit.config.model import Config, Position, VolumeFormat
 from linuxkit.errors import HostError, ImageError, InputError, LinuxkitError, MissingError, Problem
 from linuxkit.oci.media import Image, Platform
 from linuxkit.plan.model import BuildPlan, Options, SourceFile
@@ -120,7 +120,7 @@ def plan(config: Config, sources: Sources, options: Options, lock: Lock | None =
     kinds: tuple[Literal["yaml", "json"], ...] = ("yaml", "json")
     wanted = {file.metadata for file in config.files}
     rendered: dict[str, bytes] = {kind: metadata(config, kind, expand) for kind in kinds if kind in wanted}
-    return make_plan(config, images, _read_sources(config, sources), rendered, options)
+    return make_plan(config, images, _read_sources(config, sources), rendered, options, _profiles(config, sources))
 
 
 def build(
@@ -187,11 +187,14 @@ def build(
     from linuxkit.outputs.recall import Recorded
     from linuxkit.outputs.table import make
     from linuxkit.rootfs.content import Content
+    from linuxkit.runtime.containment import profile_files
 
     partition = disk_root(target.formats, root, verity)
     check_data(target.formats, data)
     needed = loaders(target.formats, rooted=bool(partition))
     options = replace(options or Options(), loaders=needed, signer=signer_of(target.formats, signer))
+    profiles = [_source(name, at, sources) for name, at in profile_files(config).items()]
+    used = {str(Path(one.path).absolute()): one.digest for one in profiles if one is not None}
     planned = plan(config, sources, options, lock)
     if provenance is not None:
         planned = provenance.embed(planned)
@@ -209,7 +212,7 @@ def build(
     beside = _provenance(provenance, planned, files, target.output) if provenance is not None else []
     written = write_files(files, target.directory, target.output, beside)
     counts = encoder.counts
-    used = {str(host_path(f.source, sources).absolute()): "" for f in config.files if f.source is not None}
+    used |= {str(host_path(f.source, sources).absolute()): "" for f in config.files if f.source is not None}
     used |= {str(Path(f.source.path).absolute()): f.source.digest for f in planned.files if f.source is not None}
     record = Recorded(planned.digest, counts.segments, used, files)
     return Artifact(tuple(written), planned.digest, counts.segments, counts.cached, record)
@@ -346,23 +349,41 @@ def _provenance(
 def _read_sources(config: Config, sources: Sources) -> dict[str, SourceFile]:
     found = {}
     for file in config.files:
-        if file.source is None or file.source in found:
-            continue
-        bundled = sources.opened.contents.files.get(file.source) if sources.opened is not None else None
-        if bundled is not None:
-            path = sources.store.blob_path(bundled.digest)
-            found[file.source] = SourceFile(os.fspath(path), bundled.size, bundled.digest)
-            continue
-        path = host_path(file.source, sources)
-        try:
-            found[file.source] = _digest(path)
-        except FileNotFoundError:
-            continue  # optional, or an error with its place in the YAML
-        except OSError as e:
-            at = f" ({file.position.file}:{file.position.line})" if file.position.file else ""
-            raise HostError(f"cannot read {path}{at}: {(e.strerror or str(e)).lower()}",
-                            hint="source: names a file of this machine") from e  # fmt: skip
+        if file.source is not None and file.source not in found:
+            one = _source(file.source, file.position, sources)
+            if one is not None:  # else optional, or an error with its place in the YAML
+                found[file.source] = one
     return found
+
+
+def _profiles(config: Config, sources: Sources) -> dict[str, Any]:
+    """Every seccomp profile that the YAML names, as far as there are such files."""
+    from linuxkit.runtime.containment import profile_files
+    from linuxkit.runtime.seccomp import MAX_FILE, read_profile
+
+    found = {}
+    for name, at in profile_files(config).items():
+        file = _source(name, at, sources)
+        if file is not None:
+            with open(file.path, "rb") as stream:
+                found[name] = read_profile(stream.read(MAX_FILE + 1), name)
+    return found
+
+
+def _source(text: str, at: Position, sources: Sources) -> SourceFile | None:
+    """A file of this machine, or of the bundle; None: there is none."""
+    bundled = sources.opened.contents.files.get(text) if sources.opened is not None else None
+    if bundled is not None:
+        return SourceFile(os.fspath(sources.store.blob_path(bundled.digest)), bundled.size, bundled.digest)
+    path = host_path(text, sources)
+    try:
+        return _digest(path)
+    except FileNotFoundError:
+        return None
+    except OSError as e:
+        where = f" ({at.file}:{at.line})" if at.file else ""
+        raise HostError(f"cannot read {path}{where}: {(e.strerror or str(e)).lower()}",
+                        hint="it names a file of this machine") from e  # fmt: skip
 
 
 def _digest(path: Path) -> SourceFile:

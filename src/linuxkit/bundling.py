@@ -14,6 +14,7 @@ from linuxkit.oci.media import Image, Platform
 from linuxkit.oci.reference import parse_reference
 from linuxkit.plan.asked import ARCHIVES, KIT, asked
 from linuxkit.plan.lock import Lock, encode
+from linuxkit.runtime.containment import profile_files
 from linuxkit.sources import Sources, host_path
 
 
@@ -56,6 +57,7 @@ def make_bundle(out: Sink, config: Config, sources: Sources, lock: Lock, *, name
             path = host_path(file.source, sources)
             if path.is_file() or not file.optional:
                 files[file.source] = path
+    files |= {name: host_path(name, sources) for name in profile_files(config)}
     contents = Contents(name, tuple(map(str, platforms)), tuple(documents), packages, encode(lock))
     return write_bundle(out, sources.store, contents, images, files, signatures)
 

@@ -32,7 +32,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     near = [same] if same else difflib.get_close_matches(word, names, n=1, cutoff=0.6)
     if near:
         return f"did you mean '{near[0]}'?"
-    return f"known: {', '.join(names)}" if 0 < len(names) <= 8 else ""
+    return f"known: {', '.join(names)}" if 0 < len(names) <= 9 else ""
 
 
 @cache

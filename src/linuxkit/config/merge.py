@@ -33,6 +33,7 @@ def merge(configs: Sequence[Config]) -> Config:
         volumes=tuple(v for c in configs for v in c.volumes),
         files=tuple(f for c in configs for f in c.files),
         trust=Trust(tuple(i for c in configs for i in c.trust.image), tuple(o for c in configs for o in c.trust.org)),
+        security=next((c.security for c in reversed(configs) if c.security is not None), None),
     )
     services = [(s.name, s.position) for s in union.services]
     volumes = [(v.name, v.position) for v in union.volumes]

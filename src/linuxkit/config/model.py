@@ -29,6 +29,13 @@ class OnFail(StrEnum):
     HALT = "halt"
 
 
+class Security(StrEnum):
+    """What containers may touch."""
+
+    DEFAULT = "default"
+    LINUXKIT = "linuxkit"
+
+
 class VolumeFormat(StrEnum):
     FILESYSTEM = "filesystem"
     OCI = "oci"
@@ -135,6 +142,8 @@ class ImageSettings:
     gid: Id | None = None
     additional_gids: tuple[Id, ...] | None = None
     no_new_privileges: bool | None = None
+    security: Security | None = None  # ours, not LinuxKit's; so is the next
+    seccomp: str | None = None  # default, unconfined, or a file
     hostname: str | None = None
     oom_score_adj: int | None = None
     rootfs_propagation: str | None = None
@@ -204,3 +213,4 @@ class Config:
     volumes: tuple[Volume, ...] = ()
     files: tuple[File, ...] = ()
     trust: Trust = Trust()
+    security: Security | None = None

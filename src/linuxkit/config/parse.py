@@ -9,7 +9,18 @@ from typing import Any
 from linuxkit.config import schema
 from linuxkit.config.convert import BAD, CheckReference, Converter, Substitute
 from linuxkit.config.document import Mapping, Node, Sequence, read_document
-from linuxkit.config.model import Config, Container, File, ImageSettings, InitImage, Kernel, Position, Trust, Volume
+from linuxkit.config.model import (
+    Config,
+    Container,
+    File,
+    ImageSettings,
+    InitImage,
+    Kernel,
+    Position,
+    Security,
+    Trust,
+    Volume,
+)
 from linuxkit.config.types import Object
 from linuxkit.errors import InputError, Problem
 
@@ -99,6 +110,7 @@ class _Reader(Converter):
             volumes=volumes,
             files=self._entries(nodes.get("files"), "files", self._file),
             trust=self._or_default(nodes.get("trust"), schema.TRUST, "trust", Trust()),
+            security=self._security(nodes.get("security")),
         )
 
     def unique(self, names: list[tuple[str, Position]], path: str, what: str) -> None:
@@ -112,6 +124,10 @@ class _Reader(Converter):
     def _or_default(self, node: Node | None, of: Object, path: str, default: Any) -> Any:
         found = default if node is None else self.value(node, of, path)
         return default if found is BAD else found
+
+    def _security(self, node: Node | None) -> Security | None:
+        found = BAD if node is None else self.value(node, schema.SECURITY, "security")
+        return None if found is BAD else Security(found)
 
     def _kernel(self, node: Node | None) -> Kernel:
         kernel: Kernel = self._or_default(node, schema.KERNEL, "kernel", Kernel())

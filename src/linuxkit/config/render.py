@@ -66,6 +66,8 @@ def as_mapping(config: Config) -> dict[str, Any]:
         result[section] = [_entry(entry, of) for entry in getattr(config, section)]
     result["files"] = [plain(f, schema.FILE) for f in config.files]
     result["volumes"] = [plain(v, schema.VOLUME) for v in config.volumes]
+    if config.security is not None:
+        result["security"] = str(config.security)
     return result
 
 

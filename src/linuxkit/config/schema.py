@@ -125,6 +125,8 @@ RESOURCES = Object("resources", (
             "Priorities of its packets."))), "Packets."),
 ), doc="Limits, as `linux.resources` of the OCI runtime specification.")
 
+SECURITY = Str(choices=tuple(model.Security), enum=model.Security)
+
 _CAPS = "`CAP_NAME`s, or exactly `all` or `none`"
 #: what an onboot, onshutdown or services entry and an image's label have in common
 SETTINGS = Object("settings", (
@@ -151,13 +153,20 @@ SETTINGS = Object("settings", (
     Field("userns", "userns", STR, "User namespace: `root` (or `host`), `new`, or a path.", "root"),
     Field("hostname", "hostname", STR, "Host name; needs `uts: new`."),
     Field("readonly", "readonly", BOOL, "Mount its root filesystem read-only.", "false"),
-    Field("maskedPaths", "masked_paths", STRS, "Paths hidden from it.", "none"),
-    Field("readonlyPaths", "readonly_paths", STRS, "Paths made read-only in it.", "none"),
+    Field("maskedPaths", "masked_paths", STRS, "Paths hidden from it.", "those of engines; see `security`"),
+    Field("readonlyPaths", "readonly_paths", STRS, "Paths made read-only in it.", "those of engines; see `security`"),
     Field("uid", "uid", ID, "User: a number, or the name of an entry of this file, which stands for a number of its "
           "own (from 100 up).", "0"),
     Field("gid", "gid", ID, "Group, likewise.", "0"),
     Field("additionalGids", "additional_gids", ListOf(ID), "Further groups, likewise.", "none"),
-    Field("noNewPrivileges", "no_new_privileges", BOOL, "No gain of privilege by exec.", "false"),
+    Field("noNewPrivileges", "no_new_privileges", BOOL, "No gain of privilege by exec.", "true; see `security`"),
+    Field("security", "security", SECURITY, "`default`: kernel settings are read-only, tell-tale paths hidden, system "
+          "calls filtered, no privilege gained by exec; each by itself can be set otherwise. `linuxkit`: nothing but "
+          "what is asked for, as in LinuxKit. Not in LinuxKit.",
+          "that of the whole; `linuxkit` with `CAP_SYS_ADMIN`"),
+    Field("seccomp", "seccomp", Str(nonempty=True), "System calls that it may make: `default`, `unconfined`, or a file "
+          "with `linux.seccomp` of the OCI runtime specification; a label names no file. Not in LinuxKit.",
+          "`default`; see `security`"),
     Field("oomScoreAdj", "oom_score_adj", Int(-1000, 1000), "Which process the kernel kills first: -1000 to 1000."),
     Field("rootfsPropagation", "rootfs_propagation", STR, "Mount propagation of its root filesystem.",
           example="shared"),
@@ -245,5 +254,8 @@ TOP = Object("", (
     Field("files", "files", ListOf(FILE), "Files written into the image."),
     Field("volumes", "volumes", ListOf(VOLUME), "Directories that containers share."),
     Field("trust", "trust", TRUST, "Images that have to be signed."),
+    Field("security", "security", SECURITY, "What containers may touch unless they say otherwise: `default`, or "
+          "`linuxkit` for exactly the config.json of LinuxKit. Of several files the last one that says it counts. Not "
+          "in LinuxKit.", "`default` when the kernel or an init image is the kit's, else `linuxkit`"),
 ), doc="One YAML document. Every key may be left out; an unknown key is an error, and so is a key without a value.")
 # fmt: on

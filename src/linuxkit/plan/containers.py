@@ -9,8 +9,9 @@ The first bundle of a build that uses an image holds its tree; the others point 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from linuxkit.config.model import Config, Container, Mount, OnFail, Restart, Volume
+from linuxkit.config.model import Config, Container, Json, Mount, OnFail, Restart, Security, Volume
 from linuxkit.entry import Kind as FileKind
 from linuxkit.errors import InputError, Problem
 from linuxkit.oci.media import Image
@@ -24,6 +25,7 @@ from linuxkit.runtime.bootplan import (
     boot_plan,
     containerd_specs,
 )  # fmt: skip
+from linuxkit.runtime.containment import contain
 from linuxkit.runtime.label import merge_settings, settings_from_label
 from linuxkit.runtime.oci_spec import oci_spec
 from linuxkit.runtime.runtime_spec import runtime_spec
@@ -31,20 +33,39 @@ from linuxkit.runtime.runtime_spec import runtime_spec
 SECTIONS = ("onboot", "onshutdown", "services")
 
 
-def plan_bundles(config: Config, images: Mapping[str, Image], ids: Mapping[str, int]) -> tuple[BundlePlan, ...]:
+@dataclass(frozen=True, slots=True)
+class Around:
+    """What all containers of a build have in common."""
+
+    ids: Mapping[str, int]
+    volumes: Mapping[str, Volume]
+    architecture: str
+    security: Security
+    profiles: Mapping[str, Json]
+
+
+def plan_bundles(
+    config: Config, images: Mapping[str, Image], ids: Mapping[str, int], architecture: str, security: Security,
+    profiles: Mapping[str, Json],
+) -> tuple[BundlePlan, ...]:  # fmt: skip
     """All bundles, in the order onboot, onshutdown, services.
+
+    Args:
+        security: of containers that don't say.
+        profiles: seccomp profiles by the name of their file.
 
     Raises:
         InputError: settings, or an image's label, are not right; `problems` has the faults of all containers.
     """
     owners: dict[str, str] = {}  # digest of an image, whatever its name → where its tree is
     volumes = {volume.name: volume for volume in config.volumes}
+    around = Around(ids, volumes, architecture, security, profiles)
     bundles, failed = [], []
     for section in SECTIONS:
         containers: Sequence[Container] = getattr(config, section)
         for number, container in enumerate(containers):
             try:
-                bundles.append(_bundle(section, number, container, images[container.image], ids, volumes, owners))
+                bundles.append(_bundle(section, number, container, images[container.image], around, owners))
             except InputError as e:
                 failed.append(e)
     if len(failed) > 1:
@@ -56,18 +77,20 @@ def plan_bundles(config: Config, images: Mapping[str, Image], ids: Mapping[str, 
 
 
 def _bundle(
-    section: str, number: int, container: Container, image: Image, ids: Mapping[str, int],
-    volumes: Mapping[str, Volume], owners: dict[str, str],
+    section: str, number: int, container: Container, image: Image, around: Around, owners: dict[str, str]
 ) -> BundlePlan:  # fmt: skip
     directory = container_directory(section, number, container)
     origin = (container.image, f"{section}[{number}]")
     settings = merge_settings(container.settings, settings_from_label(image.config.labels, container.image))
+    settings = contain(settings, around.security)
     readonly = bool(settings.readonly)
     root, tree = owners.get(image.digest), None
     if root is None:
         root = owners[image.digest] = f"{directory}/" + ("rootfs" if readonly else "lower")
         tree = Tree(image, root, origin, bundle=True)
-    spec = oci_spec(container, settings, image.config, ids, volumes)
+    spec = oci_spec(
+        container, settings, image.config, around.ids, around.volumes, around.architecture, around.profiles
+    )  # fmt: skip
     runtime = runtime_spec(settings, rootfs_mounts(directory, root, readonly))
     return BundlePlan(
         section, container.name, directory, origin, readonly, spec, runtime, tree, settings.restart, settings.onfail

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from linuxkit.config.model import Config, Kernel, Volume, VolumeFormat
+from linuxkit.config.model import Config, Json, Kernel, Security, Volume, VolumeFormat
 from linuxkit.errors import InputError
 from linuxkit.oci.media import Image
 from linuxkit.plan.asked import loaders_for
@@ -37,6 +37,7 @@ def make_plan(
     sources: Mapping[str, SourceFile],
     metadata: Mapping[str, bytes],
     options: Options,
+    profiles: Mapping[str, Json] | None = None,
 ) -> BuildPlan:
     """Decide everything.
 
@@ -44,6 +45,7 @@ def make_plan(
         images: every image of the configuration, by the text that stands in the YAML, and of the loaders.
         sources: `source:` of every file that exists, by its text.
         metadata: the rendered configuration by kind, for `metadata:` files.
+        profiles: seccomp profiles by the name of their file.
 
     Raises:
         InputError: the configuration contradicts itself or an image's label.
@@ -53,11 +55,13 @@ def make_plan(
         Tree(images[item.image], "", (item.image, f"init[{n}]")) for n, item in enumerate(config.init)
     )
     volumes = tuple(_volume(volume, n, images) for n, volume in enumerate(config.volumes))
-    bundles = plan_bundles(config, images, ids)
+    guested = any(tree.image.config.labels.get(GUEST_LABEL) == GUEST_VERSION for tree in init)
+    security = config.security or default_security(config, guested)
+    bundles = plan_bundles(config, images, ids, options.architecture, security, profiles or {})
     files = plan_files(config.files, sources, metadata, ids)
     kernel = _kernel(config.kernel, images, options)
     guest: tuple[PlannedFile, ...] = ()
-    if any(tree.image.config.labels.get(GUEST_LABEL) == GUEST_VERSION for tree in init):
+    if guested:
         guest = guest_files(volumes, bundles)
     sbom = None
     if options.sbom:
@@ -72,6 +76,17 @@ def make_plan(
         options.architecture, kernel, init, volumes, bundles, guest, files, sbom, options.whiteouts, loaders,
         options.signer,
     )  # fmt: skip
+
+
+def default_security(config: Config, guested: bool) -> Security:
+    """What holds when the YAML doesn't say: LinuxKit's own init and kernel get LinuxKit's config.json, byte for byte.
+
+    Their kernel runs no program that a container names (CONFIG_STATIC_USERMODEHELPER); the kit's kernels, Debian's, do.
+
+    Args:
+        guested: an init image brings the kit's guest.
+    """
+    return Security.DEFAULT if guested or config.kernel.image.startswith("kit://") else Security.LINUXKIT
 
 
 def _kernel(kernel: Kernel, images: Mapping[str, Image], options: Options) -> KernelPlan | None:

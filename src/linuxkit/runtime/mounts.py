@@ -6,20 +6,21 @@ from collections.abc import Mapping
 from typing import Any
 
 from linuxkit.config.convert import did_you_mean
-from linuxkit.config.model import Container, IdMapping, ImageSettings, Mount, Volume
+from linuxkit.config.model import Container, IdMapping, ImageSettings, Mount, Security, Volume
 from linuxkit.runtime.faults import Faults
 
 #: Types that are their own source, with their usual place.
 _USUAL = {"proc": "/proc", "devpts": "/dev/pts", "sysfs": "/sys", "cgroup": "/sys/fs/cgroup", "mqueue": "/dev/mqueue"}
 
 
-def _defaults(readonly: bool) -> list[Mount]:
+def _defaults(readonly: bool, contained: bool) -> list[Mount]:
     ro = ("ro",) if readonly else ()
+    sys_ro = ("ro",) if readonly or contained else ()  # uid 0 commands the kernel there, too
     return [
         Mount("/proc", "proc", "proc", ("nosuid", "nodev", "noexec", "relatime")),
         Mount("/dev", "tmpfs", "tmpfs", ("nosuid", "strictatime", "mode=755", "size=65536k", *ro)),
         Mount("/dev/pts", "devpts", "devpts", ("nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620")),
-        Mount("/sys", "sysfs", "sysfs", ("nosuid", "noexec", "nodev", *ro)),
+        Mount("/sys", "sysfs", "sysfs", ("nosuid", "noexec", "nodev", *sys_ro)),
         Mount("/sys/fs/cgroup", "cgroup", "cgroup", ("nosuid", "noexec", "nodev", "relatime", "ro")),
     ]
 
@@ -32,7 +33,8 @@ def container_mounts(
     A relative source in the YAML's own binds and bind mounts is the name of a volume; one in a label is left alone.
     """
     own = container.settings
-    found = {mount.destination: mount for mount in _defaults(bool(settings.readonly))}
+    contained = settings.security is Security.DEFAULT
+    found = {mount.destination: mount for mount in _defaults(bool(settings.readonly), contained)}
     for n, text in enumerate(settings.tmpfs or ()):
         destination, _, options = text.partition(":")
         if ":" in options:

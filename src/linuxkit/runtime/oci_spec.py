@@ -6,17 +6,19 @@ image config + label + YAML ──label.merge_settings──► ImageSettings �
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from linuxkit.config.convert import did_you_mean
 from linuxkit.config.model import Container, Id, ImageSettings, Json, Volume
 from linuxkit.errors import InputError
 from linuxkit.oci.media import ImageConfig
+from linuxkit.runtime.containment import SECCOMP_DEFAULT, SECCOMP_UNCONFINED
 from linuxkit.runtime.faults import Faults
 from linuxkit.runtime.ids import resolve_id
 from linuxkit.runtime.json import go_json
 from linuxkit.runtime.mounts import container_mounts, mapping_json
+from linuxkit.runtime.seccomp import default_profile
 
 OCI_VERSION = "1.2.1"
 #: In the order of their numbers, 0 to 40 (capabilities(7)).
@@ -41,15 +43,19 @@ def oci_spec(
     image: ImageConfig,
     ids: Mapping[str, int],
     volumes: Mapping[str, Volume],
+    architecture: str = "amd64",
+    profiles: Mapping[str, Json] | None = None,
 ) -> Json:
     """The config.json of a container as a dict in the order it is written.
 
     Args:
         container: as the YAML has it; gives names and positions for messages.
-        settings: the YAML's merged over the label's (`label.merge_settings`).
+        settings: the YAML's merged over the label's (`label.merge_settings`), contained or not (`containment.contain`).
         image: the image's configuration; its User is ignored, as in LinuxKit.
         ids: from `ids.id_map`.
         volumes: by name.
+        architecture: of the image.
+        profiles: seccomp profiles by the name of their file; None: they are not known yet.
 
     Raises:
         InputError: settings that cannot work; every fault of this container is listed.
@@ -58,6 +64,10 @@ def oci_spec(
     mounts = container_mounts(container, settings, volumes, faults)
     process = _process(settings, image, ids, faults)
     linux = _linux(settings, faults)
+    given = {name for names in process["capabilities"].values() for name in names}
+    seccomp = _seccomp(container, settings, given, architecture, profiles, faults)
+    if seccomp:
+        linux["seccomp"] = seccomp
     faults.check()
     spec: Json = {"ociVersion": OCI_VERSION, "process": process, "root": {"path": "rootfs"}}
     if settings.readonly:
@@ -182,6 +192,25 @@ def _linux(settings: ImageSettings, faults: Faults) -> Json:
         ("readonlyPaths", list(settings.readonly_paths or ())),
     )
     return linux | {key: value for key, value in last if value}
+
+
+def _seccomp(
+    container: Container, settings: ImageSettings, capabilities: Collection[str], architecture: str,
+    profiles: Mapping[str, Json] | None, faults: Faults,
+) -> Json:  # fmt: skip
+    """Empty: no filter."""
+    wanted = settings.seccomp or SECCOMP_UNCONFINED
+    if wanted == SECCOMP_UNCONFINED:
+        return {}
+    if wanted == SECCOMP_DEFAULT:
+        return default_profile(architecture, capabilities)
+    if container.settings.seccomp != wanted:
+        faults.add(f"'{wanted}' is no profile that a label can name", "seccomp", hint="default, or unconfined")
+    elif profiles is not None:
+        if wanted in profiles:
+            return profiles[wanted]
+        faults.add(f"there is no file '{wanted}'", "seccomp", hint="default, unconfined, or a file's name")
+    return {}
 
 
 def _lists(value: Any) -> Any:
