@@ -60,10 +60,10 @@ _ALLOWED = {
     "processes": """
         capget capset execve execveat exit exit_group fork getcpu getegid getegid32 geteuid geteuid32 getgid getgid32
         getgroups getgroups32 getpgid getpgrp getpid getppid getpriority getresgid getresgid32 getresuid getresuid32
-        getrandom getrlimit get_robust_list getrusage getsid gettid getuid getuid32 ioprio_get ioprio_set landlock_add_rule
-        landlock_create_ruleset landlock_restrict_self lsm_get_self_attr lsm_list_modules lsm_set_self_attr nice pause
-        pidfd_open pidfd_send_signal prctl prlimit64 ptrace restart_syscall rseq sched_getaffinity sched_getattr
-        sched_getparam sched_get_priority_max sched_get_priority_min sched_getscheduler sched_rr_get_interval
+        getrandom getrlimit get_robust_list getrusage getsid gettid getuid getuid32 ioprio_get ioprio_set
+        landlock_add_rule landlock_create_ruleset landlock_restrict_self lsm_get_self_attr lsm_list_modules lsm_set_self_attr
+        nice pause pidfd_open pidfd_send_signal prctl prlimit64 ptrace restart_syscall rseq
+        sched_getaffinity sched_getattr sched_getparam sched_get_priority_max sched_get_priority_min sched_getscheduler sched_rr_get_interval
         sched_rr_get_interval_time64 sched_setaffinity sched_setattr sched_setparam sched_setscheduler sched_yield
         seccomp setfsgid setfsgid32 setfsuid setfsuid32 setgid setgid32 setgroups setgroups32 setpgid setpriority
         setregid setregid32 setresgid setresgid32 setresuid setresuid32 setreuid setreuid32 setrlimit set_robust_list
