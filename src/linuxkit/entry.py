@@ -123,6 +123,67 @@ class Entry:
         return self.source.size if self.source is not None and self.kind is Kind.FILE else 0
 
 
+#: What Linux has room for: device numbers of 12 and 20 bits, owners of 32; paths, names and attributes in bytes.
+MAX_MAJOR, MAX_MINOR = (1 << 12) - 1, (1 << 20) - 1
+MAX_ID = (1 << 32) - 1
+MAX_MODE = 0o7777
+MAX_PATH, MAX_NAME = 4095, 255
+MAX_XATTR_NAME, MAX_XATTR, MAX_XATTRS = 255, 64 << 10, 128
+MAX_SIZE = (1 << 63) - 1
+#: Times that everything here can count with: some 34 thousand years each way. No file system holds more.
+MAX_TIME = 1 << 40
+
+
+def fault(entry: Entry, most: int = MAX_ID) -> str:
+    """What Linux can't have of an entry, as the rest of a sentence that begins with its path; empty when all is well.
+
+    Where an Entry is made from foreign bytes, and where one is written, this is asked: a number that is too large for
+    its field must not get as far as an archive, which it would shift.
+
+    Args:
+        most: the highest owner's number; tar has room for more than Linux.
+    """
+    if not (0 <= entry.uid <= most and 0 <= entry.gid <= most):
+        return f"belongs to user {entry.uid}, group {entry.gid}: Linux has numbers up to {MAX_ID}, of 32 bits"
+    if entry.device != (0, 0):
+        major, minor = entry.device
+        if not (0 <= major <= MAX_MAJOR and 0 <= minor <= MAX_MINOR):
+            return f"is a device {major}:{minor}: Linux has none over {MAX_MAJOR}:{MAX_MINOR}"
+    if not 0 <= entry.mode <= MAX_MODE:
+        return f"has the mode {entry.mode}: permissions are 0 to 07777"
+    if not -MAX_TIME <= entry.mtime <= MAX_TIME:
+        return f"is dated {entry.mtime} seconds from 1970: {MAX_TIME} is the most"
+    if not 0 <= entry.size <= MAX_SIZE:
+        return f"has a size of {entry.size} bytes"
+    return _fault_of_names(entry)
+
+
+def _fault_of_names(entry: Entry) -> str:
+    links = entry.kind in (Kind.SYMLINK, Kind.HARDLINK)
+    if "\0" in entry.path or (links and "\0" in entry.target):
+        return "has a NUL byte in its name or target"
+    if links and not entry.target:
+        return "is a link to nothing"
+    if links and len(entry.target) > 1000 and len(entry.target.encode("utf-8", "surrogateescape")) > MAX_PATH:
+        return f"is a link to more than {MAX_PATH} bytes"
+    if len(entry.xattrs) > MAX_XATTRS:
+        return f"has {len(entry.xattrs)} extended attributes: {MAX_XATTRS} are the most"
+    for name, value in entry.xattrs:
+        raw = name.encode("utf-8", "surrogateescape")
+        if not 0 < len(raw) <= MAX_XATTR_NAME or b"\0" in raw or len(value) > MAX_XATTR:
+            return f"has an extended attribute that is too long: {len(raw)} bytes of name, {len(value)} of value"
+    return ""
+
+
+def long_name(path: str) -> str:
+    """The same for a path that is too long for Linux; a writer of a format with limits of its own names these."""
+    if len(path) > 60:  # shorter ones can't be, at four bytes a character
+        raw = path.encode("utf-8", "surrogateescape")
+        if len(raw) > MAX_PATH or max(map(len, raw.split(b"/"))) > MAX_NAME:
+            return f"has too long a name: a path has at most {MAX_PATH} bytes, {MAX_NAME} between two slashes"
+    return ""
+
+
 #: Time of everything the builder itself makes: 2017-04-18 16:30:00 UTC, LinuxKit's own constant.
 FIXED_MTIME = 1492533000
 

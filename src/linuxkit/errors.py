@@ -69,6 +69,10 @@ class ImageError(LinuxkitError):
     """An image cannot be used: not found, damaged, or trying to escape its root."""
 
 
+class FieldError(ImageError, ValueError):
+    """A value that doesn't fit into the field of a format."""
+
+
 class TrustError(LinuxkitError):
     """The policy doesn't allow an image. No ImageError: nothing that goes on without an image goes on without trust."""
 

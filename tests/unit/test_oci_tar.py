@@ -44,7 +44,7 @@ def _paths(part: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
 @st.composite
 def _members(draw: st.DrawFn, part: st.SearchStrategy[str], small: bool) -> list[tuple[tarfile.TarInfo, bytes]]:
     found = []
-    big = 2097151 if small else 2**40
+    big = 2097151 if small else 2**32 - 1
     for path in draw(st.lists(_paths(part), unique=True, max_size=6)):
         kind = draw(st.sampled_from(list(LETTERS)))
         data = draw(st.binary(max_size=1200)) if kind == tarfile.REGTYPE else b""
@@ -54,7 +54,7 @@ def _members(draw: st.DrawFn, part: st.SearchStrategy[str], small: bool) -> list
         found.append(member(
             path, data, type=kind, linkname=link, mode=draw(st.integers(0, 0o7777)), uid=draw(st.integers(0, big)),
             gid=draw(st.integers(0, big)), mtime=draw(st.integers(0, 2**33 - 1 if small else 2**40)),
-            devmajor=draw(st.integers(0, 0o7777777)), devminor=draw(st.integers(0, 0o7777777)),
+            devmajor=draw(st.integers(0, 4095)), devminor=draw(st.integers(0, 1048575)),
         ))  # fmt: skip
     return found
 

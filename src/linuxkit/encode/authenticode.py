@@ -13,11 +13,10 @@ it takes is a dozen values, and the libraries' PKCS #7 signs mail.
 from __future__ import annotations
 
 import hashlib
-import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from linuxkit.encode import pe
+from linuxkit.encode import fields, pe
 from linuxkit.encode.pieces import Piece, cut, literal, padded, read, size_of
 from linuxkit.errors import ImageError
 
@@ -71,9 +70,9 @@ def signed(program: Sequence[Piece], signer: Signer) -> list[Piece]:
     size = -(-size_of(program) // 8) * 8
     signature = _signed_data(image_digest(program), signer)
     length = -(-(8 + len(signature)) // 8) * 8
-    table = (struct.pack("<IHH", length, 0x0200, 0x0002) + signature).ljust(length, b"\0")
+    table = (fields.pack("<IHH", length, 0x0200, 0x0002) + signature).ljust(length, b"\0")
     at = head.certificates
-    entry = literal(struct.pack("<II", size, length))
+    entry = literal(fields.pack("<II", size, length))
     rest = cut(program, at + 8, size_of(program))
     return [*cut(program, 0, at), entry, *padded(rest, size - at - 8), literal(table)]
 

@@ -12,12 +12,12 @@ the input is split into jobs doesn't depend on how many workers there are.
 
 from __future__ import annotations
 
-import struct
 import zlib
 from enum import StrEnum
 from types import TracebackType
 from typing import Any, Self
 
+from linuxkit.encode import fields
 from linuxkit.encode.content import Sink
 from linuxkit.errors import HostError, InputError
 
@@ -141,4 +141,4 @@ class _Lz4:
     def _block(self, data: bytes) -> bytes:
         start, self._started = (b"" if self._started else b"\x02\x21\x4c\x18"), True
         packed: bytes = self._compress(data, **self._options)
-        return start + struct.pack("<I", len(packed)) + packed
+        return start + fields.pack("<I", len(packed)) + packed

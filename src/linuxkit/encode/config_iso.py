@@ -11,11 +11,12 @@ of the standard, which every reader accepts. No Joliet, no Rock Ridge, no clock.
 from __future__ import annotations
 
 import os
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+from linuxkit.encode import fields
 
 SECTOR = 2048
 ROOT, FILE = 20, 21
@@ -26,11 +27,11 @@ NAME = b"config"
 
 
 def _both16(value: int) -> bytes:
-    return struct.pack("<H", value) + struct.pack(">H", value)
+    return fields.pack("<H", value) + fields.pack(">H", value)
 
 
 def _both32(value: int) -> bytes:
-    return struct.pack("<I", value) + struct.pack(">I", value)
+    return fields.pack("<I", value) + fields.pack(">I", value)
 
 
 def _record(name: bytes, sector: int, size: int, *, directory: bool) -> bytes:
@@ -45,7 +46,7 @@ def _volume(sectors: int, table: int) -> bytes:
     """The primary volume descriptor (8.4)."""
     text = b"\x01CD001\x01\0" + b" " * 32 + NAME.ljust(32) + bytes(8) + _both32(sectors) + bytes(32)
     text += _both16(1) + _both16(1) + _both16(SECTOR) + _both32(table)
-    text += struct.pack("<II", 18, 0) + struct.pack(">II", 19, 0)
+    text += fields.pack("<II", 18, 0) + fields.pack(">II", 19, 0)
     text += _record(b"\0", ROOT, SECTOR, directory=True)
     text += b" " * (128 * 4) + b" " * (37 * 3)
     return (text + NO_DATE * 4 + b"\x01\0").ljust(SECTOR, b"\0")
@@ -54,8 +55,8 @@ def _volume(sectors: int, table: int) -> bytes:
 def config_image(content: bytes) -> bytes:
     """An image whose one file, `/config`, holds `content` (less than 4 GiB)."""
     length = -(-len(content) // SECTOR)
-    little = b"\x01\0" + struct.pack("<I", ROOT) + struct.pack("<H", 1) + b"\0\0"
-    big = b"\x01\0" + struct.pack(">I", ROOT) + struct.pack(">H", 1) + b"\0\0"
+    little = b"\x01\0" + fields.pack("<I", ROOT) + fields.pack("<H", 1) + b"\0\0"
+    big = b"\x01\0" + fields.pack(">I", ROOT) + fields.pack(">H", 1) + b"\0\0"
     directory = _record(b"\0", ROOT, SECTOR, directory=True) + _record(b"\1", ROOT, SECTOR, directory=True)
     directory += _record(NAME, FILE, len(content), directory=False)
     parts = [

@@ -16,8 +16,9 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterable
 
+from linuxkit.encode import fields
 from linuxkit.encode.content import CHUNK, Reader, Sink
-from linuxkit.entry import Entry, Kind
+from linuxkit.entry import MAX_PATH, Entry, Kind
 from linuxkit.errors import LinuxkitError
 
 #: Goes into cache keys: raise it when the bytes written for the same entries change.
@@ -29,15 +30,18 @@ _TYPES = {
     Kind.CHAR: 0o020000, Kind.BLOCK: 0o060000, Kind.FIFO: 0o010000,
 }  # fmt: skip
 _HEADER = b"070701%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%b\0"
+_END = b"TRAILER!!!"
 _ZEROS = bytes(512)
 
 
 def write(entries: Iterable[Entry], out: Sink) -> int:
     """Write one whole archive and return its length in bytes, always a multiple of 512.
 
+    A time that 32 bits without a sign can't hold becomes the nearest that they can. Extended attributes are left out.
+
     Raises:
-        LinuxkitError: a file of 4 GiB or more, or a user or group number over 32 bits: the format can't say that.
-        ImageError: a source ended early.
+        LinuxkitError: a file of 4 GiB or more, or anything else that the format can't say.
+        ImageError: a source ended early, or an entry that Linux can't have.
     """
     pending = bytearray()
     total = 0
@@ -54,6 +58,8 @@ def write(entries: Iterable[Entry], out: Sink) -> int:
                 link = _bytes(entry.target)
             elif entry.kind is Kind.HARDLINK:
                 link = _bytes(relative(entry.path, entry.target))
+            if len(link) > MAX_PATH:
+                raise LinuxkitError(f"{entry.path[:80]}… links to {len(link)} bytes: Linux takes {MAX_PATH}")
             size = source.size if source is not None else len(link)
             pending += _header(entry, name, inode, size)
             pending += link
@@ -66,7 +72,7 @@ def write(entries: Iterable[Entry], out: Sink) -> int:
                         total += len(pending)
                         pending.clear()
             pending += _ZEROS[: -(total + len(pending)) % 4]
-    pending += _pad4(_HEADER % (0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 11, 0, b"TRAILER!!!"))
+    pending += _header_of(0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, _END)
     pending += _ZEROS[: -(total + len(pending)) % 512]
     out.write(bytes(pending))
     return total + len(pending)
@@ -86,21 +92,29 @@ def relative(path: str, target: str) -> str:
 
 
 def _header(entry: Entry, name: bytes, inode: int, size: int) -> bytes:
+    fields.checked(entry, names=True)
     if size > MAX_FILE:
         raise LinuxkitError(
             f"{entry.path} has {size} bytes: an initrd holds files under 4 GiB only",
             hint="leave it out of the image, or put it on a disk",
         )
-    if not (0 <= entry.uid <= MAX_FILE and 0 <= entry.gid <= MAX_FILE):
-        raise LinuxkitError(f"{entry.path} belongs to user {entry.uid}, group {entry.gid}: more than 32 bits")
+    if name == _END:
+        raise LinuxkitError(f"{entry.path[:200]} has the name that ends an initrd", hint="rename it")
+    if len(name) > MAX_PATH:
+        raise LinuxkitError(f"{entry.path[:80]}… has {len(name)} bytes: of an initrd, Linux takes {MAX_PATH}")
     directory = entry.kind is Kind.DIRECTORY
     mode = _TYPES[entry.kind] | (0o777 if entry.kind is Kind.HARDLINK else entry.mode & 0o7777)
     major, minor = entry.device
     mtime = min(max(entry.mtime, 0), MAX_FILE)
-    return _pad4(
-        _HEADER % (inode, mode, entry.uid, entry.gid, 2 if directory else 1, mtime, size, 3, 1, major, minor,
-                   len(name) + 1, 0, name)
-    )  # fmt: skip
+    return _header_of(inode, mode, entry.uid, entry.gid, 2 if directory else 1, mtime, size, 3, 1, major, minor, name)
+
+
+def _header_of(*values: int | bytes) -> bytes:
+    """The fields up to the device numbers, and the name. `%08X` widens for what is larger: each is looked at first."""
+    *numbers, name = values
+    for value in numbers:
+        fields.number(value, 32)  # type: ignore[arg-type]
+    return _pad4(_HEADER % (*numbers, len(name) + 1, 0, name))  # type: ignore[arg-type]
 
 
 def _pad4(data: bytes) -> bytes:

@@ -15,11 +15,11 @@ files have: their inodes need only 32 bytes, not 64.
 
 from __future__ import annotations
 
-import struct
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from linuxkit.encode import fields
 from linuxkit.encode.compress import Codec, level_of
 from linuxkit.encode.erofs_data import Chunks, Run, Same, chunked, content, mostly_zero
 from linuxkit.encode.erofs_format import (
@@ -46,7 +46,7 @@ from linuxkit.encode.pieces import Piece, cut, literal, padded, size_of
 from linuxkit.encode.squashfs_data import Memory, Shelf
 from linuxkit.encode.tree import Node, walk
 from linuxkit.entry import Entry, Kind, digest_of
-from linuxkit.errors import InputError
+from linuxkit.errors import FieldError, InputError
 
 #: Goes into cache keys: raise it when the bytes written for the same tree change.
 VERSION = 2
@@ -112,11 +112,12 @@ def volume(
             have, or a level that the codec doesn't.
         HostError: the codec needs a Python package that is not installed.
         ImageError: a cached file became shorter.
-        ValueError: the label is too long.
+        FieldError: the label is too long.
     """
-    if len(label.encode()) > 16:
-        raise ValueError(f"the label {label} has more than 16 bytes")
-    return _Writer(root, how, shelf or Memory(), threads).write(uuid_of(seed), label.encode())
+    name = label.encode("utf-8", "surrogateescape")
+    if len(name) > 16:
+        raise FieldError(f"the label {label} has more than 16 bytes")
+    return _Writer(root, how, shelf or Memory(), threads).write(uuid_of(seed), name)
 
 
 def uuid_of(seed: str) -> bytes:
@@ -202,7 +203,8 @@ class _Writer:
             pieces = [literal(entry.target.encode("utf-8", "surrogateescape"))]
             item.size = pieces[0].size
             if item.size > MAX_TARGET:
-                raise InputError(f"{entry.path}: a link of {item.size} bytes is too long", hint=f"at most {MAX_TARGET}")
+                raise InputError(f"{entry.path[:200]}: a link of {item.size} bytes is too long",
+                                 hint=f"at most {MAX_TARGET}")  # fmt: skip
         item.compact = (
             entry.mtime == self._time and max(entry.uid, entry.gid, node.links) < 1 << 16 and item.size < 1 << 32
         )
@@ -263,7 +265,7 @@ class _Writer:
             item.run.pieces = [literal(block.data.ljust(BLOCK, b"\0")) for block in blocks]
 
     def _placed(self, item: _Inode) -> Placed:
-        entry = item.node.entry
+        entry = fields.checked(item.node.entry)
         where, table = 0, b""
         if self._zip is not None and item.layout is Layout.ZIP:
             if item is self._packed:
@@ -273,7 +275,7 @@ class _Writer:
         elif item.chunks is not None and item.run is not None:
             where, first = item.chunks.format, item.run.first
             starts = [NULL if start is None else first + start for start in item.chunks.starts]
-            table = struct.pack(f"<{len(starts)}I", *starts)
+            table = fields.pack(f"<{len(starts)}I", *starts)
         elif item.run is not None:
             where = item.run.first
         elif entry.kind in (Kind.CHAR, Kind.BLOCK):

@@ -9,10 +9,10 @@ Specification: Linux, fs/erofs/erofs_fs.h and Documentation/filesystems/erofs.rs
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
 from enum import IntEnum
 
+from linuxkit.encode import fields
 from linuxkit.encode.crc32c import crc32c
 from linuxkit.entry import Entry, Kind
 from linuxkit.errors import InputError
@@ -29,9 +29,9 @@ _TYPES = {
     Kind.FILE: (1, 0o100000), Kind.DIRECTORY: (2, 0o040000), Kind.CHAR: (3, 0o020000), Kind.BLOCK: (4, 0o060000),
     Kind.FIFO: (5, 0o010000), Kind.SYMLINK: (7, 0o120000),
 }  # fmt: skip
-_SUPER = struct.Struct("<IIIBBHQqIIII16s16sIHHHBBIQ24x")
-_COMPACT, _EXTENDED = struct.Struct("<HHHHIIIIHHI"), struct.Struct("<HHHHQIIIIqII16x")
-_DIRENT = struct.Struct("<QHBB")
+_SUPER = fields.Record("<IIIBBHQqIIII16s16sIHHHBBIQ24x")
+_COMPACT, _EXTENDED = fields.Record("<HHHHIIIIHHI"), fields.Record("<HHHHQIIIIqII16x")
+_DIRENT = fields.Record("<QHBB")
 
 # feature_compat: a checksum; times of inodes are those of the content
 _CHECKSUM, _MTIME = 0x1, 0x2
@@ -109,7 +109,7 @@ def checked(entry: Entry) -> None:
         ("time", entry.mtime, -(1 << 63), (1 << 63) - 1), ("device", major, 0, 4095), ("device", minor, 0, 1048575),
     ):  # fmt: skip
         if not low <= value <= high:
-            raise InputError(f"{entry.path}: the {what} {value} is more than EROFS holds", hint=f"at most {high}")
+            raise InputError(f"{entry.path[:200]}: the {what} {value} is more than EROFS holds", hint=f"at most {high}")
 
 
 def device(major: int, minor: int) -> int:

@@ -8,10 +8,10 @@ Specification: Linux, fs/erofs/erofs_fs.h. A place is counted in 4 bytes from th
 
 from __future__ import annotations
 
-import struct
 from collections import Counter
 from collections.abc import Iterable
 
+from linuxkit.encode import fields
 from linuxkit.entry import Entry
 from linuxkit.errors import InputError
 
@@ -55,9 +55,9 @@ class Attributes:
         shared = [self._places[data] for data in encoded if data in self._places][:_MAX_SHARED]
         used = set(shared)
         own = b"".join(data for data in encoded if self._places.get(data) not in used)
-        made = struct.pack(f"<IB7x{len(shared)}I", 0, len(shared), *shared) + own
+        made = fields.pack(f"<IB7x{len(shared)}I", 0, len(shared), *shared) + own
         if len(made) > _MAX_SIZE:
-            raise InputError(f"{entry.path}: {len(made)} bytes of extended attributes are too many for EROFS",
+            raise InputError(f"{entry.path[:200]}: {len(made)} bytes of extended attributes are too many for EROFS",
                              hint=f"at most {_MAX_SIZE}")  # fmt: skip
         return made
 
@@ -72,11 +72,11 @@ def _attribute(path: str, name: str, value: bytes) -> bytes:
         prefix = name[: name.find(".") + 1]
         index, rest = _PREFIXES.get(prefix, 0), name[len(prefix) :]
     if not index:
-        raise InputError(f"{path}: EROFS can't hold the attribute {name[:80]}",
+        raise InputError(f"{path[:200]}: EROFS can't hold the attribute {name[:80]}",
                          hint=f"only those that start with {', '.join(_PREFIXES)}, and ACLs")  # fmt: skip
     raw = rest.encode("utf-8", "surrogateescape")
     if len(raw) > 255 or len(value) > _MAX_VALUE:
-        raise InputError(f"{path}: the extended attribute {name[:80]} is too long for EROFS",
+        raise InputError(f"{path[:200]}: the extended attribute {name[:80]} is too long for EROFS",
                          hint=f"a name has at most 255 bytes, a value {_MAX_VALUE}")  # fmt: skip
-    data = struct.pack("<BBH", len(raw), index, len(value)) + raw + value
+    data = fields.pack("<BBH", len(raw), index, len(value)) + raw + value
     return data + bytes(-len(data) % 4)

@@ -23,6 +23,7 @@ import zlib
 from collections.abc import Iterable, Sequence
 from functools import cache
 
+from linuxkit.encode import fields
 from linuxkit.encode.compress import Codec
 from linuxkit.encode.erofs_format import BLOCK
 from linuxkit.encode.pieces import literal, size_of
@@ -40,11 +41,11 @@ _PLAIN, _HEAD, _OTHER = 0, 1, 2
 _COUNT = 0x800
 #: Codec → its number, and what the superblock says of it.
 _CODECS = {
-    Codec.LZ4: (0, struct.pack("<HH10x", 0, CLUSTER // BLOCK)),
-    Codec.GZIP: (2, struct.pack("<B5x", 15)),
-    Codec.ZSTD: (3, struct.pack("<BB4x", 0, CLUSTER.bit_length() - 11)),
+    Codec.LZ4: (0, fields.pack("<HH10x", 0, CLUSTER // BLOCK)),
+    Codec.GZIP: (2, fields.pack("<B5x", 15)),
+    Codec.ZSTD: (3, fields.pack("<BB4x", 0, CLUSTER.bit_length() - 11)),
 }
-_FIRST, _NEXT = struct.Struct("<H2xI"), struct.Struct("<H2xHH")
+_FIRST, _NEXT = fields.Record("<H2xI"), fields.Record("<H2xHH")
 
 
 def checked(codec: Codec) -> Codec:
@@ -73,7 +74,7 @@ class Zip:
     def __init__(self, nodes: Sequence[Node], codec: Codec, level: int, shelf: Shelf, threads: int) -> None:
         number, about = _CODECS[checked(codec)]
         #: The bit of the codec, and what stands behind the superblock, for the superblock.
-        self.algorithms, self.settings = 1 << number, struct.pack("<H", len(about)) + about
+        self.algorithms, self.settings = 1 << number, fields.pack("<H", len(about)) + about
         self._codecs = number << 4 | number
         pack = _packer(codec, level)
         flat = Node(Entry("", Kind.DIRECTORY), {f"{n}": node for n, node in enumerate(nodes)})
@@ -121,7 +122,7 @@ class Zip:
         words = self._words[node.inode]
         length, offset = self._ends.get(node.inode, (0, 0))
         if not words:
-            return struct.pack("<Q", offset | 1 << 63), 0
+            return fields.pack("<Q", offset | 1 << 63), 0
         made = self._index(words, first, offset & 0xFFFFFFFF, _FRAGMENT if length else 0)
         if length:
             made += _FIRST.pack(_HEAD, offset >> 32) + _others(-(-length // BLOCK), 1)
@@ -137,7 +138,7 @@ class Zip:
         return self._index(words, first, 0, 0), sum((word & ~STORED) // BLOCK for _, _, word in words)
 
     def _index(self, words: Iterable[tuple[int, int, int]], first: int, offset: int, flags: int) -> bytes:
-        made = [struct.pack("<IHBB8x", offset, _BIG | flags, self._codecs, 0)]
+        made = [fields.pack("<IHBB8x", offset, _BIG | flags, self._codecs, 0)]
         for length, block, word in words:
             count = -(-length // BLOCK)
             if word & STORED:

@@ -173,19 +173,19 @@ def _measure(inode: _Inode) -> None:
     path = entry.path or "/"
     inode.inside, inode.attributes = ext4_xattr.stored(entry.xattrs, path)
     if inode.links > ext4_inode.MAX_LINKS and entry.kind is not Kind.DIRECTORY:
-        raise InputError(f"{path} has {inode.links} names, and on ext4 a file has at most {ext4_inode.MAX_LINKS}",
+        raise InputError(f"{path[:200]} has {inode.links} names, and on ext4 a file has at most {ext4_inode.MAX_LINKS}",
                          hint="make copies of it instead of hard links")  # fmt: skip
     if entry.kind is Kind.FILE:
         inode.size = entry.size
         if inode.size > MAX_FILE:
-            raise InputError(f"{path} has {inode.size} bytes, and on ext4 a file is smaller than 16 TiB")
+            raise InputError(f"{path[:200]} has {inode.size} bytes, and on ext4 a file is smaller than 16 TiB")
         inode.content = of_source(entry.source)
         inode.runs = data_runs(inode.content)
     elif entry.kind is Kind.SYMLINK:
         target = entry.target.encode("utf-8", "surrogateescape")
         inode.size = len(target)
         if not 0 < len(target) < BLOCK:
-            raise InputError(f"{path}: a symlink on ext4 has 1 to {BLOCK - 1} bytes, and this has {len(target)}")
+            raise InputError(f"{path[:200]}: a symlink on ext4 has 1 to {BLOCK - 1} bytes, and this has {len(target)}")
         if len(target) < ext4_inode.INLINE:
             inode.root = target.ljust(60, b"\0")
         else:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 
+from linuxkit.encode import fields
 from linuxkit.encode.ext4_checksum import checksum
 from linuxkit.encode.ext4_layout import BLOCK
 from linuxkit.encode.pieces import Piece, hole, literal
@@ -50,7 +51,7 @@ def blocks(names: Iterable[tuple[bytes, int, Kind]], own: int, parent: int, *, l
 
     def close() -> None:
         last = parts[-1]
-        parts[-1] = last[:4] + struct.pack("<H", room + struct.unpack_from("<H", last, 4)[0]) + last[6:]
+        parts[-1] = last[:4] + fields.pack("<H", room + struct.unpack_from("<H", last, 4)[0]) + last[6:]
         found.append(b"".join(parts))
 
     for name, number, kind in ((b".", own, Kind.DIRECTORY), (b"..", parent, Kind.DIRECTORY), *names):
@@ -58,15 +59,15 @@ def blocks(names: Iterable[tuple[bytes, int, Kind]], own: int, parent: int, *, l
         if size > room:
             close()
             parts, room = [], _ROOM
-        parts.append(struct.pack("<IHBB", number, size, len(name), _TYPES[kind]) + name.ljust(size - 8, b"\0"))
+        parts.append(fields.pack("<IHBB", number, size, len(name), _TYPES[kind]) + name.ljust(size - 8, b"\0"))
         room -= size
     close()
-    return found + [struct.pack("<IHH", 0, _ROOM, 0)] * (least - len(found))
+    return found + [fields.pack("<IHH", 0, _ROOM, 0)] * (least - len(found))
 
 
 def finished(content: Sequence[bytes], seeds: Sequence[int]) -> Iterator[list[Piece]]:
     """Each block, whole. `seeds` are of the checksums of the inodes that they belong to."""
     for block, seed in zip(content, seeds, strict=True):
         rest = _ROOM - len(block)
-        tail = literal(struct.pack("<IHBBI", 0, _TAIL, 0, 0xDE, checksum(block + bytes(rest), seed)))
+        tail = literal(fields.pack("<IHBBI", 0, _TAIL, 0, 0xDE, checksum(block + bytes(rest), seed)))
         yield [literal(block), hole(rest), tail] if rest else [literal(block), tail]

@@ -8,10 +8,10 @@ Documentation/filesystems/ext4/inodes.rst, ifork.rst.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from linuxkit.encode import fields
 from linuxkit.encode.ext4_checksum import checksum
 from linuxkit.encode.ext4_layout import BLOCK, INODE, Run
 from linuxkit.entry import Entry, Kind
@@ -29,7 +29,7 @@ MAX_LINKS = 65000
 _MAX_EXTENT = 32768
 _IN_INODE, _IN_BLOCK = 4, 340
 _EXTRA = 32
-_RECORD = struct.Struct("<HHIIIIIHHIII60sIIIIHHHHHHHHIIIIIII")
+_RECORD = fields.Record("<HHIIIIIHHIII60sIIIIHHHHHHHHIIIIIII")
 _EARLIEST, _LATEST = -(1 << 31), (1 << 34) - (1 << 31) - 1
 
 
@@ -73,7 +73,7 @@ def extent_tree(
 ) -> tuple[bytes, dict[int, bytes]]:
     """What stands in inode `number`, and the blocks of the tree by their numbers; `key` is of all checksums."""
     seed = inode_seed(key, number) if len(found) > _IN_INODE else 0
-    entries = [struct.pack("<IHHI", e.logical, e.blocks, e.physical >> 32, e.physical & 0xFFFFFFFF) for e in found]
+    entries = [fields.pack("<IHHI", e.logical, e.blocks, e.physical >> 32, e.physical & 0xFFFFFFFF) for e in found]
     firsts = [e.logical for e in found]
     depth, blocks = 0, dict[int, bytes]()
     while len(entries) > _IN_INODE:
@@ -82,16 +82,16 @@ def extent_tree(
         for n, place in enumerate(places):
             part = b"".join(entries[n * _IN_BLOCK : (n + 1) * _IN_BLOCK])
             block = (_header(len(part) // 12, _IN_BLOCK, depth) + part).ljust(BLOCK - 4, b"\0")
-            blocks[place] = block + struct.pack("<I", checksum(block, seed))
+            blocks[place] = block + fields.pack("<I", checksum(block, seed))
         firsts = firsts[::_IN_BLOCK]
-        entries = [struct.pack("<IIHH", first, place & 0xFFFFFFFF, place >> 32, 0)
+        entries = [fields.pack("<IIHH", first, place & 0xFFFFFFFF, place >> 32, 0)
                    for first, place in zip(firsts, places, strict=True)]  # fmt: skip
         depth += 1
     return (_header(len(entries), _IN_INODE, depth) + b"".join(entries)).ljust(60, b"\0"), blocks
 
 
 def _header(entries: int, most: int, depth: int) -> bytes:
-    return struct.pack("<HHHHI", 0xF30A, entries, most, depth, 0)
+    return fields.pack("<HHHHI", 0xF30A, entries, most, depth, 0)
 
 
 def record(
@@ -106,6 +106,7 @@ def record(
         blocks: that it has on the disk, with trees and attributes.
         attributes, attribute_block: what `ext4_xattr.stored` made, and where its block is.
     """
+    fields.checked(entry)
     mode = 0o777 if entry.kind is Kind.SYMLINK else entry.mode
     is_tree = entry.kind in (Kind.FILE, Kind.DIRECTORY) or (entry.kind is Kind.SYMLINK and size >= INLINE)
     seconds = min(max(entry.mtime, _EARLIEST), _LATEST)
@@ -124,16 +125,16 @@ def record(
 def device(major: int, minor: int) -> bytes:
     """The 60 bytes of a device's inode."""
     if major < 256 and minor < 256:
-        return struct.pack("<I56x", major << 8 | minor)
-    return struct.pack("<4xI52x", minor & 0xFF | major << 8 | (minor & ~0xFF) << 12)
+        return fields.pack("<I56x", major << 8 | minor)
+    return fields.pack("<4xI52x", minor & 0xFF | major << 8 | (minor & ~0xFF) << 12)
 
 
 def inode_seed(key: int, number: int) -> int:
     """What the checksums of an inode, of its directory's blocks and of its extents' begin with."""
-    return checksum(struct.pack("<II", number, 0), key)
+    return checksum(fields.pack("<II", number, 0), key)
 
 
 def with_checksum(made: bytes, value: int) -> bytes:
     """An inode with the checksum that was made over it with zeros in its place."""
-    low, high = struct.pack("<H", value & 0xFFFF), struct.pack("<H", value >> 16)
+    low, high = fields.pack("<H", value & 0xFFFF), fields.pack("<H", value >> 16)
     return made[:0x7C] + low + made[0x7E:0x82] + high + made[0x84:]

@@ -5,10 +5,10 @@ Documentation/filesystems/ext4/super.rst, group_descr.rst, journal.rst.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from linuxkit.encode import fields
 from linuxkit.encode.ext4_checksum import checksum, of_many
 from linuxkit.encode.ext4_layout import BLOCK, DESCRIPTOR, GROUP, INODE, Allocator, Layout
 from linuxkit.entry import digest_of
@@ -56,26 +56,26 @@ def superblock(facts: Facts, group: int) -> bytes:
     compatible = _EXT_ATTR | _DIR_INDEX | (_HAS_JOURNAL if journal else 0) | (_RESIZE_INODE if layout.reserved else 0)
     made = bytearray(1024)
     time = facts.time & 0xFFFFFFFF
-    struct.pack_into(
+    fields.pack_into(
         "<11I", made, 0, layout.inodes, layout.blocks & 0xFFFFFFFF, 0, facts.free_blocks & 0xFFFFFFFF,
         facts.free_inodes, 0, 2, 2, GROUP, GROUP, layout.per_group,
     )  # fmt: skip
-    struct.pack_into("<IIHHHHHHIIIIHH", made, 0x2C, 0, time, 0, 0xFFFF, 0xEF53, 1, 1, 0, time, 0, 0, 1, 0, 0)
-    struct.pack_into(
+    fields.pack_into("<IIHHHHHHIIIIHH", made, 0x2C, 0, time, 0, 0xFFFF, 0xEF53, 1, 1, 0, time, 0, 0, 1, 0, 0)
+    fields.pack_into(
         "<IHHIII16s16s", made, 0x54, FIRST, INODE, group, compatible, _FILETYPE | _EXTENTS | _64BIT | _FLEX_BG,
         _SPARSE_SUPER | _LARGE_FILE | _HUGE_FILE | _DIR_NLINK | _EXTRA_ISIZE | _METADATA_CSUM,
         uuid_of(facts.seed), facts.label,
     )  # fmt: skip
-    struct.pack_into("<H", made, 0xCE, layout.reserved)
-    struct.pack_into("<I", made, 0xE0, JOURNAL if journal else 0)
-    struct.pack_into("<16sBBHIII", made, 0xEC, _uuid(facts.seed, b"hash"), _HALF_MD4, 1 if journal else 0, DESCRIPTOR,
+    fields.pack_into("<H", made, 0xCE, layout.reserved)
+    fields.pack_into("<I", made, 0xE0, JOURNAL if journal else 0)
+    fields.pack_into("<16sBBHIII", made, 0xEC, _uuid(facts.seed, b"hash"), _HALF_MD4, 1 if journal else 0, DESCRIPTOR,
                      _USER_XATTR | _ACL, 0, time)  # fmt: skip
     if journal:
-        struct.pack_into("<60sII", made, 0x10C, journal[0], journal[1] >> 32, journal[1] & 0xFFFFFFFF)
-    struct.pack_into("<IIIHHI", made, 0x150, layout.blocks >> 32, 0, facts.free_blocks >> 32, 32, 32, _SIGNED_HASH)
-    struct.pack_into("<BB", made, 0x174, layout.flex.bit_length() - 1, _CRC32C)
-    struct.pack_into("<I", made, 0x248, facts.overhead & 0xFFFFFFFF)
-    struct.pack_into("<I", made, 0x3FC, checksum(bytes(made[:0x3FC])))
+        fields.pack_into("<60sII", made, 0x10C, journal[0], journal[1] >> 32, journal[1] & 0xFFFFFFFF)
+    fields.pack_into("<IIIHHI", made, 0x150, layout.blocks >> 32, 0, facts.free_blocks >> 32, 32, 32, _SIGNED_HASH)
+    fields.pack_into("<BB", made, 0x174, layout.flex.bit_length() - 1, _CRC32C)
+    fields.pack_into("<I", made, 0x248, facts.overhead & 0xFFFFFFFF)
+    fields.pack_into("<I", made, 0x3FC, checksum(bytes(made[:0x3FC])))
     return bytes(made)
 
 
@@ -121,15 +121,15 @@ def groups(layout: Layout, allocator: Allocator, inodes: int, directories: Seque
             bitmaps[inodes_at], inode_sum = bitmap(taken, layout.per_group, layout.per_group)
         free, spare = length - used, layout.per_group - taken
         folders = directories[group] if group < len(directories) else 0
-        made += struct.pack(
+        made += fields.pack(
             "<IIIHHHHIHHHHIIIHHHHIHHI",
             blocks_at & 0xFFFFFFFF, inodes_at & 0xFFFFFFFF, table & 0xFFFFFFFF, free, spare, folders, flags, 0,
             block_sum & 0xFFFF, inode_sum & 0xFFFF, spare, 0, blocks_at >> 32, inodes_at >> 32, table >> 32,
             0, 0, 0, 0, 0, block_sum >> 16, inode_sum >> 16, 0,
         )  # fmt: skip
-    starts = of_many(struct.pack(f"<{layout.groups}I", *range(layout.groups)), [seed] * layout.groups)
+    starts = of_many(fields.pack(f"<{layout.groups}I", *range(layout.groups)), [seed] * layout.groups)
     for group, value in enumerate(of_many(bytes(made), starts)):
-        struct.pack_into("<H", made, group * DESCRIPTOR + 0x1E, value & 0xFFFF)
+        fields.pack_into("<H", made, group * DESCRIPTOR + 0x1E, value & 0xFFFF)
     return Groups(bytes(made), bitmaps)
 
 
@@ -143,8 +143,8 @@ def journal_blocks(blocks: int) -> int:
 
 def journal_superblock(blocks: int, seed: str) -> bytes:
     """The first block of an empty journal (jbd2)."""
-    head = struct.pack(">12I", 0xC03B3998, 4, 0, BLOCK, blocks, 1, 1, 0, 0, 0, 0, 0)
-    return (head + uuid_of(seed) + struct.pack(">I", 1)).ljust(1024, b"\0")
+    head = fields.pack(">12I", 0xC03B3998, 4, 0, BLOCK, blocks, 1, 1, 0, 0, 0, 0, 0)
+    return (head + uuid_of(seed) + fields.pack(">I", 1)).ljust(1024, b"\0")
 
 
 class Reserve(NamedTuple):
@@ -170,8 +170,8 @@ def reserve(layout: Layout, indirect: int) -> Reserve:
         table[(layout.descriptors + n) % _ADDRESSES] = first + n
         if backups:
             copies = [first + n + group * GROUP for group in backups]
-            blocks[first + n] = struct.pack(f"<{len(copies)}I", *copies).ljust(BLOCK, b"\0")
-    blocks[indirect] = struct.pack(f"<{_ADDRESSES}I", *table)
+            blocks[first + n] = fields.pack(f"<{len(copies)}I", *copies).ljust(BLOCK, b"\0")
+    blocks[indirect] = fields.pack(f"<{_ADDRESSES}I", *table)
     size = (_ADDRESSES * _ADDRESSES + _ADDRESSES + _DIRECT) * BLOCK
     count = 1 + layout.reserved * (1 + len(backups))
-    return Reserve(size, count, struct.pack("<13II4x", *([0] * 13), indirect), blocks)
+    return Reserve(size, count, fields.pack("<13II4x", *([0] * 13), indirect), blocks)

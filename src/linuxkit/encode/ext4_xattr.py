@@ -13,6 +13,7 @@ import struct
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from linuxkit.encode import fields
 from linuxkit.encode.ext4_layout import BLOCK
 from linuxkit.errors import InputError
 
@@ -22,8 +23,8 @@ _PREFIXES = (
     ("system.posix_acl_access", 2), ("system.posix_acl_default", 3), ("user.", 1), ("trusted.", 4),
     ("security.", 6), ("system.", 7),
 )  # fmt: skip
-_ENTRY = struct.Struct("<BBHIII")
-_HEADER = struct.Struct("<IIIII12x")
+_ENTRY = fields.Record("<BBHIII")
+_HEADER = fields.Record("<IIIII12x")
 #: Bytes for attributes in an inode, the magic among them.
 ROOM = 96
 
@@ -67,11 +68,11 @@ def stored(xattrs: Sequence[tuple[str, bytes]], path: str) -> Stored:
             outside.append(attribute)
     if sum(a.size for a in outside) > BLOCK - _HEADER.size - 4:
         total = sum(len(value) for _, value in xattrs)
-        raise InputError(f"{path}: its extended attributes have {total} bytes, and ext4 has {BLOCK} for them",
+        raise InputError(f"{path[:200]}: its extended attributes have {total} bytes, and ext4 has {BLOCK} for them",
                          hint="remove some")  # fmt: skip
     kept = b""
     if inside:
-        kept = struct.pack("<I", _MAGIC) + _packed(inside, ROOM - 4, 0, hashed=False)
+        kept = fields.pack("<I", _MAGIC) + _packed(inside, ROOM - 4, 0, hashed=False)
     if not outside:
         return Stored(kept, b"")
     digest = 0
@@ -90,17 +91,18 @@ def _attribute(name: str, value: bytes, path: str) -> _Attribute:
         if is_list == bool(rest) or len(rest) > 255:
             break
         return _Attribute(number, len(rest), rest, _acl(value, path) if is_list else value)
-    raise InputError(f"{path}: ext4 can't hold an extended attribute with the name {name[:80]!r}", hint="remove it")
+    raise InputError(f"{path[:200]}: ext4 can't hold an extended attribute with the name {name[:80]!r}",
+                     hint="remove it")  # fmt: skip
 
 
 def _acl(value: bytes, path: str) -> bytes:
     """A POSIX access control list as ext4 keeps it, from the form in which programs see it."""
-    out = [struct.pack("<I", 1)]
-    if len(value) % 8 != 4 or value[:4] != struct.pack("<I", 2):
-        raise InputError(f"{path}: its access control list is damaged", hint="remove it, or set it anew")
+    out = [fields.pack("<I", 1)]
+    if len(value) % 8 != 4 or value[:4] != fields.pack("<I", 2):
+        raise InputError(f"{path[:200]}: its access control list is damaged", hint="remove it, or set it anew")
     for tag, permissions, identity in struct.iter_unpack("<HHI", value[4:]):
         named = tag in (0x02, 0x08)  # a user, a group
-        out.append(struct.pack("<HHI", tag, permissions, identity) if named else struct.pack("<HH", tag, permissions))
+        out.append(fields.pack("<HHI", tag, permissions, identity) if named else fields.pack("<HH", tag, permissions))
     return b"".join(out)
 
 

@@ -10,19 +10,19 @@ clusters alone says which FAT it is, so a volume is never smaller than its type'
 
 from __future__ import annotations
 
-import struct
 import sys
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from linuxkit.encode import fat_names
+from linuxkit.encode import fat_names, fields
 from linuxkit.encode.pieces import Piece, hole, literal, padded, size_of
 from linuxkit.entry import FIXED_MTIME, digest_of
 from linuxkit.errors import ImageError, InputError
 
 SECTOR = 512
 MAX_FILE = (1 << 32) - 1
+MAX_SIZE = SECTOR * MAX_FILE  # sectors are counted in 32 bits
 #: Fewest and most clusters of each type; 16 away from the borders, where readers miscount.
 CLUSTERS = {12: (1, 4084 - 16), 16: (4085 + 16, 65524 - 16), 32: (65525 + 16, (1 << 28) - 16)}
 _END = {12: 0xFFF, 16: 0xFFFF, 32: 0x0FFFFFFF}
@@ -150,7 +150,7 @@ def _tree(files: Mapping[str, Sequence[Piece]]) -> _Node:
             here, last = "/".join(parts[: depth + 1]), depth == len(parts) - 1
             fat_names.check(part, here)
             if node.children is None:
-                raise ImageError(f"{path}: {node.path} is a file as well as a folder")
+                raise ImageError(f"{path[:200]}: {node.path} is a file as well as a folder")
             key = fat_names.folded(part)
             found = node.children.get(key)
             folder = not last or path.endswith("/")
@@ -161,13 +161,13 @@ def _tree(files: Mapping[str, Sequence[Piece]]) -> _Node:
                 if not folder:
                     found.pieces, found.size = files[path], size_of(files[path])
                     if found.size > MAX_FILE:
-                        raise ImageError(f"{path}: has {found.size} bytes, and a file on FAT is smaller than 4 GiB",
+                        raise ImageError(f"{path[:80]}: has {found.size} bytes, and a file on FAT is under 4 GiB",
                                          hint="use a format without a FAT partition")  # fmt: skip
             elif found.path != here:
                 raise ImageError(f"{here} and {found.path} differ in case only: on FAT they are one name",
                                  hint="rename one of them")  # fmt: skip
             elif not folder or found.children is None:
-                raise ImageError(f"{path}: is there twice, as a file and as a folder")
+                raise ImageError(f"{path[:200]}: is there twice, as a file and as a folder")
             node = found
     for node in _walk(root):
         node.names.sort()
@@ -204,6 +204,8 @@ def _choose(nodes: Sequence[_Node], root: _Node, bits: int, size: int, free: int
     if size % SECTOR:
         raise InputError(f"a FAT volume of {size} bytes is not a number of sectors")
     content = max(size, free + sum(n.size for n in nodes))
+    if content > MAX_SIZE:
+        raise InputError(f"a FAT volume of {content} bytes is more than the format counts", hint="at most 2 TiB")
     large = (16, 32, 64) if content <= 16 << 30 else (64, 32, 16)
     # clusters of at most 4 KiB if they will do; then with room that only the type asks for; then larger ones
     passes = (((8, 4, 2, 1), True), ((1, 2, 4, 8), False), (large, True), ((16, 32, 64), False))
@@ -313,15 +315,15 @@ def _head(shape: _Geometry, seed: str, label: bytes, hidden: int, boot_sector: b
     """The reserved sectors."""
     wide = shape.bits == 32
     short_total = shape.total if shape.total < 65536 and not wide else 0
-    block = struct.pack(
+    block = fields.pack(
         "<HBHBHHBHHHII",
         SECTOR, shape.per_cluster, shape.reserved, 2, shape.root * 16, short_total, _MEDIA,
         0 if wide else shape.fat, 63, 255, hidden, 0 if short_total else shape.total,
     )  # fmt: skip
     if wide:
-        block += struct.pack("<IHHIHH12x", shape.fat, 0, 0, 2, _INFO, _BACKUP)
+        block += fields.pack("<IHHIHH12x", shape.fat, 0, 0, 2, _INFO, _BACKUP)
     serial = bytes.fromhex(digest_of([b"fat", seed.encode()])[7:15])
-    block += struct.pack("<BBB4s11s8s", 0x80, 0, 0x29, serial, label, f"FAT{shape.bits}   ".encode())
+    block += fields.pack("<BBB4s11s8s", 0x80, 0, 0x29, serial, label, f"FAT{shape.bits}   ".encode())
     # without a loader: a jump to INT 18h (no boot device here), which firmware takes for "try the next one"
     start = 11 + len(block)
     code = boot_sector or (b"\xeb" + bytes([start - 2]) + b"\x90LINUXKIT").ljust(start, b"\0") + b"\xcd\x18\xeb\xfe"
@@ -329,6 +331,6 @@ def _head(shape: _Geometry, seed: str, label: bytes, hidden: int, boot_sector: b
     if not wide:
         yield literal(sector)
         return
-    info = struct.pack("<I480xIII12xI", 0x41615252, 0x61417272, shape.clusters - used, used + 2, 0xAA550000)
+    info = fields.pack("<I480xIII12xI", 0x41615252, 0x61417272, shape.clusters - used, used + 2, 0xAA550000)
     pair = literal(sector + info)
     yield from (pair, hole((_BACKUP - 2) * SECTOR), pair, hole((shape.reserved - _BACKUP - 2) * SECTOR))

@@ -11,9 +11,9 @@ long entry. Every other one has it, so that its case survives, too.
 from __future__ import annotations
 
 import datetime
-import struct
 from collections.abc import Iterable
 
+from linuxkit.encode import fields
 from linuxkit.errors import ImageError
 
 READ_ONLY, VOLUME, DIRECTORY, ARCHIVE, LONG = 0x01, 0x08, 0x10, 0x20, 0x0F
@@ -36,7 +36,8 @@ def check(name: str, path: str) -> None:
     if bad:
         raise ImageError(f"{path}: a FAT file system can't hold {bad[0]!r} in a name", hint="rename the file")
     if name[-1] in ". ":
-        raise ImageError(f"{path}: in a FAT file system no name ends with a dot or a space", hint="rename the file")
+        raise ImageError(f"{path}: in a FAT file system no name ends with a dot or a space",
+                         hint="rename the file")  # fmt: skip
     try:
         units = len(name.encode("utf-16-le")) // 2
     except UnicodeEncodeError:
@@ -122,7 +123,7 @@ def entries(name: str, short: bytes, attributes: int, cluster: int, size: int, s
     for number in range(count, 0, -1):
         part = text[(number - 1) * 2 * UNITS : number * 2 * UNITS]
         ordinal = number | (0x40 if number == count else 0)
-        long.append(struct.pack("<B10sBBB12sH4s", ordinal, part[:10], LONG, 0, total, part[10:22], 0, part[22:]))
+        long.append(fields.pack("<B10sBBB12sH4s", ordinal, part[:10], LONG, 0, total, part[10:22], 0, part[22:]))
     return b"".join(long) + made
 
 
@@ -134,7 +135,7 @@ def length(name: str, short: bytes) -> int:
 def short_entry(short: bytes, attributes: int, cluster: int, size: int, stamp: tuple[int, int]) -> bytes:
     """The short entry. `stamp`: date and time, of `dos_time`."""
     date, time = stamp
-    return struct.pack(
+    return fields.pack(
         "<11sBBBHHHHHHHI", short, attributes, 0, 0, time, date, date, cluster >> 16, time, date, cluster & 0xFFFF, size
     )
 

@@ -8,10 +8,9 @@ base 256. That, the name and the whole GiB are what Google's documentation on im
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
 
-from linuxkit.encode import gzip_pieces
+from linuxkit.encode import fields, gzip_pieces
 from linuxkit.encode.content import Sink
 from linuxkit.encode.pieces import Piece, literal, padded, size_of
 from linuxkit.entry import FIXED_MTIME
@@ -39,8 +38,8 @@ def write(pieces: Sequence[Piece], out: Sink, *, threads: int = 2) -> None:
 
 
 def _header(size: int) -> bytes:
-    length = b"%011o\0" % size if size < 1 << 33 else b"\x80" + size.to_bytes(11, "big")
-    block = struct.pack(
+    length = fields.octal(size, 11) + b"\0" if size < 1 << 33 else b"\x80" + fields.big_endian(size, 11)
+    block = fields.pack(
         "<100s8s8s8s12s12s8sc100s8s32s32s", MEMBER, b"0000644", b"0000000", b"0000000", length,
         b"%011o" % FIXED_MTIME, b" " * 8, b"0", b"", b"ustar  ", b"root", b"root",
     ).ljust(512, b"\0")  # fmt: skip

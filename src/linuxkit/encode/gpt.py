@@ -8,14 +8,15 @@ Every GUID is derived from the seed and the partition's number, so that `partiti
 
 from __future__ import annotations
 
-import struct
+import re
 import zlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from linuxkit.encode import mbr
+from linuxkit.encode import fields, mbr
 from linuxkit.encode.pieces import Piece, literal, padded, size_of
 from linuxkit.entry import digest_of
+from linuxkit.errors import FieldError
 
 #: Types of partitions (the last four: the Discoverable Partitions Specification).
 ESP = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b"
@@ -26,6 +27,7 @@ VERITY = {"amd64": "2c7357ed-ebd2-46d9-aec1-23d437ec2bf5", "arm64": "df3300ce-d6
 #: Attributes: needed by the platform; a BIOS may boot from it.
 REQUIRED, LEGACY_BOOT = 1 << 0, 1 << 2
 ENTRIES, ENTRY = 128, 128
+_GUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
 class Partition(NamedTuple):
@@ -56,7 +58,13 @@ def _guid(seed: str, number: int) -> str:
 
 
 def guid_bytes(guid: str) -> bytes:
-    """A GUID as it stands on disk: its first three fields little-endian."""
+    """A GUID as it stands on disk: its first three fields little-endian.
+
+    Raises:
+        FieldError: it isn't one.
+    """
+    if not _GUID.fullmatch(guid):
+        raise FieldError(f"{guid[:60]!r} is not a GUID")
     a, b, c, d, e = (bytes.fromhex(part) for part in guid.split("-"))
     return a[::-1] + b[::-1] + c[::-1] + d + e
 
@@ -83,10 +91,10 @@ def disk(
 
     Raises:
         InputError: the partitions don't fit into `size`.
-        ValueError: a name is too long, or there are too many partitions.
+        FieldError: a name is too long, there are too many partitions, or one is empty.
     """
     if len(partitions) > ENTRIES:
-        raise ValueError(f"{len(partitions)} partitions don't fit into a GPT of {ENTRIES}")
+        raise FieldError(f"{len(partitions)} partitions don't fit into a GPT of {ENTRIES}")
     contents = [padded(p.pieces, -(-size_of(p.pieces) // sector) * sector) for p in partitions]
     places = mbr.starts(contents)
     tail = ENTRIES * ENTRY + sector  # the second table
@@ -128,17 +136,17 @@ def tables(
 def _entry(partition: Partition, guid: str, first: int, last: int) -> bytes:
     name = partition.name.encode("utf-16-le")
     if len(name) > 72:
-        raise ValueError(f"'{partition.name}' is too long for the name of a partition")
+        raise FieldError(f"'{partition.name}' is too long for the name of a partition")
     if last < first:
-        raise ValueError(f"the partition '{partition.name}' is empty")
-    return struct.pack(
+        raise FieldError(f"the partition '{partition.name}' is empty")
+    return fields.pack(
         "<16s16sQQQ72s", guid_bytes(partition.type), guid_bytes(guid), first, last, partition.attributes, name
     )
 
 
 def _header(here: int, there: int, usable: tuple[int, int], seed: str, table_at: int, table: bytes) -> bytes:
     def made(crc: int) -> bytes:
-        return struct.pack(
+        return fields.pack(
             "<8sIIIIQQQQ16sQIII",
             b"EFI PART", 0x10000, 92, crc, 0, here, there, *usable, guid_bytes(disk_guid(seed)),
             table_at, ENTRIES, ENTRY, zlib.crc32(table),

@@ -9,11 +9,11 @@ modulo the polynomial.
 
 from __future__ import annotations
 
-import struct
 import zlib
 from collections.abc import Sequence
 from functools import cache
 
+from linuxkit.encode import fields
 from linuxkit.encode.content import Sink
 from linuxkit.encode.pieces import Piece, cut, read, size_of
 from linuxkit.encode.sparse import compressed, runs
@@ -57,7 +57,7 @@ def write(pieces: Sequence[Piece], out: Sink, *, threads: int = 2) -> None:
     data, its_sum = _deflated(b"".join(read(cut(pieces, whole * BLOCK, BLOCK))))
     out.write(data)
     checksum = _joined(checksum, its_sum, size % BLOCK)
-    out.write(b"\x03\0" + struct.pack("<II", checksum, size & 0xFFFFFFFF))
+    out.write(b"\x03\0" + fields.pack("<II", checksum, size & 0xFFFFFFFF))
 
 
 def _deflated(data: bytes) -> tuple[bytes, int]:

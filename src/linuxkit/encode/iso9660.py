@@ -13,11 +13,10 @@ several extents (level 3). Hard links share their extents. Extended attributes h
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from linuxkit.encode import eltorito, rockridge
+from linuxkit.encode import eltorito, fields, rockridge
 from linuxkit.encode.iso_names import iso_names, joliet_names
 from linuxkit.encode.pieces import Piece, hole, literal, of_source, read, size_of
 from linuxkit.encode.rockridge import both16, both32, stamp
@@ -155,6 +154,7 @@ class _Writer:
 
     def _collect(self) -> None:
         for path, node in walk(self._root):
+            fields.checked(node.entry, names=True)
             if node.entry.kind is Kind.FILE:
                 if id(node) not in self._files:
                     given = self._contents.get(path)
@@ -243,13 +243,13 @@ class _Writer:
 
         def titled(value: str, length: int) -> bytes:
             start = value.encode("ascii" if kind == 1 else "utf-16-be")
-            return start + blank(length)[len(start) :]
+            return fields.text(start, length)[: len(start)] + blank(length)[len(start) :]
 
         made = bytes([kind]) + b"CD001\x01\0" + titled("LINUX", 32) + titled(self._label, 32)
         made += bytes(8) + both32(sectors)
         made += (b"" if kind == 1 else b"%/E").ljust(32, b"\0")
         made += both16(1) + both16(1) + both16(SECTOR) + both32(size)
-        made += struct.pack("<II", tables[0], 0) + struct.pack(">II", tables[1], 0)
+        made += fields.pack("<II", tables[0], 0) + fields.pack(">II", tables[1], 0)
         made += _record(b"\0", root.sector, root.size, root.node.entry.mtime, 2)
         made += blank(128 * 3) + titled("LINUXKIT", 128) + blank(37 * 3)
         return (made + DATE + DATE + (b"0" * 16 + b"\0") + DATE + b"\x01").ljust(SECTOR, b"\0")
@@ -323,7 +323,7 @@ def _table(tree: Sequence[_Directory], order: str) -> bytes:
     for directory in tree:
         name = directory.identifier
         parent = (directory.parent or directory).number
-        made.append(struct.pack(f"{order}BBIH", len(name), 0, directory.sector, parent) + name + bytes(len(name) % 2))
+        made.append(fields.pack(f"{order}BBIH", len(name), 0, directory.sector, parent) + name + bytes(len(name) % 2))
     return b"".join(made)
 
 

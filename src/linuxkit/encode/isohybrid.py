@@ -13,9 +13,7 @@ loads isolinux.bin from the place it is told, and that reads the volume as a dis
 
 from __future__ import annotations
 
-import struct
-
-from linuxkit.encode import gpt, iso9660, mbr
+from linuxkit.encode import fields, gpt, iso9660, mbr
 from linuxkit.encode.pieces import Piece, cut, hole, literal, read, size_of
 from linuxkit.errors import ImageError
 
@@ -24,7 +22,7 @@ SECTOR = 512
 SYSTEM_AREA = 16 * iso9660.SECTOR
 CODE = 432
 #: What is at byte 64 of an isolinux.bin that can be started from a disk.
-SIGNATURE = struct.pack("<I", 0x7078C0FB)
+SIGNATURE = fields.pack("<I", 0x7078C0FB)
 #: The type of a partition that isohybrid images have by custom (hidden NTFS: no system touches it).
 HIDDEN, EMPTY = 0x17, 0x00
 
@@ -67,4 +65,4 @@ def _code(volume: iso9660.Volume, code: bytes, loader: str) -> bytes:
     program = b"".join(read(cut(volume.pieces, first * iso9660.SECTOR, min(size, iso9660.SECTOR))))
     if program[64:68] != SIGNATURE or len(code) != CODE:
         raise ImageError(f"{loader} can't be started from a disk", hint="take isolinux and isohdpfx.bin of version 6")
-    return code + struct.pack("<Q", first * iso9660.SECTOR // SECTOR)
+    return code + fields.pack("<Q", first * iso9660.SECTOR // SECTOR)

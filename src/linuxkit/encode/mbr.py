@@ -8,13 +8,13 @@ No standard but practice; UEFI 2.10, section 5.2, has the layout. Cylinder, head
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from linuxkit.encode import fields
 from linuxkit.encode.pieces import Piece, hole, literal, size_of
 from linuxkit.entry import digest_of
-from linuxkit.errors import InputError
+from linuxkit.errors import FieldError, InputError
 
 SECTOR = 512
 #: Where partitions start and disks end: multiples of this.
@@ -47,21 +47,21 @@ def record(slots: Sequence[Slot], signature: int, code: bytes = b"") -> bytes:
     """The 512 bytes of the record.
 
     Raises:
-        ValueError: more than four partitions, or too much code.
+        FieldError: more than four partitions, too much code, or a partition behind 2 TiB.
     """
     if len(slots) > 4 or len(code) > CODE:
-        raise ValueError(f"{len(slots)} partitions and {len(code)} bytes of code don't fit into an MBR")
-    head = code.ljust(CODE, b"\0") + struct.pack("<IH", signature, 0)
+        raise FieldError(f"{len(slots)} partitions and {len(code)} bytes of code don't fit into an MBR",
+                         hint="four partitions and 440 bytes are the most; or use GPT")  # fmt: skip
+    head = code.ljust(CODE, b"\0") + fields.pack("<IH", signature, 0)
     return (head + b"".join(_entry(slot) for slot in slots)).ljust(510, b"\0") + b"\x55\xaa"
 
 
 def _entry(slot: Slot) -> bytes:
     first, last = _chs(slot.first), _chs(slot.first + slot.sectors - 1)
     if slot.type == GPT and slot.first == 1:
-        last = b"\xff\xff\xff"  # as UEFI asks of the protective record
-    return struct.pack(
-        "<B3sB3sII", 0x80 if slot.active else 0, first, slot.type, last, slot.first, min(slot.sectors, 0xFFFFFFFF)
-    )
+        last = b"\xff\xff\xff"  # as UEFI asks of the protective record, and of its length when it is more than fits
+    length = min(slot.sectors, 0xFFFFFFFF) if slot.type == GPT else slot.sectors
+    return fields.pack("<B3sB3sII", 0x80 if slot.active else 0, first, slot.type, last, slot.first, length)
 
 
 def _chs(sector: int) -> bytes:

@@ -13,6 +13,7 @@ import struct
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from linuxkit.encode import fields
 from linuxkit.encode.pieces import Piece, literal, padded, size_of
 from linuxkit.errors import ImageError
 
@@ -108,17 +109,17 @@ def add_sections(program: bytes, sections: Sequence[Section], what: str = "the E
         if address + size >= 1 << 32 or at + raw >= 1 << 32:
             raise ImageError(f"the EFI program would be larger than 4 GiB: {section.name} has {size} bytes",
                              hint="put less into the initrd, or take a format with its root on the disk")  # fmt: skip
-        out.append(struct.pack("<8sIIIIIIHHI", section.name.encode(), size, address, raw, at, 0, 0, 0, 0, _DATA))
+        out.append(fields.pack("<8sIIIIIIHHI", section.name.encode(), size, address, raw, at, 0, 0, 0, 0, _DATA))
         content += padded(section.pieces, raw)
         address = _up(address + size, section_unit)
         at, added = at + raw, added + raw
     table = b"".join(out)
     image[end : end + len(table)] = table
-    struct.pack_into("<H", image, head.optional - 18, head.sections + len(wanted))
+    fields.pack_into("<H", image, head.optional - 18, head.sections + len(wanted))
     initialised = struct.unpack_from("<I", image, head.optional + _INITIALISED)[0]
-    struct.pack_into("<I", image, head.optional + _INITIALISED, min(initialised + added, 0xFFFFFFFF))
-    struct.pack_into("<I", image, head.optional + _IMAGE_SIZE, address)
-    struct.pack_into("<I", image, head.checksum, 0)
+    fields.pack_into("<I", image, head.optional + _INITIALISED, min(initialised + added, 0xFFFFFFFF))
+    fields.pack_into("<I", image, head.optional + _IMAGE_SIZE, address)
+    fields.pack_into("<I", image, head.checksum, 0)
     return [literal(bytes(image)), *content]
 
 

@@ -19,6 +19,7 @@ import zlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, BinaryIO
 
+from linuxkit.encode import fields
 from linuxkit.encode.pieces import Piece, literal, size_of
 from linuxkit.encode.sparse import compressed, runs
 from linuxkit.errors import InputError
@@ -129,7 +130,7 @@ def _virtual_size(pieces: Iterable[Piece]) -> int:
 
 def _header(size: int, l1_at: int, counts_at: int, count_clusters: int, kind: str) -> bytes:
     incompatible = 1 << 3 if TYPES.get(kind) else 0
-    return struct.pack(
+    return fields.pack(
         ">4sIQIIQIIQQIIQQQQIIB7x8x", b"QFI\xfb", 3, 0, 0, BITS, size, 0, _l1_entries(size), l1_at, counts_at,
         count_clusters, 0, 0, incompatible, 0, 0, 4, _HEADER, TYPES.get(kind, 0),
     ).ljust(CLUSTER, b"\0")  # fmt: skip
@@ -142,7 +143,7 @@ def _l1_entries(size: int) -> int:
 def _l1(size: int, tables: Sequence[int], l2_at: int) -> bytes:
     table = bytearray(8 * _l1_entries(size))
     for n, index in enumerate(tables):
-        struct.pack_into(">Q", table, 8 * index, (l2_at + n * CLUSTER) | _COPIED)
+        fields.pack_into(">Q", table, 8 * index, (l2_at + n * CLUSTER) | _COPIED)
     return bytes(table)
 
 
@@ -157,7 +158,7 @@ def _fill(filled: dict[int, bytearray], first: int, entries: range) -> None:
         index, at = divmod(first, ENTRIES)
         part, entries = entries[: ENTRIES - at], entries[ENTRIES - at :]
         table = filled.setdefault(index, bytearray(CLUSTER))
-        struct.pack_into(f">{len(part)}Q", table, 8 * at, *part)
+        fields.pack_into(f">{len(part)}Q", table, 8 * at, *part)
         first += len(part)
 
 
@@ -175,7 +176,7 @@ def _refcounts(clusters: int) -> tuple[int, int]:
 
 def _table(first_at: int, blocks: int, clusters: int) -> bytes:
     places = range(first_at, first_at + blocks * CLUSTER, CLUSTER)
-    return struct.pack(f">{blocks}Q", *places).ljust(clusters * CLUSTER, b"\0")
+    return fields.pack(f">{blocks}Q", *places).ljust(clusters * CLUSTER, b"\0")
 
 
 def _counts(clusters: int, blocks: int) -> bytes:
@@ -187,7 +188,7 @@ def _count(counts: bytearray, at: int, size: int) -> None:
     first, last = at // CLUSTER - 1, (at + size - 1) // CLUSTER - 1
     counts.extend(bytes(max(0, 2 * (last + 1) - len(counts))))
     for n in range(first, last + 1):
-        struct.pack_into(">H", counts, 2 * n, struct.unpack_from(">H", counts, 2 * n)[0] + 1)
+        fields.pack_into(">H", counts, 2 * n, struct.unpack_from(">H", counts, 2 * n)[0] + 1)
 
 
 def library(kind: str) -> str:

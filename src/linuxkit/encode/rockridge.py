@@ -15,12 +15,13 @@ and is never split; a name or a link is split over several entries.
 
 from __future__ import annotations
 
-import struct
 import time
 from collections.abc import Sequence
 from functools import lru_cache
 
+from linuxkit.encode import fields
 from linuxkit.entry import Entry, Kind
+from linuxkit.errors import FieldError
 
 CE_SIZE = 28
 _NAME_MAX, _LINK_MAX = 250, 250  # of one entry
@@ -36,12 +37,12 @@ _EXTENSION = (
 
 def both16(value: int) -> bytes:
     """A number in both byte orders (ECMA-119, 7.2.3)."""
-    return struct.pack("<H", value) + struct.pack(">H", value)
+    return fields.pack("<H", value) + fields.pack(">H", value)
 
 
 def both32(value: int) -> bytes:
     """A number in both byte orders (ECMA-119, 7.3.3)."""
-    return struct.pack("<I", value) + struct.pack(">I", value)
+    return fields.pack("<I", value) + fields.pack(">I", value)
 
 
 @lru_cache(4096)
@@ -64,13 +65,19 @@ def extension() -> list[bytes]:
 
 
 def attributes(entry: Entry, links: int, inode: int) -> list[bytes]:
-    """PX, TF and for a device PN."""
+    """PX, TF and for a device PN.
+
+    Raises:
+        FieldError: a device number that PN has no way to say.
+    """
     mode = _TYPES[entry.kind] | entry.mode & 0o7777
-    numbers = (mode, links, entry.uid & 0xFFFFFFFF, entry.gid & 0xFFFFFFFF, inode)
+    numbers = (mode, links, entry.uid, entry.gid, inode)
     made = [b"PX\x2c\x01" + b"".join(map(both32, numbers)), b"TF\x0c\x01\x02" + stamp(entry.mtime)]
     if entry.kind in (Kind.CHAR, Kind.BLOCK):
         major, minor = entry.device
         # an old dev_t in the low half; or, where it is too small, major and minor: Linux reads both
+        if not major and minor > 255:  # Linux takes a low half over 255 without a high one for an old dev_t
+            raise FieldError(f"{entry.path[:200]!r}: an ISO volume has no way to write the device {major}:{minor}")
         high, low = (0, major << 8 | minor) if major < 256 and minor < 256 else (major, minor)
         made.append(b"PN\x14\x01" + both32(high) + both32(low))
     return made

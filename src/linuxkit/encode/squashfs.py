@@ -16,9 +16,9 @@ several links, attributes, a size or position over 4 GiB, blocks of zeros, an in
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass
 
+from linuxkit.encode import fields
 from linuxkit.encode.compress import Codec, level_of
 from linuxkit.encode.pieces import Piece, hole, literal, size_of
 from linuxkit.encode.squashfs_blocks import Blocks
@@ -31,7 +31,7 @@ from linuxkit.entry import FIXED_MTIME
 #: Goes into cache keys: raise it when the bytes written for the same tree change.
 VERSION = 1
 BLOCK = 128 << 10
-_SUPER = struct.Struct("<4sIIIIHHHHHH8Q")
+_SUPER = fields.Record("<4sIIIIHHHHHH8Q")
 _ABSENT = 0xFFFFFFFFFFFFFFFF
 _STORED = 0x1 | 0x2 | 0x8 | 0x100 | 0x800  # nothing is compressed: inodes, data, fragments, attributes, owners
 _DUPLICATES, _EXPORTABLE, _NO_XATTRS, _OPTIONS = 0x40, 0x80, 0x200, 0x400
@@ -74,7 +74,7 @@ def image(root: Node, how: Options = Options(), *, shelf: Shelf | None = None, t
     at = directory_table + len(tables.directories)
     parts = [tables.inodes, tables.directories]
     starts = []
-    fragments = b"".join(struct.pack("<QII", start, word, 0) for start, word in data.fragments)
+    fragments = b"".join(fields.pack("<QII", start, word, 0) for start, word in data.fragments)
     for content in (fragments, tables.references, tables.ids):
         made, index = table(pack, content, at)
         parts.append(made)
@@ -93,6 +93,6 @@ def image(root: Node, how: Options = Options(), *, shelf: Shelf | None = None, t
         starts[1],
     )  # fmt: skip
     if about:
-        superblock += struct.pack("<H", len(about) | 0x8000) + about
+        superblock += fields.pack("<H", len(about) | 0x8000) + about
     pieces = [literal(superblock), *data.pieces, literal(b"".join(parts))]
     return [*pieces, hole(-at % _ALIGNMENT)] if at % _ALIGNMENT else pieces

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-import struct
 import threading
 from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import NamedTuple, Self
 
+from linuxkit.encode import fields
 from linuxkit.encode.squashfs_codec import Pack
 from linuxkit.entry import Bytes, Extent, Source
 from linuxkit.errors import ImageError
@@ -100,7 +100,7 @@ class Blocks:
         word = len(made)
         if len(made) >= len(data):
             made, word = data, len(data) | STORED
-        return Done(struct.pack("<I", word), made, b"")
+        return Done(fields.pack("<I", word), made, b"")
 
     def _one(self, data: bytes | bytearray, start: int, size: int, last: bool) -> Done:
         block, zeros = self.size, self._zeros
@@ -128,7 +128,7 @@ class Blocks:
             words.append(0)
             end = b""
         assert last or not end
-        packed, together = struct.pack(f"<{len(words)}I", *words), b"".join(blocks)
+        packed, together = fields.pack(f"<{len(words)}I", *words), b"".join(blocks)
         digest = hashlib.sha256(packed)
         digest.update(together)
         return Done(packed, together, digest.digest() if words else b"", end,

@@ -9,12 +9,12 @@ A block that would not become smaller is stored as it is.
 
 from __future__ import annotations
 
-import struct
 import threading
 import zlib
 from collections.abc import Callable
 from typing import Any
 
+from linuxkit.encode import fields
 from linuxkit.encode.compress import Codec
 from linuxkit.errors import HostError
 
@@ -28,11 +28,11 @@ _GZIP_DEFAULT = 9
 def options(codec: Codec, level: int) -> bytes:
     """The compressor's options behind the superblock; empty where a reader needs none."""
     if codec is Codec.ZSTD:
-        return struct.pack("<I", level)
+        return fields.pack("<I", level)
     if codec is Codec.LZ4:
-        return struct.pack("<II", 1, level > 0)  # LZ4_LEGACY, the only version there is; high compression
+        return fields.pack("<II", 1, level > 0)  # LZ4_LEGACY, the only version there is; high compression
     if codec is Codec.GZIP and level != _GZIP_DEFAULT:
-        return struct.pack("<iHH", level, 15, 0)
+        return fields.pack("<iHH", level, 15, 0)
     return b""
 
 

@@ -14,13 +14,13 @@ compressed; contents that it knows are neither read nor compressed.
 from __future__ import annotations
 
 import hashlib
-import struct
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
+from linuxkit.encode import fields
 from linuxkit.encode.pieces import Piece, literal, size_of
 from linuxkit.encode.squashfs_blocks import SPAN, Blocks, Done, Span
 from linuxkit.encode.tree import Node, walk
@@ -30,7 +30,7 @@ NO_FRAGMENT = 0xFFFFFFFF
 AHEAD = 8 << 20  # bytes that wait for a thread, or for their place
 _MANY = 256  # spans in a batch
 _WAITING = 16  # fragments
-_WORD = struct.Struct("<I")
+_WORD = fields.Record("<I")
 
 
 class Packed(NamedTuple):

@@ -11,10 +11,10 @@ one that goes over a block's end gets an index: for each block the first name in
 
 from __future__ import annotations
 
-import struct
 from array import array
 from collections.abc import Iterator
 
+from linuxkit.encode import fields
 from linuxkit.encode.squashfs_codec import Pack
 from linuxkit.encode.squashfs_data import NO_FRAGMENT, Placed
 from linuxkit.encode.tree import Node
@@ -29,12 +29,12 @@ _EXTENDED = 7  # is added to the number of a type
 _TYPES = {Kind.DIRECTORY: 1, Kind.FILE: 2, Kind.SYMLINK: 3, Kind.BLOCK: 4, Kind.CHAR: 5, Kind.FIFO: 6}
 _PREFIXES = {"user.": 0, "trusted.": 1, "security.": 2}
 
-_HEAD = struct.Struct("<HHHHII")  # type, mode, owner, group, time, number
-_DIRECTORY = struct.Struct("<IIHHI")
-_LONG_DIRECTORY = struct.Struct("<IIIIHHI")
-_FILE = struct.Struct("<IIII")
-_LONG_FILE = struct.Struct("<QQQIIII")
-_PAIR, _TRIPLE, _ENTRY = struct.Struct("<II"), struct.Struct("<III"), struct.Struct("<HhHH")
+_HEAD = fields.Record("<HHHHII")  # type, mode, owner, group, time, number
+_DIRECTORY = fields.Record("<IIHHI")
+_LONG_DIRECTORY = fields.Record("<IIIIHHI")
+_FILE = fields.Record("<IIII")
+_LONG_FILE = fields.Record("<QQQIIII")
+_PAIR, _TRIPLE, _ENTRY = fields.Record("<II"), fields.Record("<III"), fields.Record("<HhHH")
 
 
 class Metadata:
@@ -66,7 +66,7 @@ class Metadata:
     def table(self, position: int) -> tuple[bytes, int]:
         """The blocks of a table at `position` of the volume with their index, and the position of the index."""
         blocks = self.finish()
-        return blocks + b"".join(struct.pack("<Q", position + start) for start in self._starts), position + len(blocks)
+        return blocks + b"".join(fields.pack("<Q", position + start) for start in self._starts), position + len(blocks)
 
     def _finish(self, data: bytes) -> None:
         made = metadata_block(self._pack, data)
@@ -79,8 +79,8 @@ def metadata_block(pack: Pack, data: bytes) -> bytes:
     """One metadata block of at most 8 KiB."""
     made = pack(data)
     if len(made) < len(data):
-        return struct.pack("<H", len(made)) + made
-    return struct.pack("<H", len(data) | 0x8000) + data
+        return fields.pack("<H", len(made)) + made
+    return fields.pack("<H", len(data) | 0x8000) + data
 
 
 class Tables:
@@ -112,19 +112,20 @@ class Tables:
 
     @property
     def ids(self) -> bytes:
-        return struct.pack(f"<{len(self._ids)}I", *self._ids)
+        return fields.pack(f"<{len(self._ids)}I", *self._ids)
 
     @property
     def references(self) -> bytes:
         found = self._references
-        return struct.pack(f"<{len(found)}Q", *(found[number] for number in sorted(found)))
+        return fields.pack(f"<{len(found)}Q", *(found[number] for number in sorted(found)))
 
     def _id(self, number: int, path: str) -> int:
         if not 0 <= number <= NONE:
-            raise InputError(f"{path}: the owner or group {number} is more than Linux knows", hint=f"at most {NONE}")
+            raise InputError(f"{path[:200]}: the owner or group {number} is more than Linux knows",
+                             hint=f"at most {NONE}")  # fmt: skip
         index = self._ids.setdefault(number, len(self._ids))
         if index >= MAX_IDS:
-            raise InputError(f"{path}: squashfs holds {MAX_IDS} different owners and groups, and this is one more",
+            raise InputError(f"{path[:80]}: squashfs holds {MAX_IDS} different owners and groups, and this is one more",
                              hint="use another file system, such as erofs")  # fmt: skip
         return index
 
@@ -133,7 +134,7 @@ class Tables:
         e = node.entry
         xattr = self.xattrs.index(e.xattrs, path)
         extended, kind, links = xattr != NONE, _TYPES[e.kind], node.links
-        tail = struct.pack("<I", xattr) if extended else b""
+        tail = fields.pack("<I", xattr) if extended else b""
         if e.kind is Kind.DIRECTORY:
             start, size, index = self._listing(path, node)
             above = parent.inode if parent is not None else len(self._references) + 2
@@ -154,18 +155,19 @@ class Tables:
         elif e.kind is Kind.SYMLINK:
             target = e.target.encode("utf-8", "surrogateescape")
             if len(target) > MAX_LINK:
-                raise InputError(f"{path} is a link with {len(target)} bytes: Linux follows at most {MAX_LINK}")
+                raise InputError(f"{path[:200]} is a link with {len(target)} bytes: Linux follows at most {MAX_LINK}")
             body = _PAIR.pack(links, len(target)) + target + tail
         elif e.kind in (Kind.BLOCK, Kind.CHAR):
             body = _PAIR.pack(links, device_number(e.device, path)) + tail
         else:
-            body = struct.pack("<I", links) + tail
+            body = fields.pack("<I", links) + tail
         at = self._inodes.at
         mode = 0o777 if e.kind is Kind.SYMLINK else e.mode  # as on Linux, whatever an archive says
         head = _HEAD.pack(
             kind + _EXTENDED * extended, mode, self._id(e.uid, path), self._id(e.gid, path),
             min(max(e.mtime, 0), NONE), node.inode,
         )  # fmt: skip
+        fields.checked(e)
         self._inodes.write(head + body)
         return at
 
@@ -227,7 +229,7 @@ class Xattrs:
         if known is None:
             known = self._found[xattrs] = len(self._sets)
             data = b"".join(_pair(name, value, path) for name, value in xattrs)
-            self._sets.append(struct.pack("<QII", self._pairs.at, len(xattrs), len(data)))
+            self._sets.append(fields.pack("<QII", self._pairs.at, len(xattrs), len(data)))
             self._pairs.write(data)
         return known
 
@@ -242,7 +244,7 @@ class Xattrs:
         # the index stands behind a header of its own
         blocks, at = sets.table(position + len(pairs))
         cut = at - position - len(pairs)
-        header = struct.pack("<QII", position, len(self._sets), 0)
+        header = fields.pack("<QII", position, len(self._sets), 0)
         return pairs + blocks[:cut] + header + blocks[cut:], at
 
 
@@ -254,19 +256,19 @@ def device_number(device: tuple[int, int], path: str) -> int:
     """
     major, minor = device
     if not (0 <= major < 1 << 12 and 0 <= minor < 1 << 20):
-        raise InputError(f"{path}: Linux has no device {major}:{minor}", hint="at most 4095:1048575")
+        raise InputError(f"{path[:200]}: Linux has no device {major}:{minor}", hint="at most 4095:1048575")
     return minor & 0xFF | major << 8 | (minor & ~0xFF) << 12
 
 
 def _pair(name: str, value: bytes, path: str) -> bytes:
     prefix = name[: name.find(".") + 1]
     if prefix not in _PREFIXES:
-        raise InputError(f"{path}: squashfs can't hold the attribute {name}",
+        raise InputError(f"{path[:200]}: squashfs can't hold the attribute {name}",
                          hint=f"only those that start with {', '.join(_PREFIXES)}")  # fmt: skip
     text = name[len(prefix) :].encode("utf-8", "surrogateescape")
     if len(text) + len(prefix) > 255 or len(value) > MAX_VALUE:
-        raise InputError(f"{path}: the attribute {name[:60]} is longer than Linux allows")
-    return struct.pack("<HH", _PREFIXES[prefix], len(text)) + text + struct.pack("<I", len(value)) + value
+        raise InputError(f"{path[:200]}: the attribute {name[:60]} is longer than Linux allows")
+    return fields.pack("<HH", _PREFIXES[prefix], len(text)) + text + fields.pack("<I", len(value)) + value
 
 
 def _leaves_first(root: Node) -> Iterator[tuple[str, Node, Node | None]]:

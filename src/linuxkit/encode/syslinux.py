@@ -22,20 +22,21 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from linuxkit.encode import fields
 from linuxkit.errors import ImageError
 
 SECTOR = 512
 MAGIC = 0x3EB202FE
 #: What a boot sector keeps when syslinux is installed: the FAT's parameter block, as long as that of FAT32.
 PARAMETERS = slice(11, 90)
-_ADV = struct.pack("<II496xII", 0x5A2D2FA5, 0xA3041767, 0, 0xDD28BF64)
+_ADV = fields.pack("<II496xII", 0x5A2D2FA5, 0xA3041767, 0, 0xDD28BF64)
 _ADVS = 2
 #: An entry of the map is read in one go, into one segment.
 _RUN = 65535 // SECTOR
 _MOST = 128 * SECTOR
 _JUMP, _BANNER = b"\xeb\x58\x90SYSLINUX", b"\r\nSYSLINUX "
 _MODULE = b"\x7fELF\x01\x01\x01" + bytes(9) + b"\x03\0\x03\0"  # the start of a module for syslinux
-_AREA, _EXTENDED = struct.Struct("<IIHHIIHH"), struct.Struct("<10H")
+_AREA, _EXTENDED = fields.Record("<IIHHIIHH"), fields.Record("<10H")
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def find(program: bytes, where: str) -> Loader:
     at = -1
     while (at := program.find(_JUMP, at + 1)) >= 0:
         sector = program[at : at + SECTOR]
-        if sector[504:508] == struct.pack("<I", MAGIC) and sector[510:] == b"\x55\xaa":
+        if sector[504:508] == fields.pack("<I", MAGIC) and sector[510:] == b"\x55\xaa":
             break
     start = program.find(_BANNER)
     while start >= 0:
@@ -90,7 +91,7 @@ def find(program: bytes, where: str) -> Loader:
 def _area(system: bytes) -> int | None:
     """Where the patch area is; None when that isn't a fresh one."""
     for at in range(0, min(len(system), 4 * SECTOR) - _AREA.size, 4):
-        if system[at : at + 4] != struct.pack("<I", MAGIC):
+        if system[at : at + 4] != fields.pack("<I", MAGIC):
             continue
         _, _, data, advs, dwords, checksum, transfer, extended = _AREA.unpack_from(system, at)
         if any((data, advs, dwords, checksum)) or not transfer or extended + _EXTENDED.size > len(system):
@@ -123,13 +124,13 @@ def install(loader: Loader, sectors: Sequence[int]) -> Installed:
     _, instance, _, _, _, _, transfer, extended = _AREA.unpack_from(system, area)
     advs, _, _, _, _, table, entries, low, high, _ = _EXTENDED.unpack_from(system, extended)
 
-    struct.pack_into("<I", boot, low, sectors[0] & 0xFFFFFFFF)
-    struct.pack_into("<I", boot, high, sectors[0] >> 32)
+    fields.pack_into("<I", boot, low, sectors[0] & 0xFFFFFFFF)
+    fields.pack_into("<I", boot, high, sectors[0] >> 32)
     runs = _runs(sectors[1:count])
     if len(runs) > entries:
         raise ImageError(f"ldlinux.sys lies in {len(runs)} runs of sectors, and syslinux can follow {entries}")
-    struct.pack_into(f"<{10 * entries}s", system, table, b"".join(struct.pack("<QH", *run) for run in runs))
-    struct.pack_into("<QQ", system, advs, *sectors[count : count + _ADVS])
+    fields.pack_into(f"<{10 * entries}s", system, table, b"".join(fields.pack("<QH", *run) for run in runs))
+    fields.pack_into("<QQ", system, advs, *sectors[count : count + _ADVS])
     dwords = len(system) // 4
 
     def put(checksum: int) -> None:

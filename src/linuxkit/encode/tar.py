@@ -14,8 +14,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from linuxkit.encode import fields
 from linuxkit.encode.content import CHUNK, Reader, Sink
 from linuxkit.entry import Entry, Kind
+from linuxkit.errors import ImageError
 
 #: Goes into cache keys: raise it when the bytes written for the same entries change.
 VERSION = 1
@@ -27,6 +29,7 @@ _TYPES = {
 }  # fmt: skip
 _ZEROS = bytes(512)
 _MAX_ID = 0o7777777
+_MAX_OWNER = (1 << 62) - 1  # by a pax record; Linux itself has 32 bits
 _MAX_OCTAL = 0o77777777777  # 11 digits: sizes and times
 
 
@@ -34,7 +37,7 @@ def write(entries: Iterable[Entry], out: Sink) -> int:
     """Write a run of members, without the closing zeros, and return its length in bytes. Implied ones are left out.
 
     Raises:
-        ImageError: a source ended early.
+        ImageError: a source ended early, or an entry that Linux, or the format, can't have.
     """
     pending = bytearray()
     total = 0
@@ -62,6 +65,7 @@ def member_header(entry: Entry) -> bytes:
 
 
 def _member(entry: Entry, extended: dict[bytes, bytes]) -> bytes:
+    fields.checked(entry, _MAX_OWNER)
     records: list[tuple[bytes, bytes]] = []
     path = entry.path + "/" if entry.kind is Kind.DIRECTORY else entry.path
     target = entry.target if entry.kind in (Kind.SYMLINK, Kind.HARDLINK) else ""
@@ -74,6 +78,8 @@ def _member(entry: Entry, extended: dict[bytes, bytes]) -> bytes:
     for key, value in ((b"LINUXKIT.location", location), (b"LINUXKIT.source", source)):
         if value:
             records.append((key, value.encode("utf-8", "surrogateescape")))
+    if any("=" in name for name, _ in entry.xattrs):
+        raise ImageError(f"{entry.path[:200]!r}: a tar can't hold an attribute with an equals sign in its name")
     records += [(b"SCHILY.xattr." + n.encode("utf-8", "surrogateescape"), v) for n, v in entry.xattrs]
     major, minor = entry.device
     header = _ustar(name, entry.mode & 0o7777, uid, gid, size, mtime, _TYPES[entry.kind], link, major, minor, prefix)
@@ -139,8 +145,10 @@ def _ustar(
     name: bytes, mode: int, uid: int, gid: int, size: int, mtime: int, kind: bytes, link: bytes, major: int, minor: int,
     prefix: bytes,
 ) -> bytes:  # fmt: skip
+    for value in (mode, uid, gid, major, minor):  # `%07o` widens for what is larger, and shifts all behind it
+        fields.number(value, 21)
     block = b"%b%07o\0%07o\0%07o\0%011o\0%011o\0        %b%bustar\00000%b%07o\0%07o\0%b" % (
-        name.ljust(100, b"\0"), mode, uid, gid, size, mtime, kind, link.ljust(100, b"\0"), _ZEROS[:64], major, minor,
-        prefix.ljust(167, b"\0"),
+        fields.text(name, 100), mode, uid, gid, fields.number(size, 33), fields.number(mtime, 33), kind,
+        fields.text(link, 100), _ZEROS[:64], major, minor, fields.text(prefix, 155) + _ZEROS[:12],
     )  # fmt: skip
     return b"%b%06o\0 %b" % (block[:148], sum(block), block[156:])

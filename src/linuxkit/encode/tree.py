@@ -78,7 +78,7 @@ def _put(root: Node, entry: Entry) -> None:
         target = _find(root, entry.target)
         if target is None or target.is_directory:
             what = "a directory" if target is not None else "not in the image"
-            raise ImageError(f"{entry.path} is a hard link to {entry.target}, which is {what}")
+            raise ImageError(f"{entry.path[:200]} is a hard link to {entry.target}, which is {what}")
         parent.children[name] = target
         return
     there = parent.children.get(name)

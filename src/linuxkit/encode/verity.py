@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
+from linuxkit.encode import fields
 from linuxkit.encode.pieces import Piece, became_shorter, hole, literal
 
 #: Goes into cache keys: raise it when the tree of the same data changes.
@@ -28,7 +28,7 @@ DIGEST = 32
 MAX_SALT = 256
 _PER_BLOCK = BLOCK // DIGEST
 _CHUNK = 256 * BLOCK
-_SUPERBLOCK = struct.Struct("<8sII16s32sIIQH6x256s168x")
+_SUPERBLOCK = fields.Record("<8sII16s32sIIQH6x256s168x")
 
 
 @dataclass(frozen=True)

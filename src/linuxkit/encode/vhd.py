@@ -13,9 +13,9 @@ the creator "win ". And Azure wants a whole number of MiB.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
 
+from linuxkit.encode import fields
 from linuxkit.encode.pieces import Piece, literal, padded, size_of
 from linuxkit.encode.sparse import runs, split
 from linuxkit.entry import FIXED_MTIME, digest_of
@@ -62,7 +62,7 @@ def dynamic(pieces: Sequence[Piece], *, seed: str) -> list[Piece]:
     step = (bitmap.size + BLOCK) // SECTOR
     at, body = head // SECTOR, list[Piece]()
     for run in runs(pieces, BLOCK):
-        struct.pack_into(f">{run.blocks}I", table, 4 * run.first, *range(at, at + run.blocks * step, step))
+        fields.pack_into(f">{run.blocks}I", table, 4 * run.first, *range(at, at + run.blocks * step, step))
         at += run.blocks * step
         for content in split(run.pieces, BLOCK):
             body += [bitmap, *content]
@@ -99,18 +99,18 @@ def geometry(sectors: int) -> tuple[int, int, int]:
 
 def _footer(size: int, kind: int, header_at: int, seed: str) -> bytes:
     identity = bytes.fromhex(digest_of([b"vhd", seed.encode()])[7:39])
-    return _summed(64, struct.pack(
+    return _summed(64, fields.pack(
         ">8sIIQI4sI4sQQHBBII16sB", b"conectix", 2, 0x10000, header_at, FIXED_MTIME - _YEAR_2000, b"win ", 0xA0000,
         b"Wi2k", size, size, *geometry(size // SECTOR), kind, 0, identity, 0,
     ).ljust(SECTOR, b"\0"))  # fmt: skip
 
 
 def _header(blocks: int) -> bytes:
-    return _summed(36, struct.pack(
+    return _summed(36, fields.pack(
         ">8sQQIIII", b"cxsparse", _NOWHERE, 3 * SECTOR, 0x10000, blocks, BLOCK, 0,
     ).ljust(2 * SECTOR, b"\0"))  # fmt: skip
 
 
 def _summed(at: int, data: bytes) -> bytes:
     """The data with its checksum."""
-    return data[:at] + struct.pack(">I", ~sum(data) & 0xFFFFFFFF) + data[at + 4 :]
+    return data[:at] + fields.pack(">I", ~sum(data) & 0xFFFFFFFF) + data[at + 4 :]

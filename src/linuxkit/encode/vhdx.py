@@ -11,9 +11,9 @@ of 4 GiB stands one for a bitmap that only differencing disks have. Blocks have 
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
 
+from linuxkit.encode import fields
 from linuxkit.encode.crc32c import crc32c
 from linuxkit.encode.gpt import guid_bytes
 from linuxkit.encode.pieces import Piece, hole, literal, padded, size_of
@@ -65,7 +65,7 @@ def image(pieces: Sequence[Piece], *, seed: str) -> list[Piece]:
     table = bytearray()
     for first in range(0, blocks, per_chunk):
         part = entries[first : first + per_chunk]
-        table += struct.pack(f"<{len(part)}Q", *part)
+        table += fields.pack(f"<{len(part)}Q", *part)
         if first + per_chunk < blocks:
             table += bytes(8)
     regions = literal(_regions(table_size))
@@ -87,34 +87,34 @@ def _guid(seed: str, name: str) -> bytes:
 
 def _summed(data: bytes) -> bytes:
     """A structure with its checksum at its fifth byte."""
-    return data[:4] + struct.pack("<I", crc32c(data)) + data[8:]
+    return data[:4] + fields.pack("<I", crc32c(data)) + data[8:]
 
 
 def _header(sequence: int, seed: str) -> bytes:
     written, data, log = _guid(seed, "file"), _guid(seed, "data"), bytes(16)  # no log: nothing to replay
-    return _summed(struct.pack(
+    return _summed(fields.pack(
         "<4sIQ16s16s16sHHIQ", b"head", 0, sequence, written, data, log, 0, 1, MIB, MIB,
     ).ljust(4096, b"\0"))  # fmt: skip
 
 
 def _regions(table_size: int) -> bytes:
     rows = (_BAT, 3 * MIB, table_size), (_METADATA, 2 * MIB, MIB)
-    table = b"".join(struct.pack("<16sQII", guid_bytes(guid), at, length, 1) for guid, at, length in rows)
-    return _summed((struct.pack("<4sIII", b"regi", 0, len(rows), 0) + table).ljust(64 * KIB, b"\0"))
+    table = b"".join(fields.pack("<16sQII", guid_bytes(guid), at, length, 1) for guid, at, length in rows)
+    return _summed((fields.pack("<4sIII", b"regi", 0, len(rows), 0) + table).ljust(64 * KIB, b"\0"))
 
 
 def _metadata(size: int, block: int, seed: str) -> list[Piece]:
     """The table of items, and these behind it. Flags: 2 about the disk, 4 must be understood."""
     items = (
-        (_FILE_PARAMETERS, 4, struct.pack("<II", block, 0)),
-        (_DISK_SIZE, 6, struct.pack("<Q", size)),
+        (_FILE_PARAMETERS, 4, fields.pack("<II", block, 0)),
+        (_DISK_SIZE, 6, fields.pack("<Q", size)),
         (_DISK_ID, 6, _guid(seed, "disk")),
-        (_LOGICAL_SECTOR, 6, struct.pack("<I", SECTOR)),
-        (_PHYSICAL_SECTOR, 6, struct.pack("<I", 4096)),
+        (_LOGICAL_SECTOR, 6, fields.pack("<I", SECTOR)),
+        (_PHYSICAL_SECTOR, 6, fields.pack("<I", 4096)),
     )
     rows, body = b"", b""
     for guid, flags, content in items:
-        rows += struct.pack("<16sIIII", guid_bytes(guid), 64 * KIB + len(body), len(content), flags, 0)
+        rows += fields.pack("<16sIIII", guid_bytes(guid), 64 * KIB + len(body), len(content), flags, 0)
         body += content
-    head = struct.pack("<8sHH20x", b"metadata", 0, len(items)) + rows
+    head = fields.pack("<8sHH20x", b"metadata", 0, len(items)) + rows
     return [*padded([literal(head)], 64 * KIB), literal(body)]

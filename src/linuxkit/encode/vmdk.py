@@ -12,10 +12,10 @@ stands behind it only on the disk: `head` and `body`.
 
 from __future__ import annotations
 
-import struct
 import zlib
 from collections.abc import Sequence
 
+from linuxkit.encode import fields
 from linuxkit.encode.content import Sink
 from linuxkit.encode.pieces import Piece, size_of
 from linuxkit.encode.sparse import compressed, runs
@@ -56,7 +56,12 @@ def head(size: int, *, name: str, seed: str) -> bytes:
         size: what `virtual_size` says.
         name: of the file.
         seed: what the content's id is derived from.
+
+    Raises:
+        InputError: the name can't stand in the descriptor.
     """
+    if any(ord(c) < 32 or c == '"' or 0xD800 <= ord(c) < 0xE000 for c in name):
+        raise InputError(f"a VMDK can't name a file {name!r}", hint="give another --name")
     heads, sectors = 255, 63  # as every reader assumes for an LSI Logic adapter
     identity = int(digest_of([b"vmdk", seed.encode()])[7:15], 16) & 0x7FFFFFFF
     text = f"""\
@@ -107,7 +112,7 @@ def body(pieces: Sequence[Piece], out: Sink, *, threads: int = 2) -> None:
     def end_table() -> None:
         if any(table):
             directory[current] = at + 1
-            put(_marker(_TABLE, 4 * ENTRIES) + struct.pack(f"<{ENTRIES}I", *table))
+            put(_marker(_TABLE, 4 * ENTRIES) + fields.pack(f"<{ENTRIES}I", *table))
             table[:] = [0] * ENTRIES
 
     for number, packed in compressed(runs(pieces, GRAIN), GRAIN, lambda data: zlib.compress(data, _LEVEL), threads):
@@ -119,21 +124,21 @@ def body(pieces: Sequence[Piece], out: Sink, *, threads: int = 2) -> None:
         if at >= 1 << 32:
             raise InputError("a VMDK file can't be larger than 2 TiB", hint="put less into it")
         table[number % ENTRIES] = at
-        put(struct.pack("<QI", number * GRAIN // SECTOR, len(packed)) + packed)
+        put(fields.pack("<QI", number * GRAIN // SECTOR, len(packed)) + packed)
     end_table()
     directory_at = at + 1
-    put(_marker(_DIRECTORY, 4 * len(directory)) + struct.pack(f"<{len(directory)}I", *directory))
+    put(_marker(_DIRECTORY, 4 * len(directory)) + fields.pack(f"<{len(directory)}I", *directory))
     put(_marker(_FOOTER, SECTOR) + _header(size, directory_at))
     put(bytes(SECTOR))
 
 
 def _header(size: int, directory_at: int) -> bytes:
     flags = 1 << 17 | 1 << 16 | 1  # markers, compressed grains, a valid newline test
-    return struct.pack(
+    return fields.pack(
         "<4sIIQQQQIQQQB4sH", b"KDMV", 3, flags, size // SECTOR, GRAIN // SECTOR, 1, _DESCRIPTOR, ENTRIES, 0,
         directory_at, OVERHEAD, 0, b"\n \r\n", 1,
     ).ljust(SECTOR, b"\0")  # fmt: skip
 
 
 def _marker(kind: int, size: int) -> bytes:
-    return struct.pack("<QII", -(-size // SECTOR), 0, kind).ljust(SECTOR, b"\0")
+    return fields.pack("<QII", -(-size // SECTOR), 0, kind).ljust(SECTOR, b"\0")

@@ -27,7 +27,7 @@ from linuxkit.oci.tarread import FileBytes, Limits, Row, read_tar
 from linuxkit.oci.unpack import Bounds, unpack
 
 KIND = "layers"
-VERSION = 1  # of the index
+VERSION = 2  # of the index
 
 
 class LayerCache:

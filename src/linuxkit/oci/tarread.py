@@ -15,6 +15,7 @@ import struct
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from linuxkit import entry
 from linuxkit.errors import ImageError
 
 XATTR = "SCHILY.xattr."
@@ -24,12 +25,15 @@ XATTR = "SCHILY.xattr."
 class Limits:
     """What one layer may hold; far above anything honest, far below what hurts."""
 
-    entries: int = 500_000
-    name: int = 4096  # bytes of a path or link target, as in Linux (PATH_MAX)
-    part: int = 255  # bytes between two slashes (NAME_MAX)
+    entries: int = 250_000
+    name: int = entry.MAX_PATH  # bytes of a path or link target (PATH_MAX without its NUL)
+    part: int = entry.MAX_NAME  # bytes between two slashes (NAME_MAX)
     pax: int = 1 << 20  # bytes of one PAX or long-name record block
-    xattr: int = 64 << 10  # bytes of one extended attribute, as in Linux (XATTR_SIZE_MAX)
-    xattrs: int = 128  # attributes of one member
+    xattr: int = entry.MAX_XATTR  # bytes of one extended attribute, as in Linux (XATTR_SIZE_MAX)
+    xattrs: int = entry.MAX_XATTRS  # attributes of one member
+    names: int = 64 << 20  # bytes of names and targets of all members
+    attributes: int = 8 << 20  # bytes of attributes of all members
+    strict: bool = False  # refuse absolute names and `..`, which packages have no need of
 
 
 class Row(NamedTuple):
@@ -66,6 +70,9 @@ class FileBytes:
 _KINDS = {b"0": "f", b"\0": "f", b"7": "f", b"5": "d", b"2": "l", b"1": "h", b"3": "c", b"4": "b", b"6": "p"}
 _HEADER = struct.Struct("100s8s8s8s12s12s8sc100s8s64s8s8s155s12x")
 _ZERO = bytes(512)
+#: PAX records that are looked at; a header may be a mebibyte of others, for each of its members.
+_KEYS = frozenset({"path", "linkpath", "size", "uid", "gid", "mtime"})
+_PREFIXES = (XATTR, "GNU.sparse.")
 _PLAIN = re.compile(r"(?![./])(?:[^/\0]+/)*[^/\0]+(?<!/)", re.DOTALL)
 
 
@@ -85,6 +92,7 @@ def read_tar(data: memoryview | FileBytes, where: str, limits: Limits = Limits()
 class _Reader:
     def __init__(self, data: memoryview | FileBytes, where: str, limits: Limits) -> None:
         self._data, self._where, self._limits = data, where, limits
+        self._named = self._attributed = 0
 
     def read(self) -> list[Row]:
         data, end, at = self._data, len(self._data), 0
@@ -115,6 +123,8 @@ class _Reader:
                     pax = self._pax(body, at)
                 elif kind == b"g":
                     shared |= self._pax(body, at)
+                    if sum(len(key) + len(value) for key, value in shared.items()) > self._limits.pax:
+                        raise self._error(at, f"the global header extensions have over {self._limits.pax} bytes")
                 elif kind == b"L":
                     long_name = body.split(b"\0", 1)[0]
                 else:
@@ -124,10 +134,11 @@ class _Reader:
             count += 1
             if count > self._limits.entries:
                 raise ImageError(f"{self._where}: more than {self._limits.entries} members")
-            records = {**shared, **pax} if shared else pax
+            records = shared if not pax else {**shared, **pax} if shared else pax
             row, size = self._member(fields, records, long_name, long_link, start, size, at)
             if row is not None:
                 rows.append(row)
+                self._count(row)
             if size and start + size > end:
                 name = row.path if row else "a member"
                 raise self._error(at, f"the archive is cut short in '{name[:200]}'")
@@ -184,8 +195,24 @@ class _Reader:
         device = kind in "cb"
         major = self._number(fields[11], at) if device else 0
         minor = self._number(fields[12], at) if device else 0
-        mode = self._number(fields[1], at) & 0o7777
+        if major > entry.MAX_MAJOR or minor > entry.MAX_MINOR:
+            raise self._error(at, f"'{path[:200]}' is a device {major}:{minor}, and Linux has none over "
+                                  f"{entry.MAX_MAJOR}:{entry.MAX_MINOR}")  # fmt: skip
+        if max(uid, gid) > entry.MAX_ID:
+            raise self._error(at, f"'{path[:200]}' belongs to user {uid}, group {gid}: more than 32 bits")
+        if not -entry.MAX_TIME <= mtime <= entry.MAX_TIME:
+            raise self._error(at, f"'{path[:200]}' is dated {mtime} seconds from 1970: {entry.MAX_TIME} is the most")
+        mode = self._number(fields[1], at) & entry.MAX_MODE
         return Row(path, kind, mode, uid, gid, mtime, target, major, minor, xattrs, start, size), size
+
+    def _count(self, row: Row) -> None:
+        self._named += len(row.path) + len(row.target)
+        if self._named > self._limits.names:
+            raise ImageError(f"{self._where}: the names in it have more than {self._limits.names} bytes")
+        if row.xattrs:
+            self._attributed += sum(len(name) + len(value) for name, value in row.xattrs)
+            if self._attributed > self._limits.attributes:
+                raise ImageError(f"{self._where}: extended attributes of more than {self._limits.attributes} bytes")
 
     def _path(self, name: str, what: str) -> str:
         """Normalised and relative; empty for the root. A leading slash is dropped, as tar does."""
@@ -193,6 +220,8 @@ class _Reader:
         if not _PLAIN.fullmatch(path) or "/." in path:
             if "\0" in path:
                 raise ImageError(f"{self._where}: {what} {name[:200]!r} contains a NUL byte")
+            if self._limits.strict and (path.startswith("/") or ".." in path.split("/")):
+                raise ImageError(f"{self._where}: the name {name[:200]!r} leaves the package's root")
             parts: list[str] = []
             for part in path.split("/"):
                 if part == "..":
@@ -212,7 +241,7 @@ class _Reader:
         return path
 
     def _pax(self, body: bytes, at: int) -> dict[str, str]:
-        """`LENGTH KEY=VALUE\\n` records. An empty value deletes a shared record, so it is kept out."""
+        """`LENGTH KEY=VALUE\\n` records, of keys that mean anything here. An empty value is that of the header."""
         records: dict[str, str] = {}
         position = 0
         while position < len(body) and body[position]:
@@ -224,9 +253,12 @@ class _Reader:
             equals = body.find(b"=", blank, stop)
             if stop > len(body) or stop <= blank + 1 or equals < 0 or body[stop - 1] != 0x0A:
                 raise self._error(at, "a PAX record has a wrong length")
-            key = body[blank + 1 : equals].decode("utf-8", "surrogateescape")
-            records[key] = body[equals + 1 : stop - 1].decode("utf-8", "surrogateescape")
             position = stop
+            key = body[blank + 1 : equals].decode("utf-8", "surrogateescape")
+            if key in _KEYS or key.startswith(_PREFIXES):
+                records[key] = body[equals + 1 : stop - 1].decode("utf-8", "surrogateescape")
+                if len(records) > self._limits.xattrs + len(_KEYS) + 1:
+                    raise self._error(at, f"more than {self._limits.xattrs} extended attributes")
         return records
 
     def _xattrs(self, pax: dict[str, str], name: str) -> tuple[tuple[str, bytes], ...]:
@@ -234,7 +266,8 @@ class _Reader:
         for key, value in pax.items():
             if key.startswith(XATTR):
                 attribute, content = key[len(XATTR) :], value.encode("utf-8", "surrogateescape")
-                if not 0 < len(attribute) <= 255 or "\0" in attribute or len(content) > self._limits.xattr:
+                size = len(attribute.encode("utf-8", "surrogateescape"))
+                if not 0 < size <= entry.MAX_XATTR_NAME or "\0" in attribute or len(content) > self._limits.xattr:
                     raise ImageError(f"{self._where}: '{name[:200]}' has an extended attribute of a wrong size")
                 found.append((attribute, content))
         if len(found) > self._limits.xattrs:
@@ -252,11 +285,9 @@ class _Reader:
             else:
                 value &= (1 << (bits - 1)) - 1
         else:
-            digits = field.split(b"\0", 1)[0].strip()
-            try:
-                value = int(digits, 8) if digits else 0
-            except ValueError:
-                raise self._error(at, "a header field is not a number") from None
+            value = _octal(field)
+            if value < 0:
+                raise self._error(at, "a header field is not a number")
         if (value < 0 and not signed) or not -(1 << 62) < value < 1 << 62:
             raise self._error(at, "a header field is out of range")
         return value
@@ -282,12 +313,17 @@ class _Reader:
         return ImageError(f"{self._where}: {text} (at byte {at})")
 
 
+def _octal(field: bytes) -> int:
+    """The number of octal digits, which blanks may surround and a NUL or a blank ends; -1 when it is none."""
+    digits = field.split(b"\0", 1)[0].strip(b" ")
+    if digits.translate(None, b"01234567"):
+        return -1
+    return int(digits, 8) if digits else 0
+
+
 def _checksum_ok(header: bytes, field: bytes) -> bool:
     """The sum of the header's bytes with the checksum itself as blanks; old writers summed signed bytes."""
-    try:
-        want = int(field.split(b"\0", 1)[0].strip() or b"0", 8)
-    except ValueError:
-        return False
+    want = _octal(field)
     total = sum(header) - sum(field) + 8 * 32
     if want == total:
         return True

@@ -14,14 +14,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-import tarfile
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
-from linuxkit.entry import Entry
+from linuxkit.entry import Entry, Kind
 from linuxkit.errors import ImageError
+from linuxkit.oci.tarread import read_tar
 from linuxkit.packages import deb
 from linuxkit.packages.rsa import PublicKey
 
@@ -173,16 +173,9 @@ def _start(members: _Members, where: str) -> tuple[bytes, bytes]:
 
 def _tar(data: bytes, where: str) -> dict[str, bytes]:
     """The files of a small tar, which may lack its end."""
-    found: dict[str, bytes] = {}
-    try:
-        with tarfile.open(fileobj=io.BytesIO(data), mode="r:", errors="surrogateescape") as tar:
-            for member in tar:
-                stream = tar.extractfile(member) if member.isreg() else None
-                if stream is not None:
-                    found[member.name] = stream.read()
-    except (tarfile.TarError, ValueError, EOFError) as e:
-        raise ImageError(f"{where}: damaged: {e}") from e
-    return found
+    plain = data + bytes(-len(data) % 512)
+    return {row.path: data[row.offset : row.offset + row.size]
+            for row in read_tar(memoryview(plain), where) if row.kind == Kind.FILE}  # fmt: skip
 
 
 def _verify(signatures: Mapping[str, bytes], signed: bytes, keys: Keys, where: str) -> None:

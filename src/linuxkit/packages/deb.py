@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import lzma
-import tarfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,14 +18,12 @@ from typing import Any, BinaryIO
 
 from linuxkit.entry import Entry, Extent, Kind
 from linuxkit.errors import ImageError
+from linuxkit.oci.tarread import FileBytes, Limits, read_tar
 
 #: Most bytes that one package may unpack to. Debian's largest kernels are under 1 GiB.
 LIMIT = 4 << 30
 _CHUNK = 1 << 18
-_KINDS = {
-    tarfile.REGTYPE: Kind.FILE, tarfile.AREGTYPE: Kind.FILE, tarfile.DIRTYPE: Kind.DIRECTORY,
-    tarfile.SYMTYPE: Kind.SYMLINK, tarfile.LNKTYPE: Kind.HARDLINK,
-}  # fmt: skip
+_KINDS = (Kind.FILE, Kind.DIRECTORY, Kind.SYMLINK, Kind.HARDLINK)
 
 
 def unpack(deb: Path, spool: Path, *, limit: int = LIMIT) -> dict[str, Entry]:
@@ -139,18 +136,6 @@ class _Plain:
         return data
 
 
-def normal(name: str, where: str) -> str:
-    """A member's name as a path relative to the root; "" for the root itself.
-
-    Raises:
-        ImageError: absolute, or with `..` in it.
-    """
-    parts = [p for p in name.split("/") if p not in ("", ".")]
-    if name.startswith("/") or ".." in parts or "\0" in name:
-        raise ImageError(f"{where}: the name {name!r} leaves the package's root")
-    return "/".join(parts)
-
-
 def nodes(spool: Path, where: str) -> dict[str, Entry]:
     """The nodes of a plain tar by path, their content in it.
 
@@ -158,24 +143,16 @@ def nodes(spool: Path, where: str) -> dict[str, Entry]:
         ImageError: damaged, of a kind that no package has, or a name that leaves its root.
     """
     found: dict[str, Entry] = {}
-    try:
-        with tarfile.open(spool, "r:", errors="surrogateescape") as tar:
-            for member in tar:
-                path = normal(member.name, where)
-                if not path:
-                    continue
-                kind = _KINDS.get(member.type)
-                if kind is None:
-                    raise ImageError(f"{where}: {path}: a member of type {member.type!r} has no place in a package")
-                target = member.linkname
-                if kind is Kind.HARDLINK:
-                    target = normal(target, where)
-                found[path] = Entry(
-                    path, kind, member.mode & 0o7777, member.uid, member.gid, int(member.mtime), target,
-                    source=Extent(str(spool), member.offset_data, member.size) if kind is Kind.FILE else None,
-                )  # fmt: skip
-    except (tarfile.TarError, ValueError) as e:
-        raise ImageError(f"{where}: damaged package: {e}") from e
+    with spool.open("rb") as tar:
+        rows = read_tar(FileBytes(tar.fileno()), where, Limits(strict=True))
+    for row in rows:
+        kind = Kind(row.kind)
+        if kind not in _KINDS:
+            raise ImageError(f"{where}: {row.path}: a member of type {kind.name.lower()} has no place in a package")
+        found[row.path] = Entry(
+            row.path, kind, row.mode, row.uid, row.gid, row.mtime, row.target,
+            source=Extent(str(spool), row.offset, row.size) if kind is Kind.FILE else None,
+        )  # fmt: skip
     for path, entry in found.items():
         if entry.kind is Kind.HARDLINK and entry.target not in found:
             raise ImageError(f"{where}: {path} is a hard link to {entry.target}, which the package does not have")

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
+from linuxkit.entry import MAX_ID, MAX_MODE
 from linuxkit.errors import InputError, Problem
 
 SUITE = "trixie"
@@ -184,13 +185,13 @@ class _Reader:
 
     def number(self, node: Any, where: str) -> int:
         text = self.text(node, where)
-        if not text.isascii() or not text.isdigit() or int(text) >= 1 << 32:
+        if not text.isascii() or not text.isdigit() or len(text) > 10 or int(text) > MAX_ID:
             self.bad(node, where, "a number is needed")
         return int(text)
 
     def mode(self, node: Any, where: str) -> int:
         text = self.text(node, where).removeprefix("0o")
-        if not 3 <= len(text) <= 5 or text.strip("01234567"):
+        if not 3 <= len(text) <= 5 or text.strip("01234567") or int(text, 8) > MAX_MODE:
             self.bad(node, where, "an octal mode is needed", 'write "0644"')
         return int(text, 8)
 

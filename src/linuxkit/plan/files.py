@@ -10,7 +10,7 @@ import posixpath
 from collections.abc import Mapping, Sequence
 
 from linuxkit.config.model import File
-from linuxkit.entry import Kind
+from linuxkit.entry import MAX_MODE, Entry, Kind, fault, long_name
 from linuxkit.errors import InputError, Problem
 from linuxkit.plan.model import PlannedFile, SourceFile
 from linuxkit.runtime.ids import resolve_id
@@ -77,6 +77,9 @@ def _plan(
     if file.directory:
         path = path.rstrip("/")
         made.add(path)
+    wrong = fault(Entry(path, kind, mode & MAX_MODE, uid, gid, target=target)) or long_name(path)
+    if wrong:
+        raise InputError(f"{path[:200]!r} {wrong}", hint="change it")
     nodes.append(PlannedFile(path, kind, mode, uid, gid, target, data, source, origin))
     return nodes
 

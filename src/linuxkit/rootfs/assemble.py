@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from linuxkit.entry import FIXED_MTIME, Bytes, Entry, Kind, digest_of, read_all
+from linuxkit.entry import FIXED_MTIME, MAX_MODE, Bytes, Entry, Kind, digest_of, read_all
 from linuxkit.follow import follow
 from linuxkit.plan.model import BuildPlan, BundlePlan, KernelPlan, PlannedFile, Tree, VolumePlan, canonical
 from linuxkit.rootfs import flatten as flat
@@ -159,7 +159,7 @@ def _nodes(files: Iterable[PlannedFile]) -> Iterator[Entry]:
         elif file.kind is Kind.FILE:
             source = Bytes(file.data)
         yield Entry(
-            file.path, file.kind, file.mode, file.uid, file.gid, FIXED_MTIME, file.target, source=source,
+            file.path, file.kind, file.mode & MAX_MODE, file.uid, file.gid, FIXED_MTIME, file.target, source=source,
             origin=file.origin,
         )  # fmt: skip
 
