@@ -4,8 +4,8 @@
 #include "json.h"
 #include "util.h"
 
-#define METADATA_SECONDS 2.0     /* for one question; all first questions are asked side by side */
-#define EXTRACT_SECONDS 30.0     /* for everything the chosen provider is asked */
+#define METADATA_SECONDS 2.0     /* for one question, and for each part of a long answer */
+#define EXTRACT_SECONDS 30.0     /* that the chosen provider may go on without bringing anything */
 #define USERDATA_MAX (64u << 20) /* bytes; what `linuxkit metadata create` takes */
 #define VALUE_MAX (1u << 20)     /* bytes of any other answer */
 
@@ -16,6 +16,8 @@ struct metadata_options {
     const char *base;   /* http://ADDRESS:PORT that is asked instead of every service, or NULL */
     const char *root;   /* "" or where /proc, /sys and /dev are looked for */
     bool verbose, dry;  /* dry: a network plan is printed instead of carried out */
+    bool patient;       /* whoever is asked is meant to be there: who refuses may be about to start */
+    int progress;       /* a dot goes there whenever a part of a long answer has come; -1: nobody waits for it */
 };
 extern struct metadata_options metadata_options;
 
@@ -40,6 +42,7 @@ struct question {
 
 struct answer {
     bool reached;  /* somebody listens there */
+    bool refused;  /* the machine is there, or a network on the way, and says no */
     int status;    /* 0: no answer came, `reason` says why */
     char *headers; /* status line and headers as they came */
     char *body;    /* with a final NUL */
@@ -47,7 +50,8 @@ struct answer {
     char reason[160];
 };
 
-/* Asks, again after a failure that may pass, until METADATA_SECONDS are over. True: the status is 200. */
+/* Asks, again after a failure that may pass, until METADATA_SECONDS are over; what is being transferred by then goes on as
+ * long as it comes. True: the status is 200. */
 bool ask(struct answer *answer, const struct question *question);
 void answer_free(struct answer *answer);
 #define scoped_answer __attribute__((cleanup(answer_free))) struct answer

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import gzip
 import json
 import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -58,7 +63,7 @@ def test_a_seed_on_the_network_comes_before_the_clouds(metadata: Metadata, tmp_p
     folder = tmp_path / "root/sys/class/dmi/id"
     folder.mkdir(parents=True)
     (folder / "product_serial").write_text("ds=nocloud-net;s=http://10.0.2.2:8000/seed/;h=over\n")
-    cloud = Cloud("nocloud", "NoCloud", "10.0.2.2", "/seed/user-data",
+    cloud = Cloud("nocloud", "NoCloud", "10.0.2.2:8000", "/seed/user-data",
                   {"/seed/meta-data": "instance-id: i-1\nlocal-hostname: web-1\n"}, {})  # fmt: skip
     with Service(cloud) as server:
         server.routes["/latest/meta-data/"] = b"an AWS, too"
@@ -215,3 +220,90 @@ def test_a_script_for_ipxe_is_no_user_data(metadata: Metadata, tmp_path: Path) -
     with service("equinixmetal", b"#!ipxe\nboot\n") as cloud:
         metadata("-n", "equinixmetal", base=cloud.url)
     assert set(files(tmp_path / "config")) == {"hostname", "provider", "ssh/authorized_keys"}
+
+
+class Seed:
+    """A server of one seed: says what it was asked, and sends user data as it is told to."""
+
+    def __init__(self, userdata: Iterator[bytes], port: int = 0, delay: float = 0) -> None:
+        self.userdata, self.delay, self.asked = userdata, delay, []  # type: ignore[var-annotated]
+        self.server = socket.socket()
+        self.server.bind(("127.0.0.1", port))
+        self.port = self.server.getsockname()[1]
+        self.thread = threading.Thread(target=self.serve, daemon=True)
+        self.thread.start()
+
+    def serve(self) -> None:
+        time.sleep(self.delay)  # until then the port refuses
+        self.server.listen()
+        with contextlib.suppress(OSError):
+            while True:
+                client = self.server.accept()[0]
+                with client, contextlib.suppress(OSError):
+                    self.answer(client)
+
+    def answer(self, client: socket.socket) -> None:
+        request = b""
+        while b"\r\n\r\n" not in request:
+            request += client.recv(65536) or b"\r\n\r\n"
+        self.asked.append(request.decode())
+        name = request.split()[1].rsplit(b"/")[-1]
+        if name == b"meta-data":
+            client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 17\r\n\r\ninstance-id: i-9\n")
+        elif name == b"user-data":
+            client.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+            for piece in self.userdata:
+                client.sendall(piece)
+        else:
+            client.sendall(b"HTTP/1.1 404 no\r\nContent-Length: 0\r\n\r\n")
+
+    def __enter__(self) -> Seed:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(OSError):
+            self.server.shutdown(socket.SHUT_RDWR)
+        self.server.close()
+
+
+def _pieces(size: int, count: int, pause: float) -> Iterator[bytes]:
+    for _ in range(count):
+        yield b"x" * size
+        time.sleep(pause)
+
+
+def test_user_data_may_take_long_as_long_as_it_comes(metadata: Metadata, tmp_path: Path) -> None:
+    with Seed(_pieces(150_000, 30, 0.13)) as seed:  # twice as long as a question may take
+        cmdline(tmp_path, f"ds=nocloud;s=http://127.0.0.1:{seed.port}/a/")
+        metadata("nocloud")
+        assert (tmp_path / "config/userdata").read_bytes() == b"x" * 4_500_000
+
+
+def test_drops_are_no_progress(metadata: Metadata, tmp_path: Path) -> None:
+    with Seed(_pieces(1, 600, 0.1)) as seed:
+        cmdline(tmp_path, f"ds=nocloud;s=http://127.0.0.1:{seed.port}/a/")
+        start = time.monotonic()
+        assert "no user data: no answer in time" in metadata("nocloud", status=1).stderr
+        assert time.monotonic() - start < 8
+    assert not (tmp_path / "config/userdata").exists()
+
+
+@pytest.mark.parametrize("path", ["/a/b", "/a/b/", "", "/"])
+def test_a_seed_that_comes_up_late_without_a_slash_by_its_port(metadata: Metadata, tmp_path: Path, path: str) -> None:
+    """A port that refuses is asked again for a while. The files lie below the path; Host has the port."""
+    with Seed(iter([b"#!/bin/sh\n"]), delay=0.8) as seed:
+        cmdline(tmp_path, f"ds=nocloud;s=http://127.0.0.1:{seed.port}{path}")
+        metadata("nocloud")
+        assert (tmp_path / "config/userdata").read_bytes() == b"#!/bin/sh\n"
+        for request in seed.asked:
+            assert request.startswith(f"GET {path.rstrip('/')}/") and f"\r\nHost: 127.0.0.1:{seed.port}\r\n" in request
+        assert len(seed.asked) == 4
+
+
+def test_nobody_at_the_seeds_port_is_given_up(metadata: Metadata, tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and does not listen
+        cmdline(tmp_path, f"ds=nocloud;s=http://127.0.0.1:{taken.getsockname()[1]}/")
+        start = time.monotonic()
+        assert "Connection refused" in metadata("nocloud", status=1).stderr
+        assert time.monotonic() - start < 4  # two seconds for the first of four files, and none for the others

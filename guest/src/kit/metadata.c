@@ -35,6 +35,8 @@ static int child_main(const struct provider *provider, int answers, int orders)
     bool here = provider->probe(provider);
     if (write(answers, here ? "Y" : "N", 1) != 1 || !here || read(orders, &go, 1) != 1)
         return 0;
+    metadata_options.patient = true;
+    metadata_options.progress = answers;
     bool complete = provider->extract(provider);
     return store_text("provider", provider->shown) && complete ? 0 : 1;
 }
@@ -103,17 +105,21 @@ static size_t choose(struct asked *asked, size_t count, double deadline)
     }
 }
 
-/* Lets the chosen one fetch what there is. False: it failed, or took too long. */
+/* Lets the chosen one fetch what there is. False: it failed, or brought nothing for too long. */
 static bool let_extract(struct asked *chosen, const struct provider *provider)
 {
     int status = 0;
     double deadline = now() + EXTRACT_SECONDS;
     if (write(chosen->orders, "G", 1) != 1)
         return false;
-    while (now() < deadline) { /* its end closes the pipe */
-        struct pollfd end = {.fd = chosen->answers, .events = POLLIN};
-        if (poll(&end, 1, (int)((deadline - now()) * 1e3) + 1) > 0)
+    while (now() < deadline) {
+        char dots[64];
+        struct pollfd more = {.fd = chosen->answers, .events = POLLIN};
+        if (poll(&more, 1, (int)((deadline - now()) * 1e3) + 1) <= 0)
+            continue;
+        if (read(more.fd, dots, sizeof(dots)) <= 0) /* its end closes the pipe */
             break;
+        deadline = now() + EXTRACT_SECONDS;
     }
     if (now() >= deadline)
         kill(chosen->pid, SIGKILL);
@@ -123,7 +129,7 @@ static bool let_extract(struct asked *chosen, const struct provider *provider)
     if (status == 0)
         return true;
     if (now() >= deadline)
-        note("%s: not done after %.0f s", provider->shown, EXTRACT_SECONDS);
+        note("%s: nothing came for %.0f s", provider->shown, EXTRACT_SECONDS);
     else if (WIFSIGNALED(status))
         note("%s: ended by signal %d", provider->shown, WTERMSIG(status));
     return false;
@@ -243,6 +249,7 @@ int main(int argc, char **argv)
     for (size_t i = 0; i < count; i++)
         if (!want(&wanted, named[i]))
             usage("unknown provider: %s", named[i]);
+    metadata_options.patient = count > 0;
     if (!count)
         want_default(&wanted);
     if (!store_open())

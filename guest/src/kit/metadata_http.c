@@ -15,12 +15,15 @@
 
 #define HEADERS_MAX 16384
 #define TRIES 3
+#define STEP 16384 /* bytes that have to come within METADATA_SECONDS for a transfer to go on */
 
 struct connection {
     int fd;
     double deadline;
     char buffer[8192];
     size_t used, taken; /* of the buffer */
+    size_t come;        /* bytes since the deadline was set */
+    int error;          /* why there is no connection */
     char *reason;
 };
 
@@ -76,6 +79,7 @@ static bool connect_to(struct connection *to, const struct addrinfo *address, bo
             return false;
         getsockopt(to->fd, SOL_SOCKET, SO_ERROR, &error, &length);
     }
+    to->error = error;
     return error ? failed(to, strerror(error)) : true;
 }
 
@@ -99,6 +103,7 @@ static bool dial(struct connection *to, const struct question *question)
     for (struct addrinfo *at = list; at && !connected; at = at->ai_next) {
         close_scoped(&to->fd);
         to->fd = -1;
+        to->error = 0;
         connected = connect_to(to, at, question->low_port);
     }
     freeaddrinfo(list);
@@ -122,6 +127,18 @@ static bool send_all(struct connection *to, const char *bytes, size_t length)
     return true;
 }
 
+/* What is long may take long, as long as it comes. */
+static void came(struct connection *from, size_t bytes)
+{
+    from->come += bytes;
+    if (from->come < STEP)
+        return;
+    from->come = 0;
+    from->deadline = now() + METADATA_SECONDS;
+    if (metadata_options.progress >= 0)
+        (void)!write(metadata_options.progress, ".", 1);
+}
+
 /* More bytes into the empty buffer: 1, 0 at the end, -1 and why. */
 static int fill(struct connection *from)
 {
@@ -130,6 +147,7 @@ static int fill(struct connection *from)
         if (got >= 0) {
             from->used = (size_t)got;
             from->taken = 0;
+            came(from, (size_t)got);
             return got > 0;
         }
         if (errno != EAGAIN && errno != EINTR) {
@@ -317,19 +335,30 @@ void answer_free(struct answer *answer)
     *answer = (struct answer){0};
 }
 
+/* A name or address, and the port where it is not the usual one (RFC 9110, 7.2). The caller frees it. */
+static char *host_header(const struct question *question)
+{
+    bool plain = !strchr(question->host, ':');
+    const char *open = plain ? "" : "[", *close = plain ? "" : "]";
+    return question->port && question->port != 80 ? format("%s%s%s:%u", open, question->host, close, question->port)
+                                                  : format("%s%s%s", open, question->host, close);
+}
+
 static bool ask_once(struct answer *answer, const struct question *question, double deadline)
 {
     struct connection to = {.fd = -1, .deadline = deadline, .reason = answer->reason};
     scoped_free char *length =
         question->body ? format("Content-Length: %zu\r\n", strlen(question->body)) : must_dup("");
+    scoped_free char *host = host_header(question);
     scoped_free char *text =
         format("%s %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: linuxkit-metadata\r\nAccept: */*\r\nConnection: close\r\n"
                "%s%s\r\n%s",
-               question->method ? question->method : "GET", question->path, question->host, length,
+               question->method ? question->method : "GET", question->path, host, length,
                question->headers ? question->headers : "", question->body ? question->body : "");
     bool done = (answer->reached = dial(&to, question)) && send_all(&to, text, strlen(text)) &&
                 read_answer(&to, answer, question->limit ? question->limit : VALUE_MAX);
     close_scoped(&to.fd);
+    answer->refused = !answer->reached && (to.error == ECONNREFUSED || to.error == ENETUNREACH || to.error == EHOSTUNREACH);
     return done;
 }
 
@@ -349,12 +378,13 @@ bool ask(struct answer *answer, const struct question *question)
             snprintf(answer->reason, sizeof(answer->reason), "status %d", answer->status);
         detail("%s %s%s: %s", question->method ? question->method : "GET", question->host, question->path,
                came && answer->status == 200 ? "ok" : answer->reason);
-        if ((came && !may_pass(answer->status)) || !answer->reached)
-            return answer->status == 200;
-        if (try == TRIES || now() + 0.2 > deadline)
-            return false;
+        bool again = answer->refused ? metadata_options.patient : answer->reached && try < TRIES;
+        if (answer->refused && now() + 0.2 > deadline)
+            metadata_options.patient = false; /* nobody came: the next question need not wait as long */
+        if ((came && !may_pass(answer->status)) || !again || now() + 0.2 > deadline)
+            return came && answer->status == 200;
         answer_free(answer);
-        pause_ms(100L * try);
+        pause_ms(try < TRIES ? 100L * try : 100L * TRIES);
     }
 }
 
@@ -369,25 +399,31 @@ bool ask_json(struct answer *answer, struct json_document *document, const struc
     return false;
 }
 
+/* Where the host's name ends: "[::1]" is an address of IPv6. */
+static size_t host_length(const char *start, size_t length)
+{
+    const char *end = *start == '[' ? memchr(start, ']', length) : memchr(start, ':', length);
+    return !end ? length : (size_t)(end - start) + (*start == '[');
+}
+
 bool url_split(const char *url, char **host, unsigned *port, char **path)
 {
     if (!starts_with(url, "http://"))
         return false;
     const char *start = url + strlen("http://");
-    size_t length = strcspn(start, "/");
-    const char *colon = memchr(start, ':', length);
-    size_t name = colon ? (size_t)(colon - start) : length, number = 80;
-    if (colon) {
-        scoped_free char *digits = format("%.*s", (int)(length - name - 1), colon + 1);
-        if (!number_of(digits, 10, &number))
+    size_t length = strcspn(start, "/"), name = host_length(start, length), number = 80;
+    if (name < length) {
+        scoped_free char *digits = format("%.*s", (int)(length - name - 1), start + name + 1);
+        if (start[name] != ':' || !number_of(digits, 10, &number))
             return false;
     }
-    if (name == 0 || name > 255 || number == 0 || number > 65535)
+    bool brackets = name > 2 && *start == '[' && start[name - 1] == ']';
+    if (name == 0 || name > 255 || number == 0 || number > 65535 || (*start == '[' && !brackets))
         return false;
     for (const char *at = start; *at; at++) /* it becomes part of a request's first lines */
         if (*at <= ' ' || *at == 127)
             return false;
-    *host = format("%.*s", (int)name, start);
+    *host = format("%.*s", (int)name - 2 * brackets, start + brackets);
     *port = (unsigned)number;
     *path = must_dup(start[length] ? start + length : "/");
     return true;

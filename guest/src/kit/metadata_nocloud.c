@@ -76,6 +76,11 @@ static bool seed_fetch(const struct provider *provider, const char *url)
         note("%s: the seed %s is neither a folder nor http://", provider->shown, url);
         return false;
     }
+    if (!ends_with(folder, "/") && !strchr(folder, '?')) { /* the files' names are put behind it */
+        char *longer = format("%s/", folder);
+        free(folder);
+        folder = longer;
+    }
     for (size_t i = 0; i < COUNT(files); i++) {
         scoped_free char *path = format("%s%s", folder, files[i][0]);
         scoped_answer answer;

@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-struct metadata_options metadata_options = {.config = CONFIG, .root = ""};
+struct metadata_options metadata_options = {.config = CONFIG, .root = "", .progress = -1};
 
 static void line(const char *fmt, va_list list)
 {
