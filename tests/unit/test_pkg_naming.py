@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from linuxkit.config.parse import parse_config
 from linuxkit.errors import InputError
 from linuxkit.pkg.naming import Name, Naming, name_of, package_name
 from linuxkit.pkg.parse import read_package
@@ -81,12 +83,15 @@ def test_outside_git_it_is_latest(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("text", "message"), [
     ("org: x\n", "'image' is missing"),
     ("imege: x\n", "did you mean 'image'?"),
-    ("image: 5\n", "needs a string"),
+    ("image: [5]\n", "needs a string"),
+    ("image:\n", "'image' is missing"),
     ("image: a\nextra-sources: [x]\n", "is not source:destination"),
     ("image: a\nextra-sources: ['x:../y']\n", "leads out of the build's files"),
     ("image: a\ndockerfile: ../Dockerfile\n", "is not below the package"),
     ("image: a\narches: amd64\n", "needs a list"),
-    ("image: a\nnetwork: yes\n", "write true, without quotes"),
+    ("image: a\nnetwork: maybe\n", "write true or false"),
+    ("image: a\nnetwork: 1\n", "needs a boolean"),
+    ("image: a\nconfig: {oomScoreAdj: '5'}\n", "needs an integer"),
     ("image: a\nbuildArgs: [X]\n", "is not NAME=value"),
     ("image: a\nconfig: {capabilites: [all]}\n", "did you mean 'capabilities'?"),
     ("image: a\ndepends: {docker-images: {target: x}}\n", "needs one of from-file and list"),
@@ -103,6 +108,44 @@ def test_a_bad_build_yml(tmp_path: Path, text: str, message: str) -> None:
     (problem,) = [p for p in caught.value.problems if message in str(p)][:1]
     assert problem.file.endswith("build.yml")
     assert problem.line > 0
+
+
+def test_scalars_are_read_as_go_reads_them_into_typed_fields(tmp_path: Path) -> None:
+    """What LinuxKit's own packages and EVE's have: booleans of YAML 1.1, numbers for text, keys with nothing."""
+    (tmp_path / "build.yml").write_text("""
+image: 1.10
+org: 0666
+tag:
+network: yes
+disable-cache: "off"
+arches:
+buildArgs:
+config:
+  readonly: On
+  noNewPrivileges: n
+  oomScoreAdj: 5.0
+  command: [0755, yes, null]
+  hostname: on
+  capabilities:
+  runtime:
+    mkdir: [08]
+  tmpfs:
+  annotations: {a: true}
+""")
+    found = read_package(tmp_path)
+    assert (found.image, found.org, found.tag) == ("1.10", "0666", "{{.Hash}}")
+    assert (found.network, found.disable_cache, found.arches) == (True, False, ("amd64", "arm64", "riscv64"))
+    assert json.loads(found.config) == {
+        "readonly": True, "noNewPrivileges": False, "oomScoreAdj": 5, "command": ["0755", "yes", ""], "hostname": "on",
+        "runtime": {"mkdir": ["08"]}, "annotations": {"a": "true"},
+    }  # fmt: skip
+
+
+def test_the_systems_yaml_stays_strict() -> None:
+    """LinuxKit holds it against a JSON schema before it decodes it, so none of this is taken there."""
+    for wrong in ("readonly: yes", "hostname: 0666", "capabilities:"):
+        with pytest.raises(InputError):
+            parse_config(f"services: [{{name: a, image: b, {wrong}}}]", "a.yml")
 
 
 def test_what_is_no_package_and_what_is_not_committed(tree: Path) -> None:

@@ -20,6 +20,10 @@ BAD: Any = object()
 Substitute = Callable[[str], str]
 #: Refuses an image reference by raising InputError.
 CheckReference = Callable[[str], object]
+#: What yaml.v3 takes for a boolean where the field is one; elsewhere these words are text.
+_GO_BOOL = {word: value for words, value in (("y Y yes Yes YES on On ON", True), ("n N no No NO off Off OFF", False))
+            for word in words.split()}  # fmt: skip
+_ZERO = {Str: "", Int: 0, Bool: False}
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -45,10 +49,14 @@ class Converter:
 
     problems   what was found wrong, in the order met.
     positions  path → where that value stands.
+    go_types   read scalars as Go's yaml.v3 does into typed fields: `yes` is a boolean where one is wanted, an unquoted
+               `0666` is text where text is wanted, a key with nothing after it is as if it were not there.
     """
 
-    def __init__(self, file: str, *, substitute: Substitute | None, check_reference: CheckReference | None) -> None:
+    def __init__(self, file: str, *, substitute: Substitute | None, check_reference: CheckReference | None,
+                 go_types: bool = False) -> None:  # fmt: skip
         self.file = file
+        self._go_types = go_types
         self.problems: list[Problem] = []
         self.positions: dict[str, Position] = {}
         self._substitute = substitute
@@ -61,6 +69,8 @@ class Converter:
     def value(self, node: Node, of: Type, path: str) -> Any:
         """The value, or BAD."""
         self.positions[path] = node.position
+        if self._go_types and isinstance(node, Scalar):
+            node = _as_go(node, of)
         match of:
             case Object():
                 return self.object(node, of, path)
@@ -94,10 +104,12 @@ class Converter:
             if key.text not in known:
                 self.problem(f"unknown key '{key.text}'", key.position, path, self._key_hint(key.text, of))
                 continue
+            if self._go_types and is_nothing(value):
+                continue
             found = self.value(value, known[key.text].type, below)
             if found is not BAD:
                 values[known[key.text].attribute] = found
-        present = {key.text for key, _ in node.pairs}
+        present = {key.text for key, value in node.pairs if not (self._go_types and is_nothing(value))}
         for field in of.fields:
             if field.required and field.name not in present:
                 self.problem(f"'{field.name}' is missing", node.position, path)
@@ -189,6 +201,25 @@ class Converter:
             except InputError as e:
                 return self.problem(e.message, node.position, path, e.hint)
         return of.enum(text) if of.enum else text
+
+
+def is_nothing(node: Node) -> bool:
+    """Whether a key has nothing after it, or a null."""
+    return isinstance(node, Scalar) and node.value is None
+
+
+def _as_go(node: Scalar, of: Type) -> Scalar:
+    """The scalar as yaml.v3 decodes it into a field of this type."""
+    value: Any = node.value
+    if node.value is None:
+        value = _ZERO.get(type(of))
+    elif isinstance(of, Str):
+        value = node.text
+    elif isinstance(of, Bool):
+        value = _GO_BOOL.get(node.text, node.value) if isinstance(node.value, str) else node.value
+    elif isinstance(of, Int) and isinstance(node.value, float) and abs(node.value) < 2**63:
+        value = int(node.value)
+    return node._replace(value=value)
 
 
 def field_of(of: Object, name: str) -> Field:

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from linuxkit.config import schema as config_schema
-from linuxkit.config.convert import Converter, did_you_mean
+from linuxkit.config.convert import Converter, did_you_mean, is_nothing
 from linuxkit.config.document import Mapping, read_document
 from linuxkit.config.model import ImageSettings
 from linuxkit.config.render import plain
@@ -55,7 +55,7 @@ def _neighbour(directory: Path) -> str:
 
 class _Reader(Converter):
     def __init__(self, path: Path, directory: Path) -> None:
-        super().__init__(str(path), substitute=None, check_reference=None)
+        super().__init__(str(path), substitute=None, check_reference=None, go_types=True)
         self._path, self._directory = path, directory
 
     def package(self, root: Mapping, text: str) -> Package:
@@ -64,6 +64,8 @@ class _Reader(Converter):
         values: dict[str, Any] = {}
         for key, node in root.pairs:
             if (field := _KEYS.get(key.text)) is not None:
+                if is_nothing(node):
+                    continue
                 found = self.value(node, field.type, key.text)
                 values[field.attribute] = found
             elif key.text not in NATIVE:
