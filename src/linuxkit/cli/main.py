@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 import click
 
 import linuxkit
+from linuxkit.cli.words import TRUE, adapt, own_words, verbosity
 from linuxkit.errors import InputError, LinuxkitError
 
 #: name → (module:attribute, one line for the overview)
@@ -53,6 +54,24 @@ class Settings:
     cert_files: tuple[Path, ...]
     policy_file: Path | None = None  # which images have to be signed; None: none
 
+    def with_flags(self, given: dict[str, list[str]]) -> Settings:
+        """Global flags that stand behind a command, over those in front of it.
+
+        Raises:
+            InputError: --quiet and --verbose together.
+        """
+        last = {name: Path(given[name][-1]) for name in ("cache", "trust_policy") if name in given}
+        quiet = (given["quiet"][-1] in TRUE) if "quiet" in given else self.quiet
+        verbose = verbosity(given.get("verbose", []), 1 if self.quiet else self.verbose)
+        if quiet and (given.get("verbose") or self.verbose > 1) and verbose:
+            raise InputError("--quiet and --verbose cannot be used together", hint="give one of them")
+        return Settings(
+            cache=last.get("cache", self.cache), quiet=quiet, verbose=0 if quiet else verbose,
+            mirrors=(*self.mirrors, *given.get("mirrors", ())),
+            cert_files=(*self.cert_files, *map(Path, given.get("cert_files", ()))),
+            policy_file=last.get("trust_policy", self.policy_file),
+        )  # fmt: skip
+
 
 class _Lazy(click.Group):
     """A group whose commands are imported when they are called."""
@@ -66,7 +85,10 @@ class _Lazy(click.Group):
         module, _, attribute = COMMANDS[name][0].partition(":")
         command = getattr(importlib.import_module(module), attribute)
         assert isinstance(command, click.Command)
-        return command
+        return adapt(command, Settings.with_flags)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, own_words(self, ctx, list(args)))
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -93,27 +115,29 @@ class _Lazy(click.Group):
               show_envvar=True, help="Which images have to be signed, by whom.  "
                                      "[default: ~/.config/linuxkit/policy.yml, if it is there]")
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
-@click.option("-v", "--verbose", type=click.IntRange(0, 3), default=None, metavar="N",
-              help="0 errors, 1 info, 2 debug, 3 trace.  [default: 1]")
+@click.option("-v", "--verbose", multiple=True, metavar="[N]",
+              help="0 errors, 1 info, 2 debug, 3 trace; without N one more, as -vv is two.  [default: 1]")
 @click.version_option(linuxkit.__version__, "--version", prog_name="linuxkit")
 @click.pass_context
 def cli(ctx: click.Context, cache: Path | None, mirrors: tuple[str, ...], cert_files: tuple[Path, ...],
-        trust_policy: Path | None, quiet: bool, verbose: int | None) -> None:
+        trust_policy: Path | None, quiet: bool, verbose: tuple[str, ...]) -> None:
     """One YAML file in, a tiny immutable bootable Linux image out.
 
     \b
     linuxkit build web.yml      writes web-kernel, web-initrd.img and web-cmdline
     linuxkit run web            boots them
 
-    No Docker, no root, no daemon. Exit status: 0 done, 1 failed, 2 bad input.
+    The options below also work after the command. No Docker, no root, no daemon.
+    Exit status: 0 done, 1 failed, 2 bad input.
     """
-    if quiet and verbose:
+    level = verbosity(list(verbose))
+    if quiet and verbose and level:
         raise InputError("--quiet and --verbose cannot be used together", hint="give one of them")
     environment = os.environ.get("LINUXKIT_MIRROR", "").replace(",", " ").split()
     ctx.obj = Settings(
         cache=cache or Path.home() / ".linuxkit" / "cache",
         quiet=quiet,
-        verbose=0 if quiet else 1 if verbose is None else verbose,
+        verbose=0 if quiet else level,
         mirrors=(*environment, *mirrors),
         cert_files=cert_files,
         policy_file=trust_policy or _own_policy(),

@@ -124,26 +124,6 @@ def _take(given: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None and value != ()}
 
 
-class GoFlags(click.Command):
-    """A command whose flags may be written as Go has them: --push=true, --manifest=false."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        known = {name: p for p in self.params if isinstance(p, click.Option) and p.is_flag for name in p.opts}
-        out: list[str] = []
-        for n, word in enumerate(args):
-            if word == "--":
-                return super().parse_args(ctx, out + args[n:])
-            name, mark, value = word.partition("=")
-            option = known.get(name)
-            if option is None or not mark or value.lower() not in ("true", "false", "1", "0"):
-                out.append(word)
-            elif value.lower() in ("true", "1"):
-                out.append(name)
-            else:
-                out += option.secondary_opts[:1]  # a flag that is off by itself needs no word
-        return super().parse_args(ctx, out)
-
-
 @click.group()
 @click.pass_context
 def pkg(context: click.Context, /, **given: Any) -> None:
@@ -159,7 +139,7 @@ for _option in _OPTIONS:
     pkg = _option(pkg)
 
 
-@pkg.command("show-tag", cls=GoFlags)
+@pkg.command("show-tag")
 @click.argument("directories", nargs=-1, required=True, type=DIRECTORY, metavar="DIR...")
 @click.option("--canonical", is_flag=True, help="With the registry in front.")
 @common

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from linuxkit.cli.pkg import DIRECTORY, Command, Common, GoFlags, common, pkg
+from linuxkit.cli.pkg import DIRECTORY, Command, Common, common, pkg
 
 if TYPE_CHECKING:
     from linuxkit.api import Sources
@@ -83,7 +83,7 @@ def _flags(command: Command) -> Command:
     return command
 
 
-@pkg.command("build", cls=GoFlags)
+@pkg.command("build")
 @click.argument("directories", nargs=-1, required=True, type=DIRECTORY, metavar="DIR...")
 @click.option("--push", is_flag=True, help="Send the images to their registry.")
 @_flags
@@ -97,7 +97,7 @@ def build(settings: Settings, /, directories: tuple[Path, ...], push: bool, flag
     _build(settings, directories, push, flags, **rest)
 
 
-@pkg.command("push", cls=GoFlags)
+@pkg.command("push")
 @click.argument("directories", nargs=-1, required=True, type=DIRECTORY, metavar="DIR...")
 @_flags
 @common
