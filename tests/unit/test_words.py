@@ -50,7 +50,8 @@ def test_global_flags_stand_before_and_behind() -> None:
     for args in (("--cache", "/d", "build", "a"), ("build", "--cache", "/d", "a"), ("build", "a", "--cache=/d")):
         settings, given = call(*args)
         assert (settings.cache, given["files"]) == (Path("/d"), ("a",))
-    settings, _ = call(*"build --mirror http://a a --mirror=x=http://b --cert-file c --trust-policy p".split())
+    more = ("--mirror=x=http://b", "--cert-file", "c", "--trust-policy", "p")
+    settings, _ = call("build", "--mirror", "http://a", "a", *more)
     assert (settings.mirrors, settings.cert_files) == (("http://a", "x=http://b"), (Path("c"),))
     assert settings.policy_file == Path("p")
     assert call("build", "-q")[0].verbose == 0
