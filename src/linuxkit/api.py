@@ -211,6 +211,7 @@ def build(
     files = make(made, target)
     beside = _provenance(provenance, planned, files, target.output) if provenance is not None else []
     written = write_files(files, target.directory, target.output, beside)
+    content.tell(planned.images())
     counts = encoder.counts
     used |= {str(host_path(f.source, sources).absolute()): "" for f in config.files if f.source is not None}
     used |= {str(Path(f.source.path).absolute()): f.source.digest for f in planned.files if f.source is not None}

@@ -59,7 +59,9 @@ def check(
     encoder = Encoder(content, log=lambda part: sources.log(f"encoding {part}"))
     erofs = codec if compress else Codec.NONE
     made = Build(plan, content, encoder, codec, level_of(codec, None), erofs=erofs, disk_root=partition, verity=verity)
-    return found_in(made, target.formats, memory, config)
+    found = found_in(made, target.formats, memory, config)
+    content.tell(plan.images())
+    return found
 
 
 def found_in(

@@ -64,7 +64,8 @@ def linuxkit(
     base = {k: v for k, v in os.environ.items() if k in ("PATH", "PYTHONPATH", "LANG", "VIRTUAL_ENV")}
     done = subprocess.run(
         [sys.executable, "-m", "linuxkit", *map(os.fspath, args)], cwd=cwd, capture_output=True, text=True, timeout=120,
-        env=base | {"LINUXKIT_CACHE": os.fspath(cache), "HOME": os.fspath(cwd)} | environment,
+        env=base | {"LINUXKIT_CACHE": os.fspath(cache), "HOME": os.fspath(cwd)} | environment
+        | ({"PYTHONDONTWRITEBYTECODE": "1"} if preexec_fn else {}),  # limits would cut short what Python keeps
         preexec_fn=preexec_fn,  # type: ignore[arg-type]
     )  # fmt: skip
     assert "Traceback" not in done.stderr, done.stderr

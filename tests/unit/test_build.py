@@ -208,6 +208,28 @@ def test_whiteouts_are_read_as_linuxkit_does_or_as_the_specification_says(work: 
         assert ("warning: t/opaque:1" in done.stderr or "warning: docker.io/t/opaque:1" in done.stderr) is warned
 
 
+def test_a_rebuild_repeats_its_warnings(work: Path, cache: Path) -> None:
+    lower = tar_of(directory("d"), member("d/old", b"x"))
+    make_image(Store(cache), "docker.io/t/opaque:1", lower, tar_of(member("d/.wh..wh..opq"), member("d/new", b"y")))
+    text = YAML.replace("t/tool:1", "t/opaque:1").replace('mode: "0644"', 'mode: "0600"')
+    (work / "web.yml").write_text(text)
+
+    def warnings(*flags: str) -> list[str]:
+        done = linuxkit(*flags, "build", "--format", "tar", "web.yml", cwd=work, cache=cache)
+        return [line for line in done.stderr.splitlines() if line.startswith("warning: ")]
+
+    first = warnings()
+    assert len(first) == 2 and "LinuxKit reads unlike the OCI spec" in "".join(first)
+    assert warnings() == first  # the shortcut
+    (work / "web.yml").write_text(f"{text}# changed\n")
+    assert warnings() == first  # planned again, and encoded parts taken from the cache
+    shutil.rmtree(cache / "derived" / "notes")
+    assert len(warnings()) == 2  # the shortcut remembers by itself
+    assert warnings("--quiet") == []
+    (work / "web.yml").write_text(YAML)
+    assert warnings() == [] == warnings()
+
+
 def test_a_hard_link_loop(work: Path, cache: Path) -> None:
     loop = [member(n, type=tarfile.LNKTYPE, linkname=t) for n, t in (("a", "b"), ("b", "a"))]
     make_image(Store(cache), "docker.io/t/bad:1", tar_of(*loop))

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from linuxkit.outputs.recall import Recorded
     from linuxkit.plan.lock import Lock
 
+#: How lines begin that are as true of a rebuild from the cache.
+WARNINGS = ("warning: ", "note: ", "trust: ")
 _HELP_FORMATS = """\b
 Formats:
   kernel+initrd      NAME-kernel, NAME-initrd.img and NAME-cmdline (the default)
@@ -140,9 +142,16 @@ def build(
 
     progress = Progress(sys.stderr, "pulled", quiet=not settings.verbose)
     click.get_current_context().call_on_close(progress.clear)
+    warnings: list[str] = []
+
+    def log(text: str) -> None:
+        if text.startswith(WARNINGS):
+            warnings.append(text)
+        progress.line(text)
+
     sources = api.Sources(
         settings.cache, settings.mirrors, settings.cert_files, offline, pull, debian_mirror, os.environ,
-        progress.line, progress, policy=policy_of(settings),
+        log, progress, policy=policy_of(settings),
     )  # fmt: skip
     documents: list[tuple[str, bytes]] = []
     if bundle_file is not None:
@@ -203,7 +212,7 @@ def build(
         data=_data(data_partition),
     )  # fmt: skip
     if shortcut is not None:
-        shortcut.keep(artifact.record)
+        shortcut.keep(artifact.record, warnings)
     _summary(settings, artifact.files, artifact.cached, artifact.segments, time.monotonic() - started)
 
 
@@ -251,15 +260,18 @@ class _Shortcut:
             return False
         from linuxkit.outputs.files import write_files
 
+        for line in found.warnings:
+            _note(self._settings, line)
         written = write_files(found.files, directory or Path(), output)
         _summary(self._settings, written, found.segments, found.segments, time.monotonic() - started)
         return True
 
-    def keep(self, record: Recorded) -> None:
+    def keep(self, record: Recorded, warnings: Sequence[str]) -> None:
+        """Remember a build, with what was said to its user: that is still true the next time."""
         from linuxkit.outputs.recall import remember
 
         if self._key and self._key == self._inputs():  # nothing changed under the build's feet
-            remember(self._derived, self._key, record)
+            remember(self._derived, self._key, record._replace(warnings=warnings))
 
 
 def _check_input_tar(path: str, output: str, pull: bool, has_metadata: bool) -> None:

@@ -29,12 +29,13 @@ SMALL = 4 << 20
 
 
 class Recorded(NamedTuple):
-    """A build: the digest of its plan, its number of segments, the digests of its source files, its outputs."""
+    """The digest of a build's plan, its number of segments, the digests of its source files, outputs and warnings."""
 
     plan: str
     segments: int
     sources: Mapping[str, str]
     files: Sequence[OutputFile]
+    warnings: Sequence[str] = ()
 
 
 def inputs_key(
@@ -106,7 +107,7 @@ def recall(derived: Derived, key: str) -> Recorded | None:
         pieces = [piece for file in files for piece in file.pieces if piece.path]
         if not all(whole(derived, piece) for piece in pieces):
             return None
-        return Recorded(record["plan"], record["segments"], record["sources"], files)
+        return Recorded(record["plan"], record["segments"], record["sources"], files, tuple(record["warnings"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None  # damaged: made anew
 
@@ -119,7 +120,8 @@ def remember(derived: Derived, key: str, build: Recorded) -> None:
         [f.name, f.format, [[p.size, p.path, p.offset, base64.b64encode(p.data).decode()] for p in f.pieces]]
         for f in build.files
     ]
-    record = {"plan": build.plan, "segments": build.segments, "sources": dict(build.sources), "files": files}
+    record = {"plan": build.plan, "segments": build.segments, "sources": dict(build.sources), "files": files,
+              "warnings": list(build.warnings)}  # fmt: skip
     with derived.put(KIND, key) as out:
         out.write(json.dumps(record, separators=(",", ":")).encode())
 

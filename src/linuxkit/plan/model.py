@@ -135,6 +135,11 @@ class BuildPlan:
     signer: str = ""
     version: int = field(default=VERSION)
 
+    def images(self) -> list[Image]:
+        """Whose filesystems are laid out, in order; one may come twice."""
+        trees = (*self.init, *(v.tree for v in self.volumes), *(b.tree for b in self.bundles))
+        return [tree.image for tree in trees if tree is not None]
+
     def to_json(self) -> dict[str, Any]:
         """The plan as JSON values; contents of files appear as digest and size."""
         value = _jsonable(self)

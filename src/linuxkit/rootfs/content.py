@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from linuxkit.oci.layer import LayerCache
     from linuxkit.oci.store import Store
 
+#: Of the derived cache: what a user is told about an image, by its digest.
+NOTES = "notes"
+
 
 class Content:
     """The store and the derived cache, as the assembly uses them. Safe for several threads."""
@@ -27,6 +30,7 @@ class Content:
     ) -> None:
         self.store, self.derived, self.whiteouts, self._log = store, derived, whiteouts, log
         self._layers: LayerCache | None = None
+        self._differing: dict[str, str] = {}  # image's digest → what two ways of reading its deletions differ in
         self._lock = threading.Lock()
 
     @property
@@ -49,14 +53,30 @@ class Content:
 
         layers = self.layers.image_entries(image)
         merged = merge_layers(layers, whiteouts=Whiteouts(self.whiteouts), where=image.reference)
-        if self._log is not None and self.whiteouts == Whiteouts.LINUXKIT and has_whiteouts(layers):
+        if self.whiteouts == Whiteouts.LINUXKIT and has_whiteouts(layers):
             spec = merge_layers(layers, whiteouts=Whiteouts.OCI, where=image.reference)
             if differ := sorted({entry.path for entry in merged} ^ {entry.path for entry in spec}):
+                said = f"{len(differ)} paths differ, the first is {differ[0]}"
+                with self._lock:
+                    if image.digest not in self._differing:
+                        self._differing[image.digest] = said
+                        with self.derived.put(NOTES, image.digest) as out:
+                            out.write(said.encode(errors="surrogateescape"))
+        return merged
+
+    def tell(self, images: Iterable[Image]) -> None:
+        """Warn of images whose deletions are read in two ways, also when their trees came from the cache this time."""
+        if self._log is None or self.whiteouts != "linuxkit":
+            return
+        for image in {image.digest: image for image in images}.values():
+            said = self._differing.get(image.digest)
+            if said is None and (path := self.derived.get(NOTES, image.digest)) is not None:
+                said = path.read_bytes().decode(errors="replace")
+            if said:
                 self._log(
                     f"warning: {image.reference} deletes files in a way that LinuxKit reads unlike the OCI spec: "
-                    f"{len(differ)} paths differ, the first is {differ[0]}; --whiteouts oci follows the spec"
+                    f"{said}; --whiteouts oci follows the spec"
                 )
-        return merged
 
 
 def layers_of(image: Image) -> tuple[tuple[Descriptor, str], ...]:
