@@ -228,6 +228,23 @@ def test_bad_build_arguments(tmp_path: Path, text: str, message: str) -> None:
     assert "args:2" in told
 
 
+@pytest.mark.parametrize("run", [
+    'RUN echo $((1<<X))', 'RUN cat <<<"x"', "RUN cat <<< x", "RUN echo 'a <<EOF'", 'RUN echo "a <<EOF b"', "RUN x<<EOF",
+    "RUN cat <<'E F'\nFROM no:1\nE F", "RUN cat <<-EOF\n\tFROM no:1\n\tEOF",
+    "RUN 3<<A <<B x\nFROM no:1\nA\nFROM no:2\nB",
+    "RUN\tcat <<E-F.1\nFROM no:1\nE-F.1", "COPY <<\"a\" /b\nFROM no:1\na",
+])  # fmt: skip
+def test_what_begins_a_here_document_and_what_ends_it(run: str) -> None:
+    text = f"FROM\ta:1\n{run}\nFROM \t b:1\n"
+    for written in (text, text.replace("\n", "\r\n")):
+        assert [b.image for b in dockerfile.bases(written, ARM64, {})] == ["a:1", "b:1"]
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_word(tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_bytes("\ufeffFROM a:1\n".encode())
+    assert [b.image for b in dockerfile.bases(dockerfile.read(tmp_path / "Dockerfile"), ARM64, {})] == ["a:1"]
+
+
 def test_bases_come_from_the_cache(repository: Repository) -> None:
     made = make_image(Store(repository.cache), "me/base:1-arm64", tar_of(member("x", b"x")), platform=ARM64)
     repository.put({"d/Dockerfile": "ARG B=me/base:1\nFROM $B\nFROM other:1\n", "d/build.yml": "image: d\n"})

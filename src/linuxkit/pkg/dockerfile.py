@@ -17,7 +17,10 @@ from linuxkit.oci.media import Platform
 
 LIMIT = 1 << 20  # bytes of a Dockerfile
 _VARIABLE = re.compile(r"\\\$|\$(?:([A-Za-z_][A-Za-z0-9_]*)|\{([A-Za-z_][A-Za-z0-9_]*)(?::([-+])([^{}]*))?\})")
-_HEREDOC = re.compile(r"<<-?(['\"]?)([A-Za-z_][A-Za-z0-9_]*)\1")
+#: A word of a line as the shell reads it, with its quotes; a here-document is a whole word, as BuildKit has it: neither
+#: `$((1<<X))` nor `<<<"text"` is one.
+_WORD = re.compile(r"""(?:\\.|'[^']*'|"(?:\\.|[^"\\])*"|[^\s'"\\])+""")
+_HEREDOC = re.compile(r"[0-9]*<<(-?)([^<]+)")
 _ESCAPE = re.compile(r"#\s*escape\s*=\s*([\\`])\s*$", re.I)
 _FLAG = re.compile(r"--([a-z-]+)(?:=(\S*))?$")
 
@@ -39,7 +42,7 @@ def read(path: Path) -> str:
     """
     try:
         with path.open("rb") as stream:
-            return stream.read(LIMIT).decode()
+            return stream.read(LIMIT).decode().removeprefix("\ufeff")
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such file",
                          hint="a package has a Dockerfile, or is a native recipe (docs/packages.md)") from None
@@ -133,7 +136,7 @@ def _flags(rest: str) -> tuple[dict[str, str], list[str]]:
 
 def _instructions(text: str) -> Iterator[tuple[str, str]]:
     """(instruction in upper case, what follows), continued lines joined, here-documents left out."""
-    lines = iter(text.splitlines())
+    lines = iter(text.replace("\r\n", "\n").split("\n"))
     escape, first = "\\", True
     for line in lines:
         if first and (directive := _ESCAPE.match(line.strip())):
@@ -150,11 +153,18 @@ def _instructions(text: str) -> Iterator[tuple[str, str]]:
             if more is None:
                 break
             whole += more
-        word, _, rest = whole.strip().partition(" ")
+        word, rest = (*whole.split(None, 1), "")[:2]
         word = word.upper()
         if word in ("RUN", "COPY", "ADD"):
-            for match in _HEREDOC.finditer(rest):
+            for tabs, end in _heredocs(rest):
                 for inner in lines:
-                    if inner.strip("\t" if "<<-" in match[0] else "") == match[2]:
+                    if (inner.lstrip("\t") if tabs else inner) == end:
                         break
         yield word, rest.strip()
+
+
+def _heredocs(rest: str) -> Iterator[tuple[bool, str]]:
+    """(leading tabs are dropped, the word that ends it) of each here-document that begins on a line."""
+    for word in _WORD.findall(rest):
+        if match := _HEREDOC.fullmatch(word):
+            yield bool(match[1]), re.sub(r"""\\(.)|['"]""", r"\1", match[2])
