@@ -62,6 +62,13 @@ machines:
     assert last.request.virtiofs == (f"{tmp_path}/a", f"t={tmp_path}/b")
 
 
+def test_ranges_of_ports_move_by_their_length() -> None:
+    made = planned("machines: [{prefix: a, count: 2, publish: ['8080-8081:80-81']}]")
+    assert [m.request.publish for m in made.members] == [
+        ("8080:80/tcp", "8081:81/tcp"), ("8082:80/tcp", "8083:81/tcp"),
+    ]  # fmt: skip
+
+
 def test_no_network() -> None:
     made = planned("network: none\nmachines: [{prefix: a}]")
     assert (made.network, made.members[0].address) == (None, None)

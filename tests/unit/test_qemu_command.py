@@ -11,7 +11,7 @@ import pytest
 from linuxkit.errors import HostError, InputError
 from linuxkit.machine.machine import Channels
 from linuxkit.platforms import accel, qemu
-from linuxkit.platforms.qemu import Disk, MachineSpec, Networking, Port, parse_networking, parse_port
+from linuxkit.platforms.qemu import Disk, MachineSpec, Networking, Port, parse_networking, parse_ports
 
 pytestmark = pytest.mark.unit
 TCG = accel.Accel("tcg,thread=single", "")
@@ -106,16 +106,24 @@ def test_an_initrd_with_a_comma_is_one_file() -> None:
     ],
 )  # fmt: skip
 def test_ports(text: str, port: Port) -> None:
-    assert parse_port(text) == port
+    assert parse_ports(text) == (port,)
+
+
+def test_ranges_of_ports() -> None:
+    assert parse_ports("127.0.0.1:8080-8082:80-82/udp") == tuple(
+        Port(8080 + n, 80 + n, "udp", "127.0.0.1") for n in range(3)
+    )
+    assert parse_ports("80-80:90-90") == (Port(80, 90),)
 
 
 @pytest.mark.parametrize(
     "text",
-    ["", "80", "a:80", "80:0", "80:65536", "65536:80", "80:80/sctp", "80:80/", "::1:80:80", "80:-1", "8\u0660:80"],
+    ["8080-8082:80-81", "90-80:80-90", "0-1:80-81", "1-:1-", "-5:5", "1-2-3:1-3", "65535-65536:1-2", "1-600:1-600",
+     "", "80", "a:80", "80:0", "80:65536", "65536:80", "80:80/sctp", "80:80/", "::1:80:80", "80:-1", "8\u0660:80"],
 )
 def test_bad_ports_are_refused(text: str) -> None:
     with pytest.raises(InputError, match="--publish"):
-        parse_port(text)
+        parse_ports(text)
 
 
 @pytest.mark.parametrize("text", ["tap", "bridge", "user,x", "none,x", "vmnet", "tap,"])

@@ -208,9 +208,10 @@ def _numbered(name: str, number: int, request: Request, data: bytes | None, stat
         raise InputError("--vnc is for one machine", hint="leave it or --count out")
     ports = []
     for text in request.publish:
-        port = qemu.parse_port(text)
-        host = port.host + number - 1 if port.host else 0
-        ports.append(f"{port.address + ':' if port.address else ''}{host}:{port.guest}/{port.protocol}")
+        several = qemu.parse_ports(text)
+        for port in several:
+            host = port.host + (number - 1) * len(several) if port.host else 0
+            ports.append(f"{port.address + ':' if port.address else ''}{host}:{port.guest}/{port.protocol}")
     whole = f"{name}-{number}"
     return Member(whole, replace(request, publish=tuple(ports), state=state / whole, forgets=True), data)
 
@@ -265,7 +266,7 @@ def check(members: Sequence[Member], network: IPv4Network | None) -> Plan:
     _once("name", [m.name for m in members])
     taken = [m.address for m in members if m.address is not None]
     _once("address", taken)
-    ports = [qemu.parse_port(text) for m in members for text in m.request.publish]
+    ports = [port for m in members for text in m.request.publish for port in qemu.parse_ports(text)]
     _once("published port", [f"{p.host}/{p.protocol}" for p in ports if p.host])
     if network is None:
         return Plan(tuple(members), None)

@@ -18,7 +18,7 @@ from linuxkit.hypervisors.guest import Guest
 from linuxkit.places.place import Job, Setting
 from linuxkit.platforms import accel, bootfiles, disks, memory, ports
 from linuxkit.platforms.bootimage import Media
-from linuxkit.platforms.qemu import parse_port
+from linuxkit.platforms.qemu import parse_ports
 
 #: Longest path of a state folder in which sockets have room (sockaddr_un has 104 bytes on macOS).
 MAX_STATE = 70
@@ -32,7 +32,7 @@ SETTINGS = (
     Setting("state", "Folder for logs and disks; by default NAME-state, beside the image.", metavar="DIR"),
     Setting("stop-timeout", "Seconds that the guest may take to shut down when asked.", default=15, kind=int),
 )  # fmt: skip
-PUBLISH = Setting("publish", "Forward a port of this machine to the guest: [ADDR:]HOST:GUEST[/udp]. Repeatable.",
+PUBLISH = Setting("publish", "Forward a port, or a range: [ADDR:]HOST:GUEST[/udp]. Repeatable.",
                   many=True, metavar="PORTS")  # fmt: skip
 KERNEL = Setting("kernel", "Boot NAME-kernel with NAME-initrd.img.", default=False, kind=bool)
 SQUASHFS = Setting("squashfs", "Boot NAME-kernel, its root NAME-squashfs.img.", default=False, kind=bool)
@@ -72,7 +72,7 @@ def prepare(job: Job, target: str, takes: Takes, what: str) -> Ready:
     """
     files = _find(target, takes, kind_of(job), what)
     wanted = [disks.parse_disk(text) for text in job["disk"]]
-    published = [parse_port(text) for text in job.settings.get("publish", ())]
+    published = [port for text in job.settings.get("publish", ()) for port in parse_ports(text)]
     size = _memory(job["mem"])
     prefix = Path(target.removesuffix(".iso"))
     state = Path(job["state"] or f"{prefix}-state").absolute()

@@ -146,7 +146,7 @@ def prepare(
         HostError: this machine lacks something.
     """
     wanted_disks = [disks.parse_disk(text) for text in request.disks]
-    published = [qemu.parse_port(text) for text in request.publish]
+    published = [port for text in request.publish for port in qemu.parse_ports(text)]
     networking = qemu.parse_networking(request.networking)
     if published and networking.kind is not qemu.Network.USER:
         raise InputError(

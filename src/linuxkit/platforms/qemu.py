@@ -31,6 +31,10 @@ class Network(StrEnum):
     NONE = "none"
 
 
+#: Most ports of one --publish: QEMU holds a socket open for each.
+MAX_PUBLISHED = 512
+
+
 @dataclass(frozen=True, slots=True)
 class Networking:
     """The kind, and for a tap or bridge its interface."""
@@ -110,26 +114,45 @@ def parse_networking(text: str) -> Networking:
     return Networking(Network(kind), interface)
 
 
-def parse_port(text: str) -> Port:
-    """`[ADDRESS:]HOST:GUEST[/tcp|udp]`; a host port of 0 asks for a free one.
+def parse_ports(text: str) -> tuple[Port, ...]:
+    """`[ADDRESS:]HOST:GUEST[/tcp|udp]`, or ranges of the same length: `8080-8090:80-90`.
+
+    A host port of 0 asks for a free one.
 
     Raises:
         InputError: something else.
     """
     rest, _, protocol = text.partition("/")
     parts = rest.rsplit(":", 2)
-    hint = "use HOST:GUEST, such as 8080:80, 127.0.0.1:8080:80 or 5353:53/udp"
-    if len(parts) < 2 or not all(p.isascii() and p.isdigit() and len(p) < 6 for p in parts[-2:]):
+    hint = "use HOST:GUEST, such as 8080:80, 127.0.0.1:8080:80, 5353:53/udp or 8080-8090:80-90"
+    ranges = [_range(part) for part in parts[-2:]]
+    if len(parts) < 2 or None in ranges:
         raise InputError(f"--publish {text!r} is not understood", hint=hint)
-    host, guest = int(parts[-2]), int(parts[-1])
-    if host > 65535 or not 1 <= guest <= 65535:
+    hosts, guests = (r for r in ranges if r is not None)
+    if hosts[-1] > 65535 or guests[0] < 1 or guests[-1] > 65535 or (hosts[0] == 0 and len(hosts) > 1):
         raise InputError(f"--publish {text!r}: ports go from 1 to 65535", hint=hint)
+    if len(hosts) != len(guests):
+        raise InputError(f"--publish {text!r}: {len(hosts)} ports here and {len(guests)} in the guest",
+                         hint="give two ranges of the same length, such as 8080-8090:80-90")  # fmt: skip
+    if len(hosts) > MAX_PUBLISHED:
+        raise InputError(f"--publish {text!r}: more than {MAX_PUBLISHED} ports",
+                         hint="give the guest a network of its own: --networking bridge,BRIDGE")  # fmt: skip
     if protocol not in ("", "tcp", "udp") or (not protocol and text.endswith("/")):
         raise InputError(f"--publish {text!r}: the protocol is tcp or udp", hint=hint)
     address = parts[0].strip("[]") if len(parts) == 3 else ""
     if ":" in address:
         raise InputError(f"--publish {text!r}: QEMU publishes on IPv4 addresses only", hint=hint)
-    return Port(host, guest, protocol or "tcp", address)
+    return tuple(Port(h, g, protocol or "tcp", address) for h, g in zip(hosts, guests, strict=True))
+
+
+def _range(text: str) -> range | None:
+    """`80` or `80-90`; None: something else."""
+    first, mark, last = text.partition("-")
+    ends = (first, last if mark else first)
+    if not all(p.isascii() and p.isdigit() and len(p) < 6 for p in ends):
+        return None
+    found = range(int(ends[0]), int(ends[1]) + 1)
+    return found if found else None
 
 
 def _board(spec: MachineSpec) -> list[str]:
