@@ -86,11 +86,11 @@ class MissingError(ImageError):
 
 
 class NetworkError(LinuxkitError):
-    """A peer could not be reached, or refused. `temporary` says whether trying again can help."""
+    """A peer could not be reached, or refused. `temporary` says whether trying again can help, after `wait` seconds."""
 
-    def __init__(self, message: str, *, hint: str = "", temporary: bool = False) -> None:
+    def __init__(self, message: str, *, hint: str = "", temporary: bool = False, wait: float = 0.0) -> None:
         super().__init__(message, hint=hint)
-        self.temporary = temporary
+        self.temporary, self.wait = temporary, wait
 
 
 class HostError(LinuxkitError):

@@ -13,6 +13,7 @@ It keeps to the OCI Distribution specification, checks what clients send, and no
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import itertools
 import json
@@ -447,3 +448,57 @@ def redirects_to(url: str) -> Fault:
         return True
 
     return fault
+
+
+# -- odd registries
+
+
+def no_parts(status: int) -> Fault:
+    """Refuses to give a part of a blob, with this status."""
+    refuse = answers(status)
+    return lambda handler, body: refuse(handler, body) if handler.headers.get("Range") else False
+
+
+def unframed(count: int) -> Fault:
+    """Bodies with neither length nor chunks; the first one ends after `count` bytes, as if that were all."""
+    left = [count]
+
+    def fault(handler: Handler, body: bytes) -> bool:
+        part = re.fullmatch(r"bytes=(\d+)-", handler.headers.get("Range", ""))
+        start = int(part[1]) if part else 0
+        handler.send_response(206 if part else 200)
+        if part:
+            handler.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
+        handler.send_header("Content-Type", "application/vnd.oci.image.index.v1+json")
+        handler.send_header("Connection", "close")
+        handler.end_headers()
+        handler.wfile.write(body[start : start + left.pop()] if left else body[start:])
+        handler.close_connection = True
+        return True
+
+    return fault
+
+
+def packed(*, length: bool = True, itself: bool = False) -> Fault:
+    """Content-Encoding: gzip, though nobody asked for it; `itself`: the blob is gzip, and nothing is put over it."""
+
+    def fault(handler: Handler, body: bytes) -> bool:
+        sent = body if itself else gzip.compress(body)
+        handler.send_response(200)
+        handler.send_header("Content-Encoding", "gzip")
+        handler.send_header("Content-Type", "application/vnd.oci.image.index.v1+json")
+        if length:
+            handler.send_header("Content-Length", str(len(sent)))
+        else:
+            handler.send_header("Transfer-Encoding", "chunked")
+        handler.end_headers()
+        handler.wfile.write(sent if length else f"{len(sent):x}\r\n".encode() + sent + b"\r\n0\r\n\r\n")
+        return True
+
+    return fault
+
+
+def no_head(status: int = 405) -> Fault:
+    """Knows no HEAD."""
+    refuse = answers(status)
+    return lambda handler, body: refuse(handler, body) if handler.command == "HEAD" else False

@@ -68,17 +68,17 @@ class BlobWriter:
             sync_directory(target.parent)
 
 
-def check(data: bytes, descriptor: Descriptor, where: object) -> None:
-    """Compare bytes with the descriptor that promised them.
+def check(data: bytes, descriptor: Descriptor, where: object, *, hint: str = HEAL) -> None:
+    """Compare bytes with the descriptor that promised them. `hint`: what to do when they come from the store.
 
     Raises:
         ImageError: they differ.
     """
     if len(data) != descriptor.size:
         size = f"{len(data)} bytes" if len(data) < descriptor.size else "more bytes than that"
-        raise ImageError(f"{where}: {descriptor.digest} should have {descriptor.size} bytes, not {size}", hint=HEAL)
+        raise ImageError(f"{where}: {descriptor.digest} should have {descriptor.size} bytes, not {size}", hint=hint)
     if f"sha256:{hashlib.sha256(data).hexdigest()}" != descriptor.digest:
-        raise ImageError(f"{where}: {descriptor.digest} is damaged: its bytes have another digest", hint=HEAL)
+        raise ImageError(f"{where}: {descriptor.digest} is damaged: its bytes have another digest", hint=hint)
 
 
 class Verified:

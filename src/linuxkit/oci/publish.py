@@ -17,7 +17,7 @@ from linuxkit.errors import ImageError, InputError
 from linuxkit.oci import document as doc
 from linuxkit.oci.media import DOCKER_INDEX, INDEX_TYPES, MANIFEST_TYPES, OCI_INDEX, Descriptor, Platform
 from linuxkit.oci.reference import parse_reference
-from linuxkit.oci.select import MAX_DEPTH, match
+from linuxkit.oci.select import MAX_DEPTH, Reader, match
 from linuxkit.oci.store import REF_NAME, Store
 
 ATTESTED = "vnd.docker.reference.digest"
@@ -58,6 +58,13 @@ def config_of(top: Descriptor, data: bytes) -> Descriptor | None:
     """The configuration of a manifest; None for an index."""
     document = doc.decode(data, top.digest)
     return None if "manifests" in document else doc.parse_manifest(document, top.digest)[0]
+
+
+def listed(top: Descriptor, read: Reader) -> Listing:
+    """`listing` of what `read` gives."""
+    data = read(top, doc.MAX_MANIFEST)
+    config = config_of(top, data)
+    return listing(top, data, read(config, doc.MAX_CONFIG) if config else b"")
 
 
 def combine(local: Sequence[Item], remote: Sequence[Item]) -> list[Item]:

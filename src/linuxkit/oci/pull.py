@@ -29,13 +29,14 @@ from linuxkit.oci.media import (
 from linuxkit.oci.partial import BusyError, PartialBlob
 from linuxkit.oci.reference import Reference
 from linuxkit.oci.select import MAX_DEPTH, select
-from linuxkit.oci.session import Session
+from linuxkit.oci.session import NotThereError, Session
 from linuxkit.oci.store import Store
-from linuxkit.oci.transport import ATTEMPTS, BrokenBodyError, Response
+from linuxkit.oci.transport import ATTEMPTS, BrokenBodyError, Response, TooLongError
 
 ACCEPT = ", ".join((OCI_INDEX, OCI_MANIFEST, DOCKER_INDEX, DOCKER_MANIFEST))
 THREADS = 3
 MAX_ATTESTED = 64 << 20  # bytes of an attestation that are fetched with an image
+NO_PART = (400, 416, 501)  # what a registry says that gives no parts of blobs
 ENOUGH = 1 << 20  # bytes after which a connection that breaks again has its attempts renewed
 
 #: Called as bytes come or go: (digest, bytes so far, bytes in all), first with 0 so far; -1 when none had to move.
@@ -56,11 +57,25 @@ class Puller:
         self._store, self._session, self._progress, self._ref = store, session, progress, reference
         self._write = write
         self._stop = threading.Event()
+        self._decoded, self._as_is = set[str](), set[str]()  # digests of blobs that come with a content coding
         self._small: dict[str, tuple[Descriptor, bytes]] = {}  # manifests and configurations, until the end
 
     def top(self) -> tuple[Descriptor, bytes]:
         """What the name points at, verified."""
         return self._session.transport.retrying(self._top)
+
+    def beside(self, reference: Reference) -> Puller:
+        """One for another name of the same repository."""
+        return Puller(self._store, self._session, self._progress, reference, write=self._write)
+
+    def find(self) -> tuple[Descriptor, bytes] | None:
+        """`top`, or None when there is no such name."""
+        try:
+            found, data = self.top()
+        except NotThereError:
+            return None
+        self._small[found.digest] = found, data
+        return found, data
 
     def _top(self) -> tuple[Descriptor, bytes]:
         ref = self._ref
@@ -69,11 +84,17 @@ class Puller:
             data = response.read(doc.MAX_MANIFEST)
             kind = response.headers.get("content-type", "").split(";")[0].strip()
             claimed = response.headers.get("docker-content-digest", "")
-        document = doc.decode(data, f"{ref.registry}: manifest of {ref.text}")
+            whole = response.framed
+        actual = f"sha256:{hashlib.sha256(data).hexdigest()}"
+        try:
+            document = doc.decode(data, f"image {ref.text}: the registry's manifest")
+        except ImageError as e:
+            if not whole:  # nothing tells the end of such a body from a connection that broke
+                raise BrokenBodyError(e.message, temporary=True) from e
+            raise
         kind = doc.text(document, "mediaType", ref.text) or kind
         if kind not in INDEX_TYPES | MANIFEST_TYPES:
             raise ImageError(f"image {ref.text}: the registry sent a '{kind[:80]}', which is not an image")
-        actual = f"sha256:{hashlib.sha256(data).hexdigest()}"
         for promised in (ref.digest, claimed if claimed.startswith("sha256:") else ""):
             if promised not in ("", actual):
                 raise ImageError(f"image {ref.text}: the registry sent a manifest with the digest {actual}, "
@@ -136,6 +157,8 @@ class Puller:
 
     def read(self, descriptor: Descriptor, limit: int) -> bytes:
         """A manifest or small blob by its digest, verified, from the store when it is there; not stored."""
+        if descriptor.digest in self._small:
+            return self._small[descriptor.digest][1]
         return self._session.transport.retrying(lambda: self._read_once(descriptor, limit))
 
     def _read_once(self, descriptor: Descriptor, limit: int) -> bytes:
@@ -148,8 +171,15 @@ class Puller:
         path = f"{'manifests' if is_manifest else 'blobs'}/{descriptor.digest}"
         headers = {"Accept": descriptor.media_type} if is_manifest else {}
         with self._get(path, headers) as response:
-            data = response.read(descriptor.size)
-        check(data, descriptor, f"{ref.registry}: image {ref.text}")
+            try:
+                data = response.read(descriptor.size)
+            except TooLongError as e:
+                raise ImageError(f"image {ref.text}: the registry sent something else: {descriptor.digest} is longer "
+                                 f"than {descriptor.size} bytes") from e  # fmt: skip
+            if len(data) < descriptor.size and not response.framed:
+                raise BrokenBodyError(f"image {ref.text}: {descriptor.digest} ended after {len(data)} of "
+                                      f"{descriptor.size} bytes", temporary=True)  # fmt: skip
+        check(data, descriptor, f"image {ref.text}: the registry sent something else", hint="")
         return data
 
     def blobs(self, blobs: Iterable[Descriptor]) -> None:
@@ -171,8 +201,9 @@ class Puller:
             except BusyError:
                 pass  # another process is at it, and may die
             except ImageError:
-                if not kept or self._stop.is_set():
-                    raise  # else what was left may have been wrong
+                if not (kept or blob.digest in self._decoded) or self._stop.is_set():
+                    raise  # else what was left may have been wrong, or the blob itself is what its coding says
+                self._as_is.add(blob.digest)
             with self._store.write_blob(blob.media_type, digest=blob.digest, size=blob.size) as out:
                 self._stream(blob, out.write, 0)
         except ImageError as e:
@@ -195,13 +226,10 @@ class Puller:
 
     def _piece(self, blob: Descriptor, write: Write, done: int) -> None:
         """Fetch from `done` on. Raises _BrokenError with how far it came."""
-        headers = {"Range": f"bytes={done}-"} if done else {}
-        with self._get(f"blobs/{blob.digest}", headers, (200, 206)) as response:
-            if response.status == 206 and not response.headers.get("content-range", "").startswith(f"bytes {done}-"):
-                raise ImageError(f"{blob.digest}: another part than the one asked for")
+        with self._part(blob, done) as response:
             skip = done if response.status == 200 else 0  # it cannot take up: what we have comes once more
             try:
-                for piece in response.pieces():
+                for piece in response.pieces(plain=self._is_coded(response, blob)):
                     if self._stop.is_set():
                         raise _StoppedError
                     if skip:
@@ -211,6 +239,30 @@ class Puller:
                     self._progress(blob.digest, done, blob.size)
             except BrokenBodyError as e:
                 raise _BrokenError(e, done) from e
+            if done < blob.size and not response.framed:  # it may have been a connection that broke
+                error = f"image {self._ref.text}: {blob.digest} ended after {done} of {blob.size} bytes"
+                raise _BrokenError(BrokenBodyError(error, temporary=True), done)
+
+    def _is_coded(self, response: Response, blob: Descriptor) -> bool:
+        """Whether a content coding was put over the blob. Object stores say `gzip` of blobs that *are* gzip, too."""
+        if not response.coding or response.headers.get("content-length", "") == str(blob.size):
+            return False
+        self._decoded.add(blob.digest)
+        return blob.digest not in self._as_is
+
+    def _part(self, blob: Descriptor, done: int) -> Response:
+        """The answer that brings a blob from `done` on (status 206), or as a whole (200)."""
+        path = f"blobs/{blob.digest}"
+        if done:
+            response = self._get(path, {"Range": f"bytes={done}-"}, (200, 206, *NO_PART))
+            if response.status == 200 or (response.status == 206 and not response.coding):
+                if response.status == 206 and not response.headers.get("content-range", "").startswith(
+                        f"bytes {done}-"):  # fmt: skip
+                    response.close()
+                    raise ImageError(f"{blob.digest}: another part than the one asked for")
+                return response
+            response.close()  # it gives no parts, or parts of what it has packed
+        return self._get(path, {})
 
     def _get(self, path: str, headers: Mapping[str, str], ok: Sequence[int] = (200,)) -> Response:
         return self._session.request("GET", self._ref, path, headers, write=self._write, ok=ok)

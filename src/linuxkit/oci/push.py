@@ -23,10 +23,12 @@ from linuxkit.oci.reference import Reference
 from linuxkit.oci.select import MAX_DEPTH
 from linuxkit.oci.session import Session
 from linuxkit.oci.store import Store
-from linuxkit.oci.transport import ATTEMPTS, Response
+from linuxkit.oci.transport import ATTEMPTS, MAX_WAIT, Response
 
 PIECE = 8 << 20  # bytes of a piece, where a registry wants pieces
 _THERE = (200, 404)
+_NO_HEAD = (405, 501)  # what a registry says that knows no HEAD
+_LOST = (404, 410, 416)  # and one that has lost an upload, or a part of it
 
 
 class Pusher:
@@ -105,13 +107,19 @@ class Pusher:
                 return send(blob, opener, where, place or self._begin(blob))
             except NetworkError as e:
                 broken += 1
-                if not e.temporary or broken >= ATTEMPTS:
+                if not e.temporary or broken >= ATTEMPTS or e.wait > MAX_WAIT:
                     raise
-                self._session.transport.sleep(0.5 * broken)
+                self._session.transport.sleep(max(0.5 * broken, e.wait))
                 place = ""  # an upload that broke cannot be gone on with: where it stands is not known
 
     def _has_blob(self, blob: Descriptor) -> bool:
-        with self._request("HEAD", f"blobs/{blob.digest}", ok=_THERE) as response:
+        return self._there(f"blobs/{blob.digest}", {})
+
+    def _there(self, path: str, headers: Mapping[str, str]) -> bool:
+        with self._request("HEAD", path, headers, ok=(*_THERE, *_NO_HEAD)) as response:
+            if response.status not in _NO_HEAD:
+                return response.status == 200
+        with self._request("GET", path, headers, ok=_THERE) as response:  # its body is left where it is
             return response.status == 200
 
     def _begin(self, blob: Descriptor, mount: str = "") -> str:
@@ -129,10 +137,11 @@ class Pusher:
     def _send(self, blob: Descriptor, opener: Callable[[], BinaryIO], where: str, place: str) -> None:
         """The whole blob in one PUT; in pieces when that is too large for the registry."""
         headers = {"Content-Type": "application/octet-stream", "Content-Length": str(blob.size)}
-        with self._request("PUT", _with_digest(place, blob.digest), headers, ok=(201, 413), attempts=1,
+        with self._request("PUT", _with_digest(place, blob.digest), headers, ok=(201, 413, *_LOST), attempts=1,
                            body=lambda: self._reader(blob, opener, where)) as response:  # fmt: skip
             if response.status == 201:
                 return
+            self._keep(response.status)
         self._send_pieces(blob, opener, where, self._begin(blob))
 
     def _send_pieces(self, blob: Descriptor, opener: Callable[[], BinaryIO], where: str, place: str) -> None:
@@ -141,13 +150,21 @@ class Pusher:
             while piece := reader.read(size):
                 headers = {"Content-Type": "application/octet-stream", "Content-Length": str(len(piece)),
                            "Content-Range": f"{done}-{done + len(piece) - 1}"}  # fmt: skip
-                with self._request("PATCH", place, headers, body=piece, ok=(202,), attempts=1) as response:
+                with self._request("PATCH", place, headers, body=piece, ok=(202, *_LOST), attempts=1) as response:
+                    self._keep(response.status)
                     place = response.headers.get("location", "") or place
                 done += len(piece)
         finally:
             reader.close()
-        with self._request("PUT", _with_digest(place, blob.digest), {"Content-Length": "0"}, ok=(201,), attempts=1):
-            pass
+        with self._request("PUT", _with_digest(place, blob.digest), {"Content-Length": "0"}, ok=(201, *_LOST),
+                           attempts=1) as response:  # fmt: skip
+            self._keep(response.status)
+
+    def _keep(self, status: int) -> None:
+        """Raise NetworkError when the status says that the upload is gone: it is begun anew then."""
+        if status in _LOST:
+            raise NetworkError(f"image {self._ref.text}: {self._ref.registry} loses uploads ({status})",
+                               hint="try again later", temporary=True)  # fmt: skip
 
     def _reader(self, blob: Descriptor, opener: Callable[[], BinaryIO], where: str) -> Any:
         return _Reader(opener(), blob, where, self._progress, self._stop)
@@ -156,8 +173,7 @@ class Pusher:
 
     def has_manifest(self, what: str) -> bool:
         """Whether the repository has a manifest by this tag or digest."""
-        with self._request("HEAD", f"manifests/{what}", {"Accept": ACCEPT}, ok=_THERE) as response:
-            return response.status == 200
+        return self._there(f"manifests/{what}", {"Accept": ACCEPT})
 
     def manifest(self, what: str, media_type: str, data: bytes) -> Descriptor:
         """PUT a manifest or index under a tag or its digest; with a `subject`, the registry is told of it."""
@@ -166,7 +182,7 @@ class Pusher:
         with self._request("PUT", f"manifests/{what}", headers, body=data, ok=(200, 201, 202)) as response:
             claimed = response.headers.get("docker-content-digest", digest)
             knows_referrers = "oci-subject" in response.headers
-        if claimed != digest:
+        if claimed != digest and claimed.startswith("sha256:"):  # one of another algorithm says nothing to us
             raise ImageError(f"image {self._ref.text}: {self._ref.registry} kept a manifest with the digest "
                              f"{claimed[:100]}, not {digest}")  # fmt: skip
         found = Descriptor(media_type, digest, len(data))

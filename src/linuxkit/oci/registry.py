@@ -6,9 +6,10 @@ OCI Distribution Specification v1.1. Names are oci.reference.Reference; what is 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
-from urllib.parse import quote
+from urllib.parse import quote, urljoin
 
 from linuxkit.errors import ImageError
 from linuxkit.oci import document as doc
@@ -17,13 +18,12 @@ from linuxkit.oci.media import OCI_INDEX, Descriptor, Image, Platform
 from linuxkit.oci.pull import Progress, Puller
 from linuxkit.oci.push import Pusher
 from linuxkit.oci.reference import Reference
-from linuxkit.oci.select import Reader
 from linuxkit.oci.session import NotThereError, Session, parse_mirrors
 from linuxkit.oci.store import Store
-from linuxkit.oci.transport import Transport
+from linuxkit.oci.transport import Transport, origin
 
 if TYPE_CHECKING:
-    from linuxkit.oci.publish import Item, Listing
+    from linuxkit.oci.publish import Item
 
 __all__ = ["NotThereError", "Progress", "RegistryClient", "connect", "parse_mirrors"]
 Say = Callable[[str], None]
@@ -72,7 +72,7 @@ class RegistryClient:
 
     def find(self, reference: Reference) -> tuple[Descriptor, bytes] | None:
         """The manifest or index behind a tag or digest, verified, not stored; None when there is none."""
-        return _found(self._puller(reference))
+        return self._puller(reference).find()
 
     def read(self, reference: Reference, descriptor: Descriptor, limit: int) -> bytes:
         """A manifest or small blob of the repository by its digest, verified, not stored."""
@@ -91,7 +91,7 @@ class RegistryClient:
                 if response.status != 200 or OCI_INDEX not in response.headers.get("content-type", ""):
                     break
                 found += _listed(response.read(doc.MAX_MANIFEST), reference)
-                path = _next(response.headers.get("link", ""))
+                path = next_page(response.headers.get("link", ""), response.url)
             if not path:
                 return _of_type(found, artifact_type)
         else:
@@ -119,9 +119,10 @@ class RegistryClient:
             what the name points at now.
         """
         from linuxkit.oci import publish
+        from linuxkit.oci.meeting import Meeting
 
         pusher = self._pusher(reference, publish.neighbours(self._store, reference.registry, reference.repository))
-        ours = self._listing(descriptor, self._store.read_blob(descriptor, doc.MAX_MANIFEST), self._store.read_blob)
+        ours = publish.listed(descriptor, self._store.read_blob)
         items = publish.choose(ours.items, platforms, reference.text) if platforms else list(ours.items)
         if merge:
             items = publish.combine(self._here(items, pusher, say), [])
@@ -129,36 +130,36 @@ class RegistryClient:
         if not here:
             raise ImageError(f"image {reference.text}: none of its platforms is in the cache",
                              hint="linuxkit cache pull brings them in")  # fmt: skip
-        pusher.images([d for d in here if merge is False or publish.is_whole(self._store, d)])
-        everything = items
-        puller = self._puller(reference, write=True)
-        if merge and (theirs := _found(puller)) is not None:
-            everything = publish.combine(items, self._listing(*theirs, puller.read).items)
-        if ours.is_index or len(everything) > 1:
-            kind, data = publish.index_of(everything, ours)
-        else:
-            kind, data = ours.top.media_type, ours.data
+        meeting = Meeting(self._session, self._puller(reference, write=True), reference, items) if merge else None
+        pusher.images([d for d in here if meeting is None or publish.is_whole(self._store, d)])
         named = publish.arch_tags(items, reference.tag or "latest") if arch_tags else {}
-        for tag, item in named.items():
+        for tag, item in named.items():  # before the index: that is how pushes of two machines see each other
             found = doc.parse_descriptor(item, reference.text)
-            pusher.manifest(tag, found.media_type, puller.read(found, doc.MAX_MANIFEST))
-        return pusher.manifest(reference.tag or (_digest(data) if reference.digest else "latest"), kind, data)
+            pusher.manifest(tag, found.media_type, self._puller(reference).read(found, doc.MAX_MANIFEST))
 
+        def put(everything: Sequence[Item]) -> Descriptor:
+            if ours.is_index or len(everything) > 1:
+                kind, data = publish.index_of(everything, ours)
+            else:
+                kind, data = ours.top.media_type, ours.data
+            return pusher.manifest(reference.tag or (_digest(data) if reference.digest else "latest"), kind, data)
+
+        return put(items) if meeting is None else meeting.merged(put)
     def compare(self, reference: Reference, descriptor: Descriptor, *, platforms: Sequence[Platform] | None = None,
                 ) -> Literal["absent", "same", "adds", "differs"]:  # fmt: skip
         """What a push under this name would do: make it, nothing, add platforms, or replace what is there."""
         from linuxkit.oci import publish
 
         puller = self._puller(reference, write=True)
-        theirs = _found(puller)
+        theirs = puller.find()
         if theirs is None:
             return "absent"
         if theirs[0].digest == descriptor.digest:
             return "same"
-        ours = self._listing(descriptor, self._store.read_blob(descriptor, doc.MAX_MANIFEST), self._store.read_blob)
+        ours = publish.listed(descriptor, self._store.read_blob)
         items = publish.choose(ours.items, platforms, reference.text) if platforms else ours.items
         here = [i for i in items if publish.is_whole(self._store, doc.parse_descriptor(i, reference.text))]
-        return publish.compare(here, self._listing(*theirs, puller.read).items)
+        return publish.compare(here, publish.listed(theirs[0], puller.read).items)
 
     def _here(self, items: Sequence[Item], pusher: Pusher, say: Say) -> list[Item]:
         """Those of which everything is in the store, or that the registry has already."""
@@ -172,12 +173,6 @@ class RegistryClient:
             elif descriptor.platform is not None and descriptor.platform.architecture != "unknown":
                 say(f"left out, not in the cache: {descriptor.platform}")
         return found
-
-    def _listing(self, top: Descriptor, data: bytes, read: Reader) -> Listing:
-        from linuxkit.oci import publish
-
-        config = publish.config_of(top, data)
-        return publish.listing(top, data, read(config, doc.MAX_CONFIG) if config else b"")
 
     def push_manifest(self, reference: Reference, media_type: str, data: bytes) -> Descriptor:
         """Send a manifest or index under the tag, or else by its digest; its blobs must be there."""
@@ -214,13 +209,6 @@ def connect(store: Store, transport: Transport, *, environment: Mapping[str, str
     return RegistryClient(store, transport, keychain=keychain, mirrors=parse_mirrors(mirrors), progress=progress)
 
 
-def _found(puller: Puller) -> tuple[Descriptor, bytes] | None:
-    try:
-        return puller.top()
-    except NotThereError:
-        return None
-
-
 def _digest(data: bytes) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
@@ -234,7 +222,29 @@ def _of_type(found: Sequence[Descriptor], artifact_type: str) -> tuple[Descripto
     return tuple(d for d in found if artifact_type in ("", d.artifact_type))
 
 
-def _next(header: str) -> str:
-    """The target of a Link header with rel="next" (RFC 8288), a path of the registry; empty when there is none."""
-    target, _, rest = header.strip().partition(">")
-    return target[1:] if target.startswith("</") and "next" in rest else ""
+_TARGET = re.compile(r"\s*,?\s*<([^>]*)>")
+_PARAMETER = re.compile(r'\s*;\s*([A-Za-z0-9*_-]+)\s*(?:=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s;,"]*)))?')
+
+
+def next_page(header: str, url: str) -> str:
+    """The target of the link with rel="next" of a Link header (RFC 8288), as a whole URL; empty when there is none.
+
+    Args:
+        url: where the header comes from; a target is relative to it (RFC 3986). One on another host counts as none.
+    """
+    rest, position = header[:8192], 0
+    while found := _TARGET.match(rest, position):
+        position, relation = found.end(), ""
+        while parameter := _PARAMETER.match(rest, position):
+            position = parameter.end()
+            if parameter[1].lower() == "rel" and not relation:
+                relation = parameter[2] if parameter[2] is not None else parameter[3] or ""
+        if "next" in relation.lower().split():
+            try:
+                target = urljoin(url, found[1].strip())
+            except ValueError:
+                return ""
+            there, here = origin(target), origin(url)
+            behind = (there[0], here[0]) == ("http", "https") and there[1] == here[1]  # it forgets who stands before it
+            return target if there == here or behind else ""
+    return ""

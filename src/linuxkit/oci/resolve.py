@@ -144,10 +144,12 @@ class Resolver:
             return self._registry.pull(ref, platform)
         except NetworkError as e:
             if damaged is not None:
-                raise ImageError(f"{damaged.message}, and it cannot be fetched: {e.message}", hint=damaged.hint) from e
+                raise ImageError(f"{damaged.message}, and it cannot be fetched: {_reason(e, ref)}",
+                                 hint=damaged.hint) from e  # fmt: skip
             hint = f"{e.hint}; " if e.hint else ""
             raise NetworkError(f"image {ref.text} is not in the cache {self._store.root} and cannot be fetched: "
-                               f"{e.message}", hint=hint + self._close(ref), temporary=e.temporary) from e  # fmt: skip
+                               f"{_reason(e, ref)}", hint=hint + self._close(ref),
+                               temporary=e.temporary) from e  # fmt: skip
 
     def _missing(self, ref: Reference) -> ImageError:
         why = " and --offline keeps the network out" if self._offline else ""
@@ -166,6 +168,11 @@ class Resolver:
         if near:
             return f"did you mean {' or '.join(near[:3])}?"
         return "bring it in with 'linuxkit cache import FILE', or name a file: oci-archive:FILE"
+
+
+def _reason(error: NetworkError, ref: Reference) -> str:
+    """What it says, for a message that names the image already."""
+    return error.message.removeprefix(f"image {ref.text}: ")
 
 
 def pin_of(image: Image) -> Pin:

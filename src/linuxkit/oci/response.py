@@ -26,6 +26,10 @@ class BrokenBodyError(NetworkError):
     """The connection broke in the middle of an answer."""
 
 
+class TooLongError(NetworkError):
+    """An answer is larger than it may be."""
+
+
 @dataclass
 class Response:
     """An answer whose body is read in pieces. A context manager, so that the connection goes back."""
@@ -123,7 +127,7 @@ class Response:
         for piece in self.pieces():
             total += len(piece)
             if total > limit:
-                raise NetworkError(f"{redact(self.url)}: the answer is larger than {limit} bytes")
+                raise TooLongError(f"{redact(self.url)}: the answer is larger than {limit} bytes")
             if time.monotonic() > end:
                 raise NetworkError(f"{redact(self.url)}: the answer is not whole after {WHOLE:.0f} s", temporary=True)
             parts.append(piece)

@@ -28,6 +28,7 @@ from linuxkit.oci.transport import ATTEMPTS, TEMPORARY, Body, Response, Transpor
 
 HUB = "https://registry-1.docker.io"
 MAX_TOKEN = 1 << 20
+NO_POST = (404, 405, 501)  # what a token server says that exchanges no identity tokens
 MAX_ERROR = 64 << 10
 _ELSEWHERE = "try again later, or use --mirror URL; build --offline uses only what the cache has"
 
@@ -109,7 +110,7 @@ class Session:
         for attempt in (1, 2):
             login = self._logins.get(key) if home else None
             sent = {**(headers or {}), **({"Authorization": login.header} if login else {})}
-            response = self.transport.request(method, url, sent, body=body, attempts=attempts)
+            response = self.transport.request(method, url, sent, body=body, attempts=attempts, public=True)
             if response.status in ok:
                 return response
             with response:
@@ -159,10 +160,13 @@ class Session:
     def _ask(self, challenge: Challenge, base: str, scopes: Sequence[str], login: Credentials | None) -> Response:
         """The token server's answer."""
         if login is not None and login.identity_token:
-            return self.transport.request(
+            response = self.transport.request(
                 "POST", token_realm(challenge, base), {"Content-Type": "application/x-www-form-urlencoded"},
                 body=token_form(challenge, scopes, login.identity_token), follow=False,
             )  # fmt: skip
+            if response.status not in NO_POST or not (login.username and login.password):
+                return response
+            response.close()
         headers = {"Authorization": login.basic} if login is not None and login.username else {}
         return self.transport.request("GET", token_url(challenge, base, scopes), headers)
 
@@ -172,7 +176,9 @@ class Session:
         what, verb = f"image {ref.text}: {host}", "push to" if write else "read"
         by = f" the login from {login.origin}" if login and login.origin else ""
         if status == 404 and method in ("GET", "HEAD"):
-            lacks = "does not have it" if path.startswith("manifests/") else f"lacks its {path.replace('/', ' ', 1)}"
+            lacks = f"lacks its {path.replace('/', ' ', 1)}"
+            lacks = "does not have it" if path.startswith("manifests/") else lacks
+            lacks = "lacks a page of a list" if "://" in path else lacks
             return NotThereError(f"{what} {lacks}", hint="check the name and the tag")
         if status == 404:
             return NetworkError(f"{what} knows no such repository (404){detail}",
@@ -191,9 +197,11 @@ class Session:
         if status == 429:
             wait = f"; it asks to wait {response.retry_after:.0f} s" if response.retry_after else ""
             return NetworkError(f"{what} limits the rate of requests (429){wait}{detail}",
-                                hint="wait, log in with docker login, or use --mirror URL", temporary=True)  # fmt: skip
+                                hint="wait, log in with docker login, or use --mirror URL", temporary=True,
+                                wait=response.retry_after)  # fmt: skip
         if status >= 500:
-            return NetworkError(f"{what} is in trouble, it answers {status}{detail}", hint=_ELSEWHERE, temporary=True)
+            return NetworkError(f"{what} is in trouble, it answers {status}{detail}", hint=_ELSEWHERE, temporary=True,
+                                wait=response.retry_after)  # fmt: skip
         return NetworkError(f"{what} answers {status} to {method}{detail}", temporary=status in TEMPORARY)
 
 

@@ -16,10 +16,10 @@ from typing import Any, BinaryIO, TypeVar
 from urllib.parse import unquote, urljoin, urlsplit
 
 from linuxkit.errors import HostError, InputError, NetworkError
-from linuxkit.oci.response import CHUNK, READ_TIMEOUT, BrokenBodyError, Response, network_error, redact
+from linuxkit.oci.response import CHUNK, READ_TIMEOUT, BrokenBodyError, Response, TooLongError, network_error, redact
 
-__all__ = ["ATTEMPTS", "TEMPORARY", "Body", "BrokenBodyError", "Response", "Transport", "get_url", "is_loopback",
-           "origin", "redact"]  # fmt: skip
+__all__ = ["ATTEMPTS", "MAX_WAIT", "TEMPORARY", "Body", "BrokenBodyError", "Response", "TooLongError", "Transport",
+           "get_url", "is_loopback", "origin", "redact"]  # fmt: skip
 CONNECT_TIMEOUT = 15.0  # seconds
 MAX_REDIRECTS = 5
 ATTEMPTS = 4
