@@ -54,6 +54,8 @@ struct plan {
     size_t volume_count;
     struct container *containers;
     size_t container_count;
+    char **refused; /* what is wrong with each entry that was left out */
+    size_t refused_count;
 };
 
 /* Takes `text` (allocated, NUL behind `length` bytes) over, also when it fails. 0, or -1 with what is wrong in

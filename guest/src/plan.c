@@ -183,6 +183,11 @@ static const struct word {
     {"namespace", 1, NULL, on_namespace},
 };
 
+static bool is_top(const struct line *line)
+{
+    return line->count > 0 && (!strcmp(line->fields[0], "volume") || !strcmp(line->fields[0], "container"));
+}
+
 static const char *on_line(struct plan *plan, struct line *line)
 {
     for (const struct word *word = words; word < words + COUNT(words); word++) {
@@ -199,6 +204,38 @@ static const char *on_line(struct plan *plan, struct line *line)
     return "unknown word";
 }
 
+static void free_container(struct container *at)
+{
+    free(at->steps);
+    free(at->interfaces);
+    free(at->kept);
+}
+
+/* An entry that cannot be carried out is left out, and the others stay. `skipping`: the rest of its lines follow. */
+static void take_line(struct plan *plan, char *text, size_t number, bool *skipping)
+{
+    struct line line;
+    const char *problem = split(text, &line);
+    bool top = is_top(&line);
+    if (*skipping && !top)
+        return;
+    *skipping = false;
+    if (!problem)
+        problem = on_line(plan, &line);
+    if (!problem)
+        return;
+    *skipping = true;
+    const char *name = top ? (line.count > 2 && *line.fields[0] == 'c' ? line.fields[2] : "") : "";
+    if (!top && plan->container_count) {
+        struct container *last = &plan->containers[plan->container_count - 1];
+        name = last->name;
+        free_container(last);
+        plan->container_count--;
+    }
+    *APPEND(plan->refused, plan->refused_count) =
+        format("line %zu: %s%s%.200s", number, problem, *name ? ": " : "", name);
+}
+
 int plan_parse(struct plan *plan, char *text, size_t length, char *error, size_t error_size)
 {
     *plan = (struct plan){.text = text};
@@ -208,16 +245,13 @@ int plan_parse(struct plan *plan, char *text, size_t length, char *error, size_t
     if (memchr(text, 0, length) || length == 0 || text[length - 1] != '\n')
         problem = length ? "a zero byte, or no newline at the end" : "empty";
     char *rest = text;
+    bool skipping = false;
     for (char *at; !problem && (at = next_line(&rest));) {
-        struct line line;
         number++;
-        problem = split(at, &line);
-        if (!problem && number == 1)
-            problem = line.count == 2 && !strcmp(line.fields[0], "linuxkit-plan") && !strcmp(line.fields[1], "1")
-                          ? NULL
-                          : "not a version 1 plan";
-        else if (!problem)
-            problem = on_line(plan, &line);
+        if (number > 1)
+            take_line(plan, at, number, &skipping);
+        else if (strcmp(at, "linuxkit-plan\t1") != 0)
+            problem = "not a version 1 plan";
     }
     if (!problem)
         return 0;
@@ -241,11 +275,11 @@ int plan_read(struct plan *plan, const char *path, char *error, size_t error_siz
 
 void plan_free(struct plan *plan)
 {
-    for (size_t i = 0; i < plan->container_count; i++) {
-        free(plan->containers[i].steps);
-        free(plan->containers[i].interfaces);
-        free(plan->containers[i].kept);
-    }
+    for (size_t i = 0; i < plan->container_count; i++)
+        free_container(&plan->containers[i]);
+    for (size_t i = 0; i < plan->refused_count; i++)
+        free(plan->refused[i]);
+    free(plan->refused);
     free(plan->containers);
     free(plan->volumes);
     free(plan->text);

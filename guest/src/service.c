@@ -34,6 +34,19 @@ static int without_plan(const char *word, const char *error)
     return 1;
 }
 
+/* Entries of the plan that are left out: said once, by whoever reads it first. */
+static void tell_refused(const struct plan *plan)
+{
+    if (!plan->refused_count || make_dirs("/run/linuxkit", 0755) < 0)
+        return;
+    scoped_fd once = open("/run/linuxkit/refused", O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+    for (size_t i = 0; once >= 0 && i < plan->refused_count; i++) {
+        scoped_free char *message = format(PLAN_FILE ": %s", plan->refused[i]);
+        say("%s", message);
+        report(&(struct event){.event = "fail", .step = "plan", .message = message});
+    }
+}
+
 /* /etc/issue on every console of the kernel's command line. */
 static int show_issue(void)
 {
@@ -59,6 +72,7 @@ static int run_word(const char *word)
     char error[ERROR_MAX];
     if (plan_read(&plan, PLAN_FILE, error, sizeof(error)) < 0)
         return without_plan(word, error);
+    tell_refused(&plan);
     if (strcmp(word, "volumes") == 0)
         return prepare_volumes(&plan) ? 1 : 0;
     if (strcmp(word, "onboot") == 0)

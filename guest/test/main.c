@@ -51,6 +51,8 @@ static int test_plan(char **args)
         for (size_t j = 0; j < at->kept_count; j++)
             printf("  bindns %s %s\n", at->kept[j].type, at->kept[j].path);
     }
+    for (size_t i = 0; i < plan.refused_count; i++)
+        printf("refused %s\n", plan.refused[i]);
     return 0;
 }
 

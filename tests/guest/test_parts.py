@@ -56,7 +56,23 @@ def test_the_golden_plan_means_what_the_builder_meant(parts):
 )
 def test_a_bad_plan_is_refused_with_its_line(parts, tmp_path, text, message):
     (tmp_path / "plan").write_bytes(text)
-    assert message in parts("plan", tmp_path / "plan", status=1).stdout
+    assert message in parts("plan", tmp_path / "plan", status=None).stdout
+
+
+def test_one_bad_entry_takes_no_other_with_it(parts, tmp_path):
+    (tmp_path / "plan").write_bytes(
+        HEAD + b"volume\t-v\t/v\trw\nvolume\tw\t/w\trw\n"
+        b"container\tservice\tweb:1\t/a\nrestart\talways\nmkdir\t/x\n"
+        b"container\tservice\tgood\t/b\nmkdir\t/y\n"
+        b"container\tservice\tlate\t/c\nmkdir\t/z\nsurprise\nmkdir\t/z2\n"
+        b"container\tservice\tlast\t/d\n"
+    )
+    assert parts("plan", tmp_path / "plan").stdout == (
+        "volume w /w rw\n"
+        "container service good /b restart=no halt=0 namespace=services.linuxkit\n  mkdir [/y]\n"
+        "container service last /d restart=no halt=0 namespace=services.linuxkit\n"
+        "refused line 2: bad volume\nrefused line 4: bad container name: web:1\nrefused line 11: unknown word: late\n"
+    )
 
 
 @FEW

@@ -170,6 +170,27 @@ def test_the_kits_guest_contains_and_others_are_as_linuxkit_made_them(tmp_path: 
     assert not contained(linuxkits) and linuxkits == spec(tmp_path, cache, YAML)
 
 
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (OURS.replace("name: app", 'name: "web:1"'), "x.yml:10:11: services[0].name: 'web:1' cannot be the"),
+        (OURS.replace("name: first", "name: my job"), "x.yml:7:11: onboot[0].name: 'my job' cannot be the name of a"),
+        (OURS.replace("name: app", "name: ü"), "x.yml:10:11: services[0].name: 'ü' cannot"),
+        (OURS.replace("name: app", "name: " + "a" * 201), "x.yml:10:11: services[0].name: 'aaa"),
+        (OURS.replace("name: app", "name: -a").replace("name: closed", "name: .b"), "services[1].name: '.b'"),
+        (OURS.replace("name: app", "name: x/a").replace("name: closed", "name: y/a"), "there is another service 'a'"),
+        (OURS.replace("name: data", "name: -data"), "'-data' cannot be the name of a volume"),
+    ],
+)  # fmt: skip
+def test_names_that_the_guest_cannot_take(tmp_path: Path, cache: Path, text: str, says: str) -> None:
+    (tmp_path / "x.yml").write_text(text)
+    done = linuxkit("build", "--format", "tar", "x.yml", cwd=tmp_path, cache=cache, check=False)
+    assert done.returncode == 2 and says in done.stderr
+    # another's init reads no plan: any name that LinuxKit takes
+    (tmp_path / "x.yml").write_text(text.replace("t/guest:1", "t/init:1"))
+    linuxkit("build", "--format", "tar", "x.yml", cwd=tmp_path, cache=cache)
+
+
 def test_one_container_can_differ(tmp_path: Path, cache: Path) -> None:
     one = OURS.replace("  - name: app\n", "  - name: app\n    security: linuxkit\n")
     assert not contained(spec(tmp_path, cache, one))

@@ -123,7 +123,9 @@ def rootfs_mounts(directory: str, root: str, readonly: bool) -> tuple[Mount, ...
     )
 
 
-def guest_files(volumes: Sequence[VolumePlan], bundles: Sequence[BundlePlan]) -> tuple[PlannedFile, ...]:
+def guest_files(
+    config: Config, volumes: Sequence[VolumePlan], bundles: Sequence[BundlePlan]
+) -> tuple[PlannedFile, ...]:
     """What our own guest reads: etc/linuxkit/plan, and a config.json for containerd for each service.
 
     Raises:
@@ -133,11 +135,15 @@ def guest_files(volumes: Sequence[VolumePlan], bundles: Sequence[BundlePlan]) ->
     containers = [
         PlannedContainer(
             kinds[b.section], b.name, f"/{b.directory}", b.runtime, b.config, b.restart or Restart.NO,
-            b.onfail or OnFail.CONTINUE,
+            b.onfail or OnFail.CONTINUE, entry.position, f"{entry.path}.name" if entry.path else "",
         )
-        for b in bundles
+        for b, entry in zip(bundles, (*config.onboot, *config.onshutdown, *config.services), strict=True)
     ]  # fmt: skip
-    data = {PLAN_PATH: boot_plan((PlannedVolume(v.name, f"/{v.directory}", v.readonly) for v in volumes), containers)}
+    kept = [
+        PlannedVolume(v.name, f"/{v.directory}", v.readonly, entry.position)
+        for v, entry in zip(volumes, config.volumes, strict=True)
+    ]
+    data = {PLAN_PATH: boot_plan(kept, containers)}
     data |= {f"{SPEC_FOLDER}/{name}": text for name, text in sorted(containerd_specs(containers).items())}
     origin = ("linuxkit.plan", "plan")
     folders = sorted({parent for path in data for parent in _parents(path)})

@@ -62,7 +62,7 @@ def make_plan(
     kernel = _kernel(config.kernel, images, options)
     guest: tuple[PlannedFile, ...] = ()
     if guested:
-        guest = guest_files(volumes, bundles)
+        guest = guest_files(config, volumes, bundles)
     sbom = None
     if options.sbom:
         trees = [*init, *(v.tree for v in volumes if v.tree), *(b.tree for b in bundles if b.tree)]

@@ -19,8 +19,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from linuxkit.config.model import OnFail, Restart
-from linuxkit.errors import InputError
+from linuxkit.config.model import OnFail, Position, Restart
+from linuxkit.errors import InputError, Problem
+from linuxkit.runtime.planrules import MAX_PLAN, NAME_RULE, NAMESPACES, fault, good_name
 
 Json = dict[str, Any]
 Kind = Literal["onboot", "onshutdown", "service"]
@@ -29,6 +30,7 @@ GUEST_LABEL = "org.linuxkit.guest"  # on an init image whose guest reads this pl
 GUEST_VERSION = "plan/1"
 PLAN_PATH = "etc/linuxkit/plan"
 SPEC_FOLDER = "etc/linuxkit/containerd"
+NOWHERE = Position()
 
 # mount(2) flags, from the kernel's uapi/linux/mount.h
 RDONLY, NOSUID, NODEV, NOEXEC, SYNCHRONOUS, REMOUNT, MANDLOCK, DIRSYNC = (1 << bit for bit in range(8))
@@ -56,7 +58,6 @@ WORDS: dict[str, tuple[int, int]] = {
     "slave": (SLAVE, 0), "rslave": (SLAVE | REC, 0),
     "unbindable": (UNBINDABLE, 0), "runbindable": (UNBINDABLE | REC, 0),
 }  # fmt: skip
-NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,7 @@ class PlannedVolume:
     name: str
     directory: str
     readonly: bool = False
+    position: Position = NOWHERE
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,8 @@ class PlannedContainer:
     spec: Json
     restart: Restart = Restart.NO
     onfail: OnFail = OnFail.CONTINUE
+    position: Position = NOWHERE
+    path: str = ""  # in the YAML
 
     @property
     def id(self) -> str:
@@ -93,13 +97,36 @@ def boot_plan(volumes: Iterable[PlannedVolume], containers: Iterable[PlannedCont
     """The text of /etc/linuxkit/plan; the order given is the order of work.
 
     Raises:
-        InputError: a container's runtime settings cannot be carried out, for instance a mount without destination.
+        InputError: what the guest would refuse, for instance a name or a mount without destination; all of it.
     """
     lines = [_line("linuxkit-plan", "1")]
-    lines += [_line("volume", v.name, v.directory, "ro" if v.readonly else "rw") for v in volumes]
+    problems: list[Problem] = []
+    for volume in volumes:
+        try:
+            lines.append(_line("volume", volume.name, volume.directory, "ro" if volume.readonly else "rw"))
+        except InputError as e:
+            at = volume.position
+            problems.append(Problem(f"'{volume.name}' cannot be the name of a volume", at.file, at.line, at.column,
+                                    f"volumes.{volume.name}", e.hint or NAME_RULE))  # fmt: skip
+    seen: set[tuple[str, str]] = set()
     for container in containers:
-        lines += _container(container)
-    return "".join(lines).encode("utf-8", "surrogateescape")
+        try:
+            if (container.kind, container.id) in seen:
+                raise InputError(f"there is another {container.kind} '{container.id}' for the guest",
+                                 hint="what follows the last '/' of a name is what it is called by")  # fmt: skip
+            seen.add((container.kind, container.id))
+            lines += _container(container)
+        except InputError as e:
+            at = container.position
+            problems.append(Problem(e.message, at.file, at.line, at.column, container.path, e.hint))
+    text = "".join(lines).encode("utf-8", "surrogateescape")
+    if len(text) > MAX_PLAN:
+        problems.append(Problem(f"the boot plan has {len(text)} bytes, and the guest takes {MAX_PLAN}"))
+    if len(problems) == 1 and not problems[0].file:
+        raise InputError(problems[0].message, hint=problems[0].hint)
+    if problems:
+        raise InputError("the guest cannot carry this out", problems=problems)
+    return text
 
 
 def containerd_specs(containers: Iterable[PlannedContainer]) -> dict[str, bytes]:
@@ -135,6 +162,8 @@ def mount_flags(options: Sequence[str]) -> tuple[int, str]:
 
 def _container(container: PlannedContainer) -> list[str]:
     runtime, directory = container.runtime, container.directory.rstrip("/")
+    if not good_name(container.id):
+        raise InputError(f"'{container.name}' cannot be the name of a container for the kit's guest", hint=NAME_RULE)
     lines = [_line("container", container.kind, container.id, directory)]
     if container.kind == "service":
         lines.append(_line("restart", container.restart.value))
@@ -199,4 +228,6 @@ def _line(*fields: str) -> str:
     for field in fields:
         if "\0" in field:
             raise InputError(f"a zero byte in {field!r}")
+    if fields[0] != "linuxkit-plan" and (wrong := fault(fields)):
+        raise InputError(f"the guest refuses '{' '.join(fields)}': {wrong}")
     return "\t".join(f.replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n") for f in fields) + "\n"
