@@ -111,6 +111,8 @@ def watching(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--iso", "kind", flag_value="iso", help="Boot an ISO image, or PREFIX-kernel, its root PREFIX.iso.")
 @click.option("--media", type=click.Choice(("disk", "cd", "usb")),
               help="Plug the image in as this.  [default: an ISO image as a CD, others as a disk]")
+@click.option("--trust-disk", is_flag=True,
+              help="Take disks that lead to other files of this machine: a backing file, a parent, extents.")
 @click.option("--uefi/--no-uefi", default=None, help="Start with UEFI firmware.  [default: when the image needs it]")
 @click.option("--fw", "firmware", type=click.Path(path_type=Path), metavar="FILE",
               help="UEFI firmware to use.  [default: the one that is installed]")
@@ -150,7 +152,7 @@ def run(ctx: click.Context, /, target: tuple[str, ...], mem: int | None, data: s
         prefix=_prefix(target), memory=mem, disks=disks, publish=publish, devices=devices,
         accel=accel or os.environ.get("LINUXKIT_QEMU_ACCEL", ""),
         **{key: rest[key] for key in ("cpus", "networking", "usb", "gui", "arch", "qemu", "state", "uefi", "firmware",
-                                       "secure_boot", "virtiofs", "virtiofsd", "ninep", "tpm", "vnc")},
+                                       "secure_boot", "virtiofs", "virtiofsd", "ninep", "tpm", "vnc", "trust_disk")},
     )  # fmt: skip
     watch = Watch(
         quiet=ctx.obj.quiet, **{k: rest[k] for k in ("report", "report_file", "once", "boot_timeout", "stop_timeout")}

@@ -9,7 +9,7 @@ from pathlib import Path
 from linuxkit.errors import InputError
 from linuxkit.hypervisors import convert
 from linuxkit.hypervisors.guest import Drive
-from linuxkit.platforms import bootfiles, disks, vmlinux
+from linuxkit.platforms import bootfiles, disks, otherfiles, vmlinux
 from linuxkit.platforms.bootimage import SUFFIXES, Media
 
 
@@ -104,11 +104,16 @@ def _wrapped(raw: Path, base: Path, takes: Takes, tasks: list[Task], *, readonly
     return Drive(made, takes.wrap, readonly=readonly)
 
 
-def more_drives(wanted: Sequence[disks.Wanted], takes: Takes, state: Path, tasks: list[Task], what: str) -> list[Drive]:
+def more_drives(
+    wanted: Sequence[disks.Wanted], takes: Takes, state: Path, tasks: list[Task], what: str, *, trust: bool = False
+) -> list[Drive]:
     """The further disks.
 
+    Args:
+        trust: one may lead to other files of this machine.
+
     Raises:
-        InputError: one is in a form that isn't taken, or is not there and has no size.
+        InputError: one is in a form that isn't taken, is not there and has no size, or leads to other files.
     """
     found = []
     for number, disk in enumerate(wanted):
@@ -118,6 +123,8 @@ def more_drives(wanted: Sequence[disks.Wanted], takes: Takes, state: Path, tasks
         if form not in takes.formats and form != own and not (form == "raw" and takes.wrap == "vmdk"):
             raise InputError(f"--disk {path}: {what} takes no {form} disks", hint=f"use format={own}")
         if path.exists():
+            if not trust and path.is_file():
+                otherfiles.refuse(path, form)
             found.append(_there(path, form, disk, state / f"disk{number or ''}", takes, tasks))
             continue
         if not disk.size:

@@ -28,6 +28,8 @@ SETTINGS = (
     Setting("mem", "Memory, N[M|G], in MB; by default what the image needs.", metavar="N[M|G]"),
     Setting("disk", "PATH or file=PATH,size=N[M|G],format=FMT; made when it is not there. Repeatable.", many=True,
             metavar="DISK"),
+    Setting("trust-disk", "Take disks that lead to other files of this machine: a backing file, a parent, extents.",
+            default=False, kind=bool),
     Setting("name", "The machine's name; by default the image's."),
     Setting("state", "Folder for logs and disks; by default NAME-state, beside the image.", metavar="DIR"),
     Setting("stop-timeout", "Seconds that the guest may take to shut down when asked.", default=15, kind=int),
@@ -70,7 +72,8 @@ def prepare(job: Job, target: str, takes: Takes, what: str) -> Ready:
     Raises:
         InputError: there is nothing to boot, or nothing that this hypervisor takes.
     """
-    files = _find(target, takes, kind_of(job), what)
+    trust = bool(job.settings.get("trust_disk"))
+    files = _find(target, takes, kind_of(job), what, trust=trust)
     wanted = [disks.parse_disk(text) for text in job["disk"]]
     published = [port for text in job.settings.get("publish", ()) for port in parse_ports(text)]
     size = _memory(job["mem"])
@@ -86,7 +89,7 @@ def prepare(job: Job, target: str, takes: Takes, what: str) -> Ready:
     if kernel is not None and (takes.kernel == "unpacked" or (takes.kernel == "image" and arch == "aarch64")):
         kernel = unpacked_kernel(kernel, state, tasks)
     first = (boot_drive(files, takes, state, tasks, what),) if files.disk is not None else ()
-    more = more_drives(wanted, takes, state, tasks, what)
+    more = more_drives(wanted, takes, state, tasks, what, trust=trust)
     data = state / "data.iso" if job.data is not None else None
     if data is not None:
         content = job.data or b""
@@ -122,7 +125,9 @@ def with_sockets(guest: Guest) -> Guest:
     return replace(guest, sockets=Path(tempfile.mkdtemp(prefix="linuxkit-")))
 
 
-def _find(target: str, takes: Takes, kind: bootfiles.Kind | None, what: str) -> bootfiles.BootFiles:
+def _find(
+    target: str, takes: Takes, kind: bootfiles.Kind | None, what: str, *, trust: bool
+) -> bootfiles.BootFiles:
     """What is booted: a kernel where it takes one, else the first image that it takes."""
     if not takes.kernel and not Path(target).is_file():
         there = [Path(f"{target}{end}") for end in takes.images if Path(f"{target}{end}").is_file()]
@@ -132,8 +137,8 @@ def _find(target: str, takes: Takes, kind: bootfiles.Kind | None, what: str) -> 
             looked = ", ".join(f"{target}{end}" for end in takes.images)
             raise InputError(f"there is nothing at {target!r} that {what} boots: looked for {looked}",
                              hint=build_hint(takes))  # fmt: skip
-        return replace(bootfiles.find(str(there[0])), others=tuple(str(path) for path in there[1:]))
-    files = bootfiles.find(target, kind)
+        return replace(bootfiles.find(str(there[0]), trust=trust), others=tuple(str(path) for path in there[1:]))
+    files = bootfiles.find(target, kind, trust=trust)
     if files.kernel is not None and (not takes.kernel or files.uefi):
         raise InputError(f"{what} cannot start {files.kernel} by itself", hint=build_hint(takes))
     if files.kernel is None and not takes.images:

@@ -73,14 +73,16 @@ def kernel_arch(head: bytes) -> str:
     return ""
 
 
-def find(prefix: str, kind: Kind | None = None) -> BootFiles:
+def find(prefix: str, kind: Kind | None = None, *, trust: bool = False) -> BootFiles:
     """What there is to boot: the file of that name, else what was built for that prefix.
 
     Args:
         kind: the user's choice; None to see.
+        trust: a disk may lead to other files of this machine.
 
     Raises:
-        InputError: there is nothing; the message lists what was looked for, the hint what is there instead.
+        InputError: there is nothing, and the message lists what was looked for, the hint what is there instead; or a
+            disk leads to other files.
     """
     path = Path(prefix)
     try:
@@ -88,7 +90,7 @@ def find(prefix: str, kind: Kind | None = None) -> BootFiles:
     except OSError as e:  # a name that is too long, a loop of links
         raise InputError(f"{prefix!r} cannot be booted: {os.strerror(e.errno or errno.EIO)}") from e
     if whole and kind in (None, Kind.ISO):
-        return _image(path, kind)
+        return _image(path, kind, trust=trust)
     found = list(_built(prefix))
     if kind is not None:
         chosen = [name for name in found if name == kind]
@@ -100,7 +102,7 @@ def find(prefix: str, kind: Kind | None = None) -> BootFiles:
     if found:
         return _kernel(prefix, found[0], (*(f"--{name}" for name in found[1:]), *(str(p) for p in images)))
     if images:
-        return _image(images[0], None, tuple(str(p) for p in images[1:]))
+        return _image(images[0], None, tuple(str(p) for p in images[1:]), trust=trust)
     kernel, initrd = _name(prefix, "-kernel"), _name(prefix, "-initrd.img")
     missing = [p for p in (kernel, initrd) if not p.is_file()]
     raise InputError(
@@ -165,9 +167,9 @@ def _kernel(prefix: str, kind: Kind, others: tuple[str, ...]) -> BootFiles:
     )  # fmt: skip
 
 
-def _image(path: Path, kind: Kind | None, others: tuple[str, ...] = ()) -> BootFiles:
+def _image(path: Path, kind: Kind | None, others: tuple[str, ...] = (), *, trust: bool) -> BootFiles:
     """A file that is booted by itself."""
-    image = look(path)
+    image = look(path, trust=trust)
     prefix = str(path.with_suffix("")) if path.suffix.lower() == ".iso" else ""
     if image.media is Media.CD and not image.bootable and _name(prefix, "-kernel").is_file():
         return _kernel(prefix, Kind.ISO, ())

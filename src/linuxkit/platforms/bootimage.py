@@ -20,6 +20,7 @@ from typing import BinaryIO
 
 from linuxkit import host
 from linuxkit.errors import HostError, InputError
+from linuxkit.platforms import otherfiles
 from linuxkit.platforms.inside import find_in_fat, find_in_iso, read_at
 from linuxkit.platforms.memory import Packed
 
@@ -74,17 +75,22 @@ class Image:
         return self.bios or self.uefi or self.format != "raw"
 
 
-def look(path: Path) -> Image:
+def look(path: Path, *, trust: bool = False) -> Image:
     """What a file is.
 
+    Args:
+        trust: a disk may lead to other files of this machine.
+
     Raises:
-        InputError: it cannot be read, or its name and its content disagree.
+        InputError: it cannot be read, its name and its content disagree, or it leads to other files.
     """
     named = SUFFIXES.get(path.suffix.lower(), "raw")
     try:
         with path.open("rb") as f:
             head = f.read(36 << 10)
             if named == "raw" or (named == "vpc" and not head.startswith(b"conectix")):  # a fixed VHD is raw
+                if not trust:
+                    otherfiles.refuse(path, named)
                 return replace(_raw(f, path, head), format=named)
     except OSError as e:
         raise InputError(f"{path} cannot be read: {e.strerror or e}") from e
@@ -94,6 +100,8 @@ def look(path: Path) -> Image:
     if found != named:
         raise InputError(f"{path} is no {named} file" + (f", but {found}" if found else ""),
                          hint=f"rename it to {path.stem}.{_ending(found)}" if found else "build it again")  # fmt: skip
+    if not trust:
+        otherfiles.refuse(path, named)
     compressed = named == "vmdk" and head[:4] == b"KDMV" and bool(head[10] & 1)  # streamOptimized: QEMU reads them only
     return replace(_peek(path, named), format=named, readonly=compressed)
 

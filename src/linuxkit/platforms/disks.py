@@ -13,6 +13,7 @@ from pathlib import Path
 
 from linuxkit import host
 from linuxkit.errors import InputError
+from linuxkit.platforms import otherfiles
 from linuxkit.platforms.bootimage import SUFFIXES
 from linuxkit.platforms.qemu import Disk
 
@@ -68,23 +69,30 @@ def parse_disk(text: str) -> Wanted:
     return Wanted(path, size, form)
 
 
-def make_disks(wanted: Sequence[Wanted], state: Path) -> tuple[Disk, ...]:
+def make_disks(wanted: Sequence[Wanted], state: Path, *, trust: bool = False) -> tuple[Disk, ...]:
     """The disks, made when they are not there yet; a disk without a path is `disk.img`, `disk1.img`, … in `state`.
 
+    Args:
+        trust: a disk may lead to other files of this machine.
+
     Raises:
-        InputError: a disk that has no size is not there, or its format is not clear.
+        InputError: a disk that has no size is not there, its format is not clear, or it leads to other files.
         HostError: qemu-img is needed and missing, or fails.
     """
-    return tuple(_make(disk, disk.path or state / f"disk{number or ''}.img") for number, disk in enumerate(wanted))
+    return tuple(
+        _make(disk, disk.path or state / f"disk{number or ''}.img", trust=trust) for number, disk in enumerate(wanted)
+    )
 
 
-def _make(disk: Wanted, path: Path) -> Disk:
+def _make(disk: Wanted, path: Path, *, trust: bool) -> Disk:
     form = disk.format or SUFFIXES.get(path.suffix.lower(), "raw")
     if path.exists():
         if not disk.format and form == "raw" and path.is_file():
             with path.open("rb") as f:
                 if f.read(4) == b"QFI\xfb":  # not taken for granted: a guest can write this on a raw disk
                     raise InputError(f"{path} looks like qcow2", hint="say which it is: format=qcow2 or format=raw")
+        if not trust and path.is_file():
+            otherfiles.refuse(path, form)
         return Disk(path, form)
     if not disk.size:
         raise InputError(f"disk {path} does not exist", hint="give it a size to have it made, such as size=10G")

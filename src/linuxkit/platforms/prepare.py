@@ -43,6 +43,7 @@ class Request:
     tpm: bool = False
     kind: bootfiles.Kind | None = None  # which of a prefix's files; None: what is there
     media: bootimage.Media | None = None  # what the image is plugged in as; None: as a disk, an ISO image as a CD
+    trust_disk: bool = False  # a disk may lead to other files of this machine
     forgets: bool = False  # what the guest writes on the image is gone at its end
     cable: Device | None = None  # to the network between several machines
     extra: tuple[str, ...] = ()
@@ -155,7 +156,7 @@ def prepare(
     folders = shares.parse_shares(request.virtiofs, "virtiofs")
     ninep = shares.parse_shares(request.ninep, "9p")
     vnc = qemu.parse_vnc(request.vnc) if request.vnc else ""
-    files = bootfiles.find(request.prefix, request.kind)
+    files = bootfiles.find(request.prefix, request.kind, trust=request.trust_disk)
     machine = machine or accel.this_host()
     arch = accel.machine_arch(request.arch) if request.arch else files.arch or machine.arch
     if files.arch and arch != files.arch:
@@ -187,7 +188,7 @@ def prepare(
         spec = qemu.MachineSpec(
             qemu=program, accel=chosen, kernel=files.kernel, initrd=files.initrd, cmdline=files.cmdline, arch=arch,
             cpus=request.cpus, memory=given.mib, networking=networking, ports=taken,
-            disks=(*first, *disks.make_disks(wanted_disks, state)),
+            disks=(*first, *disks.make_disks(wanted_disks, state, trust=request.trust_disk)),
             mac=mac_address(state), data=data, devices=request.devices, usb=request.usb, gui=request.gui,
             vnc=vnc, virtiofs=folders, ninep=ninep, tpm=request.tpm,
             private_mac=mac_address(state, "mac-addr-private") if request.cable is not None else "",

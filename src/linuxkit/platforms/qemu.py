@@ -101,6 +101,11 @@ def quoted(value: object) -> str:
     return str(value).replace(",", ",,")
 
 
+def _file(path: Path) -> Path:
+    """A disk's path; from the root when QEMU would take it for a protocol and something: `fat:rw:/etc`, `json:{…}`."""
+    return path.absolute() if ":" in str(path) else path
+
+
 def parse_networking(text: str) -> Networking:
     """`user`, `none`, `tap,IFACE` or `bridge,BRIDGE`.
 
@@ -212,7 +217,7 @@ def _storage(spec: MachineSpec) -> list[str]:
     if spec.data is not None or any(disk.media is Media.CD for disk in spec.disks):
         arguments += ["-device", "virtio-scsi-pci,id=scsi0"]
     for number, disk in enumerate(spec.disks):
-        drive = f"file={quoted(disk.path)},format={quoted(disk.format)},if=none,id=disk{number}"
+        drive = f"file={quoted(_file(disk.path))},format={quoted(disk.format)},if=none,id=disk{number}"
         drive += ",readonly=on" if disk.readonly else ",discard=unmap" + ",snapshot=on" * disk.forgets
         first = ",bootindex=0" if number == 0 and spec.kernel is None else ""
         device = {
@@ -222,7 +227,7 @@ def _storage(spec: MachineSpec) -> list[str]:
         }[disk.media]
         arguments += ["-drive", drive + ",media=cdrom" * (disk.media is Media.CD), "-device", device + first]
     if spec.data is not None:
-        drive = f"file={quoted(spec.data)},format=raw,if=none,id=data,media=cdrom,readonly=on"
+        drive = f"file={quoted(_file(spec.data))},format=raw,if=none,id=data,media=cdrom,readonly=on"
         arguments += ["-drive", drive, "-device", "scsi-cd,drive=data,bus=scsi0.0"]
     return arguments
 
