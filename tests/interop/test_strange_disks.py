@@ -86,7 +86,8 @@ def _parent(folder: Path, secret: Path) -> Path:
 
 
 MADE: dict[str, Callable[[Path, Path], Path]] = {
-    f.__name__[1:]: f for f in (_backing, _data_file, _flat, _upward, _neighbour, _linked_extent, _embedded, _odd_blanks, _parent)
+    f.__name__[1:]: f
+    for f in (_backing, _data_file, _flat, _upward, _neighbour, _linked_extent, _embedded, _odd_blanks, _parent)
 }
 
 
