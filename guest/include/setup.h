@@ -3,6 +3,7 @@
 
 #include <stdbool.h>
 
+const char *initramfs_lost(const char *root); /* why not all of it is there; NULL: it is */
 void root_move(void);           /* initramfs: give `/` a mount of its own that can be pivoted away */
 void root_protect(void);        /* remount read-only */
 void mount_early(void);         /* /proc /run /tmp /var /dev /sys and what belongs to them */

@@ -37,9 +37,18 @@ static void timed(struct loop *loop, const char *step, double start, const char 
     loop_report(loop, &(struct event){.event = "done", .step = step, .ms = (now() - start) * 1e3, .message = message});
 }
 
+/* The boot fails with that reason, and nothing of init.d is run. */
+static void stop_here(struct loop *loop, const char *step, const char *reason)
+{
+    loop_report(loop, &(struct event){.event = "fail", .step = step, .message = reason});
+    if (make_parents(HALT_FILE) < 0 || write_file(HALT_FILE, reason) < 0)
+        say("%s: %s", HALT_FILE, strerror(errno));
+}
+
 static void prepare_machine(struct loop *loop)
 {
     double start = now();
+    const char *lost = initramfs_lost("");
     root_move();
     mount_early();
     open_console();
@@ -52,6 +61,8 @@ static void prepare_machine(struct loop *loop)
     share_mounts();
     loop_open(loop);
     timed(loop, "mounts", start, NULL);
+    if (lost)
+        stop_here(loop, "initramfs", lost);
     start = now();
     scoped_free char *message = format("%u loaded", coldplug());
     link_ports();
@@ -92,7 +103,7 @@ static void run_scripts(struct loop *loop)
 {
     size_t count;
     char **names = list_names("/etc/init.d", &count);
-    for (size_t i = 0; i < count; i++)
+    for (size_t i = 0; i < count && !exists(HALT_FILE); i++)
         if (!run_script(loop, names[i]))
             break;
     if (names)

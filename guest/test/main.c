@@ -56,6 +56,14 @@ static int test_plan(char **args)
     return 0;
 }
 
+/* unpacked ROOT: what is missing of an initramfs that was unpacked there. */
+static int test_unpacked(char **args)
+{
+    const char *lost = initramfs_lost(args[0]);
+    printf("%s\n", lost ? lost : "whole");
+    return 0;
+}
+
 /* event EVENT STEP MESSAGE STATUS SIGNAL MS LINE...: the report's line. */
 static int test_event(char **args, int count)
 {
@@ -258,6 +266,8 @@ int main(int argc, char **argv)
     int count = argc - 2;
     if (!strcmp(word, "plan") && count == 1)
         return test_plan(args);
+    if (!strcmp(word, "unpacked") && count == 1)
+        return test_unpacked(args);
     if (!strcmp(word, "event") && count >= 6)
         return test_event(args, count);
     if (!strcmp(word, "policy") && count >= 3)

@@ -145,6 +145,7 @@ def build(
     root: str = "",
     verity: bool = False,
     data: DataPartition | None = None,
+    one_archive: bool = False,
 ) -> Artifact:
     """Build a configuration.
 
@@ -165,12 +166,13 @@ def build(
         root: of disks: initrd, or the filesystem of a root partition.
         verity: roots on a device have a hash tree, and the kernel's command line its root hash.
         data: of disks: a partition for what the machine keeps, from outputs.datapart.
+        one_archive: an initrd is one cpio archive, not one for each part.
 
     Raises:
         LinuxkitError: of any kind. What was in the place of the outputs before is still there then.
     """
     from linuxkit.encode.compress import Codec, level_of
-    from linuxkit.outputs.table import check_data, choose, disk_root, loaders, signer_of
+    from linuxkit.outputs.table import check_data, check_options, check_used, choose, disk_root, loaders, signer_of
 
     target = choose(formats, output, directory, "" if output else name, name)
     try:
@@ -191,6 +193,8 @@ def build(
 
     partition = disk_root(target.formats, root, verity)
     check_data(target.formats, data)
+    check_options(target.formats, size=size, qcow2=qcow2, memory=memory, root=partition, one_archive=one_archive,
+                  decompress=options is not None and options.decompress_kernel)  # fmt: skip
     needed = loaders(target.formats, rooted=bool(partition))
     options = replace(options or Options(), loaders=needed, signer=signer_of(target.formats, signer))
     profiles = [_source(name, at, sources) for name, at in profile_files(config).items()]
@@ -203,12 +207,15 @@ def build(
     )  # fmt: skip
     encoder = Encoder(content, threads=threads, log=lambda part: sources.log(f"encoding {part}"))
     erofs = codec if compress else Codec.NONE
-    made = Build(planned, content, encoder, codec, level, size, signer, erofs, qcow2, partition, verity, data)
+    made = Build(planned, content, encoder, codec, level, size, signer, erofs, qcow2, partition, verity, data,
+                 one_archive)  # fmt: skip
     if preflight:
         from linuxkit.checking import judge
 
         judge(made, target.formats, memory, sources.log, config)
+    encoder.counts.used.clear()
     files = make(made, target)
+    check_used(encoder.counts.used, compress, level if level != level_of(codec, None) else None)
     beside = _provenance(provenance, planned, files, target.output) if provenance is not None else []
     written = write_files(files, target.directory, target.output, beside)
     content.tell(planned.images())

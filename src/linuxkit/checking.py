@@ -14,7 +14,7 @@ from linuxkit.oci.resolve import cache_root
 from linuxkit.outputs.build import Build
 from linuxkit.outputs.encoder import Encoder
 from linuxkit.outputs.preflight import Finding, Memory, preflight, refuse
-from linuxkit.outputs.table import Format, choose, disk_root, loaders
+from linuxkit.outputs.table import Format, check_options, choose, disk_root, loaders
 from linuxkit.plan.model import Options
 from linuxkit.rootfs.content import Content
 
@@ -53,6 +53,7 @@ def check(
     except ValueError:
         raise InputError(f"unknown compression '{compress}'", hint=f"there are {', '.join(Codec)}") from None
     partition = disk_root(target.formats, root, verity)
+    check_options(target.formats, memory=memory, root=partition)
     options = replace(options or Options(), loaders=loaders(target.formats, rooted=bool(partition)))
     plan = api.plan(config, sources, options, lock)
     content = Content(sources.store, Derived(cache_root(sources.cache)), whiteouts=plan.whiteouts, log=sources.log)

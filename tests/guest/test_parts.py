@@ -306,3 +306,13 @@ def test_no_part_of_metadata_needs_one_that_needs_it(tmp_path):
     needs = {part: {has[name] for name in names if name in has} - {part} for part, names in wants.items()}
     assert len(needs) > 10 and needs["metadata"] and not needs["metadata_say"]
     graphlib.TopologicalSorter(needs).prepare()  # CycleError names those of a circle
+
+
+@pytest.mark.parametrize(("marks", "said"), [
+    ("", "whole"), ("begin end", "whole"), ("end", "whole"), ("begin", "the initramfs did not unpack whole"),
+])  # fmt: skip
+def test_an_initramfs_without_its_end_is_noticed(parts, tmp_path, marks, said):
+    for mark in marks.split():
+        (tmp_path / f".initramfs-{mark}").touch()
+    assert parts("unpacked", tmp_path).stdout.startswith(said)
+    assert list(tmp_path.iterdir()) == []  # nobody else is to see them

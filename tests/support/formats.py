@@ -51,7 +51,9 @@ def _add_board(store: Store) -> None:
     names = ("bootcode.bin", "start.elf", "fixup.dat", "start4.elf", "fixup4.dat")
     files = [member(f"usr/lib/raspi-firmware/{name}", name.encode()) for name in names]
     files.append(member("usr/share/doc/raspi-firmware/copyright", b"(c)"))
-    make_image(store, Kit(store, store.root / "kit").reference("rpi-boot"), tar_of(*files), platform=arm64)
+    kit = Kit(store, store.root / "kit")
+    make_image(store, kit.reference("rpi-boot"), tar_of(*files), platform=arm64)
+    make_image(store, kit.reference("bootstage"), tar_of(member("init", b"stage", mode=0o755)), platform=arm64)
 
 
 def groups() -> list[Group]:

@@ -276,7 +276,7 @@ FAULTS: Mapping[str, tuple[Callable[[Case], None], str]] = {
     ),
     "memory": (
         change(memory=16 << 20, init=[member("init", AMD, mode=0o755), member("large", bytes(7 << 20))]),
-        ("--mem: 16 MB of memory can't hold this: it unpacks to 8 MB, and needs 104 MB (give the machine more, "
+        ("--mem: 16 MB of memory can't hold this: it unpacks to 8 MB, and needs 112 MB (give the machine more, "
          "or take kernel+squashfs or --root squashfs)"),
     ),
 }  # fmt: skip

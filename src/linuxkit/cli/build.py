@@ -55,6 +55,9 @@ Formats:
 @click.option("--arch", default="", metavar="ARCH", help="amd64, arm64 or riscv64.  [default: this machine's]")
 @click.option("--compress", default="", metavar="CODEC",
               help="Of initrd, squashfs, EROFS: none, gzip, zstd, lz4 or xz.  [default: zstd; of EROFS none]")
+@click.option("--initrd-archives", type=click.Choice(["one", "many"]), default=None,
+              help="An initrd as one cpio archive, for gzip -dc | cpio -i; or one for each part.  "
+                   "[default: many; with gzip one]")
 @click.option("--level", type=int, default=None, metavar="N", help="Compression level.  [default: the codec's]")
 @click.option("--decompress-kernel", is_flag=True, help="Unpack a gzip-compressed kernel.")
 @click.option("--no-sbom", is_flag=True, help="Leave out the software bill of materials.")
@@ -106,6 +109,7 @@ def build(
     input_tar: str, docker: bool, size: str, lock_file: Path | None, no_lock: bool,
     bundle_file: Path | None, sign_key: Path | None, sign_cert: Path | None, qcow2_compress: str | None,
     mem: str, no_preflight: bool, disk_root: str, verity: bool, data_partition: str,
+    initrd_archives: str | None,
 ) -> None:  # fmt: skip
     """Build a bootable image from YAML files, which are merged from left to right."""
     started = time.monotonic()
@@ -116,6 +120,8 @@ def build(
     lock_file = chosen(files, name, lock_file, no_lock) if bundle_file is None else lock_file
     locked = content(lock_file) if lock_file is not None else b""
     disk_size = _disk_size(size)
+    if initrd_archives == "many" and compress == "gzip":
+        raise click.UsageError("--initrd-archives many: with gzip an initrd is always one archive.")
     sbom = "" if no_sbom else sbom_output or {"spdx": "sbom.spdx.json"}.get(sbom_format, "sbom.cdx.json")
     flags = {
         "lock": locked.decode(errors="replace"),
@@ -125,6 +131,7 @@ def build(
         "whiteouts": whiteouts, "sbom_format": sbom_format,
         "size": disk_size, "qcow2": qcow2_compress, "mem": mem, "preflight": not no_preflight,
         "root": disk_root, "verity": verity, "data": data_partition,
+        "archives": initrd_archives,
     }  # fmt: skip
     plain = not (dry_run or show_plan or pull or sbom_current_time or input_tar or docker or (output and directory)
                  or bundle_file or sign_key or provenance_file or provenance_output
@@ -209,7 +216,7 @@ def build(
         provenance=provenance, size=disk_size,
         signer=_signer(sign_key, sign_cert), lock=lock, qcow2=qcow2_compress or "",
         preflight=not no_preflight, memory=memory_size(mem), root=disk_root, verity=verity,
-        data=_data(data_partition),
+        data=_data(data_partition), one_archive=initrd_archives == "one",
     )  # fmt: skip
     if shortcut is not None:
         shortcut.keep(artifact.record, warnings)

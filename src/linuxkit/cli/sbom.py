@@ -83,6 +83,7 @@ def provenance_of(file: str, embedded: str, builder: str, documents: Sequence[tu
         "decompressKernel": flags["kernel"], "whiteouts": flags["whiteouts"], "sbom": flags["sbom"],
         "sbomFormat": flags["sbom"] and flags["sbom_format"], "sbomCreated": flags["sbom_created"],
         "provenance": place, "size": flags.get("size"),
+        "initrdArchives": flags.get("archives"),
     }  # fmt: skip
     return Provenance(
         inputs, {key: value for key, value in listed.items() if value}, linuxkit.__version__, builder or BUILDER,

@@ -2,7 +2,8 @@
 
 Specification: Documentation/driver-api/early-userspace/buffer-format.rst in Linux; cpio(5), "New ASCII Format".
 
-    archive  = { header name NUL pad4 data pad4 } header "TRAILER!!!" NUL pad4 pad512
+    archive  = run header "TRAILER!!!" NUL pad4 pad512
+    run      = { header name NUL pad4 data pad4 }
     header   = "070701" then 13 fields of 8 hex digits:
                ino mode uid gid nlink mtime filesize devmajor devminor rdevmajor rdevminor namesize check
 
@@ -40,6 +41,24 @@ def write(entries: Iterable[Entry], out: Sink) -> int:
     A time that 32 bits without a sign can't hold becomes the nearest that they can. Extended attributes are left out.
 
     Raises:
+        LinuxkitError, ImageError: as `write_run`.
+    """
+    total = write_run(entries, out)
+    end = trailer(total)
+    out.write(end)
+    return total + len(end)
+
+
+def trailer(total: int) -> bytes:
+    """What ends an archive whose runs have `total` bytes."""
+    end = bytes(_header_of(0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, _END))
+    return end + _ZEROS[: -(total + len(end)) % 512]
+
+
+def write_run(entries: Iterable[Entry], out: Sink) -> int:
+    """Write members without the end of an archive, and return their length in bytes, always a multiple of 4.
+
+    Raises:
         LinuxkitError: a file of 4 GiB or more, or anything else that the format can't say.
         ImageError: a source ended early, or an entry that Linux can't have.
     """
@@ -72,10 +91,19 @@ def write(entries: Iterable[Entry], out: Sink) -> int:
                         total += len(pending)
                         pending.clear()
             pending += _ZEROS[: -(total + len(pending)) % 4]
-    pending += _header_of(0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, _END)
-    pending += _ZEROS[: -(total + len(pending)) % 512]
     out.write(bytes(pending))
     return total + len(pending)
+
+
+def memory(entries: Iterable[Entry]) -> int:
+    """Bytes of memory that an archive of these fills when Linux has unpacked it: its own length, or its files in whole
+    pages of 4 KiB, whichever is more."""
+    length = pages = 0
+    for entry in entries:
+        size = entry.size or len(_bytes(entry.target))
+        length += 110 + len(_bytes(entry.path)) + 4 + size
+        pages += -(-entry.size // 4096) * 4096
+    return max(length, pages)
 
 
 def member_name(path: str) -> bytes:

@@ -10,18 +10,19 @@ modulo the polynomial.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 
 from linuxkit.encode import fields
 from linuxkit.encode.content import Sink
-from linuxkit.encode.pieces import Piece, cut, read, size_of
+from linuxkit.encode.pieces import Piece, cut, literal, read, size_of
 from linuxkit.encode.sparse import compressed, runs
 
 #: Goes into cache keys: raise it when the bytes written for the same input change.
 VERSION = 1
 BLOCK = 1 << 20
 LEVEL = 6
+_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"  # no name, no time
 
 
 def write(pieces: Sequence[Piece], out: Sink, *, threads: int = 2) -> None:
@@ -35,7 +36,7 @@ def write(pieces: Sequence[Piece], out: Sink, *, threads: int = 2) -> None:
     """
     size = size_of(pieces)
     whole = size // BLOCK
-    out.write(b"\x1f\x8b\x08\0\0\0\0\0\0\xff")
+    out.write(_HEADER)
     zeros, zeros_sum = _deflated(bytes(BLOCK))
     checksum = at = 0
 
@@ -58,6 +59,48 @@ def write(pieces: Sequence[Piece], out: Sink, *, threads: int = 2) -> None:
     out.write(data)
     checksum = _joined(checksum, its_sum, size % BLOCK)
     out.write(b"\x03\0" + fields.pack("<II", checksum, size & 0xFFFFFFFF))
+
+
+_FOOT = struct.Struct("<IQ")
+
+
+class Run:
+    """A Sink: deflates into another one what is to stand in a gzip member with other runs; `close` ends it at a byte,
+    and adds a foot with its checksum and length for `member`."""
+
+    def __init__(self, out: Sink, level: int) -> None:
+        self._out, self._worker = out, zlib.compressobj(level, zlib.DEFLATED, -15)
+        self._sum = self._size = 0
+
+    def write(self, data: bytes, /) -> int:
+        self._sum, self._size = zlib.crc32(data, self._sum), self._size + len(data)
+        if made := self._worker.compress(data):
+            self._out.write(made)
+        return len(data)
+
+    def close(self) -> None:
+        self._out.write(self._worker.flush(zlib.Z_FULL_FLUSH) + _FOOT.pack(self._sum, self._size))
+
+
+def member(runs: Sequence[Piece], ending: Callable[[int], bytes]) -> list[Piece]:
+    """One gzip member of what `Run` wrote.
+
+    Args:
+        ending: what its content ends with, given the length of all before it.
+
+    Raises:
+        ImageError: a cached file became shorter.
+    """
+    made, checksum, size = [literal(_HEADER)], 0, 0
+    for run in runs:
+        its_sum, its_size = _FOOT.unpack(b"".join(read(cut([run], run.size - _FOOT.size, _FOOT.size))))
+        made += cut([run], 0, run.size - _FOOT.size)
+        checksum, size = _joined(checksum, its_sum, its_size), size + its_size
+    last = ending(size)
+    packer = zlib.compressobj(LEVEL, zlib.DEFLATED, -15)
+    checksum, size = zlib.crc32(last, checksum), size + len(last)
+    made.append(literal(packer.compress(last) + packer.flush() + struct.pack("<II", checksum, size & 0xFFFFFFFF)))
+    return made
 
 
 def _deflated(data: bytes) -> tuple[bytes, int]:

@@ -11,12 +11,12 @@ from linuxkit.encode.authenticode import Signer
 from linuxkit.encode.compress import Codec
 from linuxkit.encode.pieces import Piece
 from linuxkit.encode.tree import Node
-from linuxkit.entry import Entry, read_all
+from linuxkit.entry import FIXED_MTIME, Entry, Kind, read_all
 from linuxkit.errors import ImageError
 from linuxkit.outputs.encoder import Encoder
 from linuxkit.outputs.root import root_key, root_tree
 from linuxkit.plan.model import BuildPlan
-from linuxkit.rootfs.assemble import assemble
+from linuxkit.rootfs.assemble import assemble, generated
 from linuxkit.rootfs.content import Content
 from linuxkit.rootfs.join import Joined, join
 from linuxkit.rootfs.kernel import Boot, boot_files
@@ -40,7 +40,8 @@ class Build:
     `size` is that of a disk in bytes, as asked for: 0 is as small as its content. `signer` signs EFI programs. `qcow2`
     is how qcow2 files are compressed: zlib, zstd, or empty for not at all.
     `disk_root` is the filesystem of a disk's root partition; empty: the root is in an initrd. With `verity`, every
-    root on a device has a hash tree. `data` is a partition of disks for what the machine keeps.
+    root on a device has a hash tree. `data` is a partition of disks for what the machine keeps. `one_archive` is for
+    initrds.
     """
 
     plan: BuildPlan
@@ -55,6 +56,7 @@ class Build:
     disk_root: str = ""
     verity: bool = False
     data: DataPartition | None = None
+    one_archive: bool = False
 
     def segments(self, *, boot: bool) -> list[Segment]:
         """The root filesystem in parts; with the kernel under boot/ or without.
@@ -80,8 +82,12 @@ class Build:
 
     @cached_property
     def initrd(self) -> tuple[Piece, ...]:
-        """The root filesystem as an initrd, without microcode."""
-        return tuple(self.encoder.cpio(self.segments(boot=False), self.codec, self.level))
+        """The root filesystem as an initrd, without microcode; for our own guest with marks at both ends, by which it
+        sees that Linux unpacked all of it (guest/src/unpacked.c)."""
+        segments = self.segments(boot=False)
+        if self.plan.guest:
+            segments = [_mark("begin"), *segments, _mark("end")]
+        return tuple(self.encoder.cpio(segments, self.codec, self.level, one=self.one_archive))
 
     @cached_property
     def root(self) -> Node:
@@ -113,3 +119,7 @@ class Build:
             if entry.path == path:
                 return read_all(entry.source, MAX_LOADER)
         raise ImageError(f"kit://{package} has no {path} for {self.plan.architecture}")
+
+
+def _mark(name: str) -> Segment:
+    return generated(f"initramfs.{name}", [Entry(f".initramfs-{name}", Kind.FILE, 0o400, mtime=FIXED_MTIME)])

@@ -12,7 +12,7 @@ that of raw-efi. What is compressed is compressed once and kept; the rest costs 
 
 from __future__ import annotations
 
-from linuxkit.encode import gcp, ovf, qcow2, vhd, vhdx, vmdk
+from linuxkit.encode import cpio, gcp, ovf, qcow2, vhd, vhdx, vmdk
 from linuxkit.encode.pieces import Piece, literal, size_of
 from linuxkit.outputs import bios, efi
 from linuxkit.outputs.build import Build
@@ -103,6 +103,6 @@ def _memory(build: Build) -> int:
     """What to begin with, in MiB: an initramfs fills at most half of it; packed, it is there twice with UEFI."""
     if build.disk_root:
         return _LEAST
-    unpacked = sum(-(-e.size // 4096) * 4096 for s in build.segments(boot=False) for e in s.entries())
+    unpacked = cpio.memory(e for s in build.segments(boot=False) for e in s.entries())
     needed = 2 * (unpacked + size_of(build.initrd)) // MIB + _WORK
     return max(_LEAST, -(-needed // 256) * 256)

@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from linuxkit.encode import compress, cpio, tar
+from linuxkit.encode import compress, cpio, gzip_pieces, tar
 from linuxkit.encode.compress import Codec, Compressor
 from linuxkit.encode.content import Sink
-from linuxkit.encode.pieces import Piece, literal
+from linuxkit.encode.pieces import Piece, literal, size_of
 from linuxkit.entry import Entry, digest_of
 from linuxkit.errors import ImageError
 from linuxkit.rootfs.content import Content
@@ -32,11 +32,12 @@ KIND = "segments"
 
 @dataclass(slots=True)
 class Counts:
-    """What the work came to, for the last line of a build."""
+    """What the work came to, for the last line of a build; and which options it made use of."""
 
     segments: int = 0
     cached: int = 0
     names: list[str] = field(default_factory=list)  # of those that were encoded
+    used: set[str] = field(default_factory=set)
 
 
 class Encoder:
@@ -57,20 +58,72 @@ class Encoder:
         parts = (b"tar", b"%d" % tar.VERSION)
         return self._pieces(segments, lambda s: (*parts, s.key.encode(), repr(s.origin).encode()), _write_tar)
 
-    def cpio(self, segments: Sequence[Segment], codec: Codec, level: int | None) -> list[Piece]:
+    def cpio(
+        self, segments: Sequence[Segment], codec: Codec, level: int | None, *, one: bool = False
+    ) -> list[Piece]:
         """The segments as cpio archives for an initramfs, each compressed by itself. boot/ stays empty.
+
+        Args:
+            one: as one archive in one compressed stream. With gzip it always is: whoever takes such an initrd apart
+                does it by `gzip -dc | cpio -i`, which ends with the first archive.
 
         Raises:
             InputError: the codec has no such level. HostError: it needs a package that is not installed.
         """
         level = compress.level_of(codec, level)
+        self.counts.used |= {"--compress", "--level"}
         parts = (b"cpio", b"%d.%d" % (cpio.VERSION, compress.VERSION), codec.encode(), b"%d" % level)
+        if codec is Codec.GZIP or (one and codec is Codec.NONE):
+            return self._runs(segments, codec, level, (*parts, b"run"))
+        if one:
+            return [self._stream(segments, codec, level, (*parts, b"one"))]
 
         def write(entries: Iterable[Entry], out: Sink) -> None:
             with Compressor(out, codec, level) as packed:
-                cpio.write((e for e in entries if not e.path.startswith("boot/")), packed)
+                cpio.write(_in_initrd(entries), packed)
 
         return self._pieces(segments, lambda s: (*parts, s.key.encode()), write)
+
+    def _runs(self, segments: Sequence[Segment], codec: Codec, level: int, parts: tuple[bytes, ...]) -> list[Piece]:
+        """One archive of segments that are encoded, and cached, by themselves: deflate streams can be joined."""
+
+        def write(entries: Iterable[Entry], out: Sink) -> None:
+            if codec is Codec.NONE:
+                cpio.write_run(_in_initrd(entries), out)
+                return
+            packed = gzip_pieces.Run(out, level)
+            cpio.write_run(_in_initrd(entries), packed)
+            packed.close()
+
+        parts = (*parts, b"%d" % gzip_pieces.VERSION)
+        pieces = [p for p in self._pieces(segments, lambda s: (*parts, s.key.encode()), write) if p.size]
+        if codec is Codec.NONE:
+            return [*pieces, literal(cpio.trailer(size_of(pieces)))]
+        return gzip_pieces.member(pieces, cpio.trailer)
+
+    def _stream(self, segments: Sequence[Segment], codec: Codec, level: int, parts: tuple[bytes, ...]) -> Piece:
+        """One archive in one stream, encoded and cached as a whole: these codecs' streams can't be joined."""
+        key = digest_of([*parts, *(segment.key.encode() for segment in segments)])
+        found = self._cached(key)
+        self.counts.segments += 1
+        self.counts.cached += found is not None
+        if found is not None:
+            return found
+        self._log("initrd")
+        try:
+            self._content.layers.prefetch([layer for segment in segments for layer in segment.layers], self.threads)
+        except ImageError:
+            pass  # comes again below, where it is known whose layer that is
+        with self._content.derived.put(KIND, key) as out, Compressor(out, codec, level, workers=self.threads) as packed:
+            total = 0
+            for segment in segments:
+                try:
+                    total += cpio.write_run(_in_initrd(segment.entries()), packed)
+                except ImageError as e:
+                    raise ImageError(f"image {segment.origin[0]}: {e.message}", hint=e.hint) from e
+            packed.write(cpio.trailer(total))
+        path = self._content.derived.path(KIND, key)
+        return Piece(path.stat().st_size, str(path))
 
     def _pieces(
         self,
@@ -151,6 +204,10 @@ class _Stoppable:
         if self._stop.is_set():
             raise InterruptedError("another part of the build failed")
         return self._out.write(data)
+
+
+def _in_initrd(entries: Iterable[Entry]) -> Iterable[Entry]:
+    return (e for e in entries if not e.path.startswith("boot/"))
 
 
 def _write_tar(entries: Iterable[Entry], out: Sink) -> None:

@@ -86,6 +86,7 @@ def _squashfs(build: Build) -> list[Piece]:
     from linuxkit.encode.squashfs_codec import library
     from linuxkit.outputs.blockcache import BlockCache
 
+    build.encoder.counts.used |= {"--compress", "--level"}
     how = squashfs.Options(build.codec, level_of(build.codec, build.level))
     about = ("squashfs", squashfs.VERSION, how.codec, how.level, how.block_size, library(how.codec))
     key = _key(build, *about)
@@ -103,9 +104,11 @@ def _erofs(build: Build) -> list[Piece]:
     from linuxkit.encode.squashfs_codec import library
     from linuxkit.outputs.blockcache import BlockCache
 
+    build.encoder.counts.used.add("--compress")
     if build.erofs is Codec.NONE:
         key = _key(build, "erofs", erofs.VERSION, LABEL)
         return once(build, key, lambda: erofs.volume(build.root, seed=build.root_key, label=LABEL))
+    build.encoder.counts.used.add("--level")
     how = erofs.Options(checked(build.erofs), level_of(build.erofs, build.level))
     about = ("erofs", erofs.VERSION, squashfs.VERSION, how.codec, how.level, library(how.codec))
     key = _key(build, *about, LABEL)

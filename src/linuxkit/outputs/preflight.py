@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from linuxkit.encode import cpio
 from linuxkit.encode.compress import Codec
 from linuxkit.encode.pieces import of_source, size_of
 from linuxkit.errors import InputError, Problem
@@ -16,11 +17,9 @@ from linuxkit.outputs import bootstage
 from linuxkit.outputs.build import Build
 from linuxkit.outputs.kernelfile import KernelFile, inspect
 from linuxkit.outputs.rootfacts import Facts, Program, facts
-from linuxkit.outputs.table import DISK, Format
+from linuxkit.outputs.table import ARCHIVES, DISK, Format
 from linuxkit.plan.asked import EFI_BOOT, LOADER_ARCHITECTURES, SYSLINUX
 
-#: Formats that nothing boots from.
-ARCHIVES = frozenset(("tar", "docker", "oci"))
 #: Formats whose files somebody may put together with others.
 IN_PARTS = frozenset(("kernel+initrd", "tar-kernel-initrd"))
 MIB = 1 << 20
@@ -313,7 +312,7 @@ def _sizes(build: Build, kernel: KernelFile, formats: Sequence[Format], memory: 
                      f"{_mib(kernel.initrd_end)} MB", "take a format for UEFI, or --root squashfs")  # fmt: skip
     if memory is None or not in_memory:
         return
-    unpacked = sum(-(-e.size // 4096) * 4096 for s in build.segments(boot=False) for e in s.entries())
+    unpacked = cpio.memory(e for s in build.segments(boot=False) for e in s.entries())
     least = memory.least(unpacked, packed, boot.cmdline.decode("utf-8", "replace"))
     if memory.size < least:
         yield _fault("--mem", f"{_mib(memory.size)} MB of memory can't hold this: it unpacks to {_mib(unpacked)} MB, "

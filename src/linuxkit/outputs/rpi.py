@@ -1,6 +1,6 @@
 """Cards for the Raspberry Pi 3, 4 and 5: rpi, rpi3.
 
-    NAME-rpi.img  MBR │ FAT32: what is below │ with --root: the root filesystem
+    NAME-rpi.img  MBR │ FAT32: what is below │ with --root: the root filesystem │ with --data-partition: that
     NAME.tar      the same files, for a card that is formatted already
 
     bootcode.bin start.elf fixup.dat      the firmware of a Pi 3        config.txt    what the firmware is to do
@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from linuxkit.encode import fat, mbr, tar
 from linuxkit.encode.pieces import Piece, cut, literal, of_source, read
 from linuxkit.errors import ImageError, InputError
+from linuxkit.outputs import datapart
 from linuxkit.outputs.bootstage import Start
 from linuxkit.outputs.build import Build
 from linuxkit.outputs.diskroot import for_disk
@@ -58,13 +59,14 @@ def make_rpi3(build: Build, base: str) -> list[OutputFile]:
 
 
 def card(build: Build) -> list[Piece]:
-    """A card with an MBR and a FAT32 partition, and a root partition where one is wanted."""
+    """A card with an MBR and a FAT32 partition; then root and data, where wanted."""
     check_architecture(build)
     start = for_disk(build, f"PARTUUID={mbr.signature(build.seed):08x}-02")
     hidden = mbr.ALIGNMENT // mbr.SECTOR
     volume = fat.volume(files(build, start), seed=build.seed, label="LINUXKIT", bits=32, hidden=hidden)
     parts = [mbr.Partition(volume.pieces, mbr.FAT32)]
     parts += [mbr.Partition(start.root, mbr.LINUX)] if start.root else []
+    parts += datapart.in_mbr(build)
     return mbr.disk(parts, seed=build.seed, size=build.size)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,8 @@ IN_INITRD = "initrd"
 DISK_ROOTS = tuple(name for name in FILESYSTEMS if name != "iso9660")
 DEFAULT_VERIFIED = "squashfs"
 DISK = "disk"
+#: Formats that nothing boots from.
+ARCHIVES = frozenset(("tar", "docker", "oci"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,10 @@ class Format:
         maker: Callable[[Build, str], list[OutputFile]]
         maker = getattr(importlib.import_module(f"linuxkit.outputs.{module}"), name)
         return maker(build, base)
+
+    def in_memory(self, root: str) -> bool:
+        """Its root filesystem is in an initrd, when `root` is the filesystem of a disk's root partition."""
+        return self.name not in ARCHIVES and not self.on_device and not (self.root == DISK and root)
 
     @property
     def on_device(self) -> bool:
@@ -214,6 +220,54 @@ def disk_root(formats: Iterable[Format], root: str, verity: bool) -> str:
     if root == IN_INITRD or not disks:
         return ""
     return root or (DEFAULT_VERIFIED if verity else "")
+
+
+def check_options(
+    formats: Iterable[Format], *, size: int = 0, qcow2: str = "", decompress: bool = False, memory: int = 0,
+    root: str = "", one_archive: bool = False,
+) -> None:  # fmt: skip
+    """Refuse options that would do nothing in all of the formats. What depends on more than the format is found out by
+    `check_used`.
+
+    Args:
+        root: the filesystem of a disk's root partition, from `disk_root`.
+
+    Raises:
+        InputError: which one, and what it is for.
+    """
+    formats = list(formats)
+    disks = [one for one in formats if one.root == DISK]
+    in_memory = [one for one in formats if one.in_memory(root)]
+    idle = (
+        ("--size", size and not disks, "in these formats there is no disk", "it is for disks, such as raw-efi"),
+        ("--qcow2-compress", qcow2 and not any(one.name.startswith("qcow2-") for one in formats),
+         "none of these formats is a qcow2", "it is for qcow2-bios and qcow2-efi"),
+        ("--decompress-kernel", decompress and all(one.name == "oci" for one in formats),
+         "in this format there is no kernel", "it is for formats that boot, and for tar"),
+        ("--mem", memory and not in_memory, "in these formats the root filesystem is not in memory",
+         "it is for formats with an initrd"),
+        ("--initrd-archives one", one_archive and not in_memory, "in these formats the root filesystem is in no initrd",
+         "it is for formats with an initrd"),
+    )  # fmt: skip
+    for option, nothing, why, hint in idle:
+        if nothing:
+            raise InputError(f"{option}: {why}", hint=hint)
+
+
+def check_used(used: Collection[str], codec: str, level: int | None) -> None:
+    """Refuse a codec or a level when nothing was compressed with it.
+
+    Args:
+        used: as outputs.encoder.Counts has it.
+        codec, level: as asked for; empty and None: not at all, or what is taken anyway.
+
+    Raises:
+        InputError: that it would do nothing.
+    """
+    for option, given in (("--compress", codec != ""), ("--level", level is not None)):
+        if given and option not in used:
+            raise InputError(f"{option}: in these formats nothing is compressed that way",
+                             hint="it is for an initrd, a squashfs and an EROFS")  # fmt: skip
 
 
 def check_data(formats: Iterable[Format], data: DataPartition | None) -> None:

@@ -1,9 +1,15 @@
 """How much memory a machine needs, from what its initramfs unpacks to.
 
-Linux unpacks an initramfs into a tmpfs that may fill half of the memory, while the compressed file is in memory too.
-The unpacked size comes from the frames' own headers where the format has them, and from decompressing where not:
+Linux unpacks an initramfs into a tmpfs that may fill half of the memory, and what the compressed file takes is not part
+of that memory: it is reserved until all is unpacked, as are the kernel and a 64th of everything for its page table. So
 
-    zstd     frame headers and block headers; nothing is decompressed
+    least = (2 x unpacked + packed + kernel) x 64/63        without the 2 when the whole memory may be filled
+
+Where it doesn't fit, Linux says "write error" and starts what there is. Every file fills pages of 4 KiB; their number
+is counted where an archive can be read on the way. What it unpacks to comes from the frames' own headers where the
+format has them, and from decompressing where not:
+
+    zstd     decompressed and counted, up to 4 GiB
     xz       the index at the end of each stream
     lz4      (the kernel's legacy format) every block but the last is 8 MiB
     gzip     decompressed and counted
@@ -23,6 +29,7 @@ from linuxkit.oci.unpack import zstd_module
 MIB = 1 << 20
 DEFAULT = 1024
 MOST = 4096  # of a guess
+PAGE = 4096
 KERNEL = 96 * MIB  # the kernel, its page tables, early user space
 WORK = 256 * MIB  # what containers may use before anybody has to think of --mem
 CHUNK = 1 << 18
@@ -41,11 +48,61 @@ class Packed(NamedTuple):
     cmdline: str = ""
 
 
-def unpacked_size(path: Path, offset: int = 0, size: int | None = None) -> int:
+class _Pages:
+    """The memory that the files of cpio archives fill, which come in runs of any size."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._pending, self._skip = b"", 0
+
+    def add(self, mode: int, size: int) -> None:
+        """One member."""
+        if mode & 0o170000 == 0o100000:
+            self.size += -(-size // PAGE) * PAGE
+
+    def feed(self, data: bytes) -> None:
+        """What can't be understood is passed over: the archive's length tells about it then."""
+        at = min(self._skip, len(data))
+        self._skip -= at
+        data = self._pending + data[at:] if at < len(data) or self._pending else b""
+        at = 0
+        while len(data) - at >= 110:
+            if data[at : at + 5] != b"07070":
+                zeros = len(data) - at - len(data[at:].lstrip(b"\0"))
+                if not zeros:
+                    at = len(data)
+                    break
+                at += zeros
+                continue
+            try:
+                mode, size, name = (int(data[at + n : at + n + 8], 16) for n in (14, 54, 94))
+            except ValueError:
+                at = len(data)
+                break
+            if not (0 <= size <= 0xFFFFFFFF and 0 < name <= 4096):
+                at = len(data)
+                break
+            self.add(mode, size)
+            length = 110 + name + -(110 + name) % 4 + size + -size % 4
+            self._skip = max(0, at + length - len(data))
+            at = min(at + length, len(data))
+        self._pending = data[at:]
+
+
+def held_size(path: Path, offset: int = 0, size: int | None = None) -> int:
+    """Bytes of memory that an initramfs fills: what it unpacks to, files in whole pages. See `unpacked_size`."""
+    pages = _Pages()
+    return max(unpacked_size(path, offset, size, pages), pages.size)
+
+
+def unpacked_size(
+    path: Path, offset: int = 0, size: int | None = None, pages: _Pages | None = None
+) -> int:
     """Bytes that an initramfs (cpio archives end to end, each compressed in its own way) unpacks to.
 
     Args:
         offset, size: where it is in the file; all of it when not given.
+        pages: told of the members on the way, where the format lets them be seen.
 
     Archives that cannot be read further count with four times what is left of the file.
     """
@@ -64,11 +121,11 @@ def unpacked_size(path: Path, offset: int = 0, size: int | None = None) -> int:
                 if head[:4] == b"\0\0\0\0":  # padding between archives
                     f.seek(at + 4)
                 elif head.startswith(b"0707"):
-                    total += skip_cpio(f)
+                    total += skip_cpio(f, pages)
                 elif magic == ZSTD or magic & 0xFFFFFFF0 == ZSTD_SKIP:
-                    total += _zstd(f)
+                    total += _zstd(f, pages)
                 elif head.startswith(b"\x1f\x8b"):
-                    total += _gzip(f)
+                    total += _gzip(f, pages)
                 elif magic == LZ4:
                     total += _lz4(f, length)
                 elif head == b"\xfd7zXZ\0":
@@ -86,7 +143,7 @@ def _exactly(f: BinaryIO, count: int) -> bytes:
     return data
 
 
-def skip_cpio(f: BinaryIO) -> int:
+def skip_cpio(f: BinaryIO, pages: _Pages | None = None) -> int:
     """One newc archive, to its trailer; the next archive begins at the next multiple of four that is not zero."""
     start = f.tell()
     while True:
@@ -96,6 +153,8 @@ def skip_cpio(f: BinaryIO) -> int:
         size, name = int(head[54:62], 16), int(head[94:102], 16)
         if not 0 < name <= 4096:
             raise ValueError
+        if pages is not None:
+            pages.add(int(head[14:22], 16), size)
         trailer = _exactly(f, name).startswith(b"TRAILER!!!\0")
         f.seek(f.tell() + -(110 + name) % 4)
         f.seek(f.tell() + size + -size % 4)
@@ -103,7 +162,7 @@ def skip_cpio(f: BinaryIO) -> int:
             return f.tell() - start
 
 
-def _zstd(f: BinaryIO) -> int:
+def _zstd(f: BinaryIO, pages: _Pages | None) -> int:
     """One frame (RFC 8878, 3.1.1)."""
     start = f.tell()
     magic = int.from_bytes(_exactly(f, 4), "little")
@@ -124,13 +183,13 @@ def _zstd(f: BinaryIO) -> int:
         blocks += 1
         f.seek(1 if kind == 1 else length, 1)
     f.seek(4 if flags & 4 else 0, 1)
-    if count:
+    if count and (pages is None or size > COUNTED):
         return size
     most = blocks * 128 * 1024  # no block unpacks to more than 128 KiB, and most to less
-    return _zstd_counted(f, start, f.tell()) if most <= COUNTED else most
+    return _zstd_counted(f, start, f.tell(), pages) if most <= COUNTED else most
 
 
-def _zstd_counted(f: BinaryIO, start: int, end: int) -> int:
+def _zstd_counted(f: BinaryIO, start: int, end: int, pages: _Pages | None) -> int:
     """What a frame unpacks to, unpacked to nowhere."""
     zstd = zstd_module()
     unpack = zstd.ZstdDecompressor()
@@ -139,20 +198,26 @@ def _zstd_counted(f: BinaryIO, start: int, end: int) -> int:
     try:
         while not unpack.eof:
             data = _exactly(f, min(CHUNK, end - f.tell()) or 1) if unpack.needs_input else b""
-            total += len(unpack.decompress(data, 4 * MIB))
+            made = unpack.decompress(data, 4 * MIB)
+            total += len(made)
+            if pages is not None:
+                pages.feed(made)
     except zstd.ZstdError:
         raise ValueError from None
     f.seek(end)
     return total
 
 
-def _gzip(f: BinaryIO) -> int:
+def _gzip(f: BinaryIO, pages: _Pages | None) -> int:
     """One member, decompressed to nowhere."""
     unpack = zlib.decompressobj(31)
     total = 0
     while not unpack.eof:
         data = unpack.unconsumed_tail or _exactly(f, 1) + f.read(CHUNK)
-        total += len(unpack.decompress(data, 4 * MIB))
+        made = unpack.decompress(data, 4 * MIB)
+        total += len(made)
+        if pages is not None:
+            pages.feed(made)
     f.seek(-len(unpack.unused_data), 1)
     return total
 
@@ -225,7 +290,7 @@ class Memory:
 
 def least_for(unpacked: int, packed: int, cmdline: str) -> int:
     """The least memory, in bytes, of a machine that unpacks an initramfs of `packed` bytes to `unpacked`."""
-    return max(unpacked + packed + KERNEL, 2 * unpacked + KERNEL // 2 if _halved(cmdline) else 0)
+    return ((2 if _halved(cmdline) else 1) * unpacked + packed + KERNEL) * 64 // 63
 
 
 def _halved(cmdline: str) -> bool:
@@ -244,10 +309,10 @@ def memory_for(initrd: Path | Packed | None, cmdline: str, wanted: int | None = 
         InputError: what the user asked for cannot hold the image.
     """
     if isinstance(initrd, Packed):
-        packed, unpacked, cmdline = 2 * initrd.size, unpacked_size(*initrd[:3]), initrd.cmdline
+        packed, unpacked, cmdline = 2 * initrd.size, held_size(*initrd[:3]), initrd.cmdline
     else:
         packed = initrd.stat().st_size if initrd is not None else 0
-        unpacked = unpacked_size(initrd) if initrd is not None else 0
+        unpacked = held_size(initrd) if initrd is not None else 0
     halved, least = _halved(cmdline), least_for(unpacked, packed, cmdline)
     size = f"the image unpacks to {-(-unpacked // MIB)} MB" if unpacked else "the usual amount"
     if wanted is not None:
