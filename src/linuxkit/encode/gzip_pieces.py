@@ -61,7 +61,7 @@ def write(pieces: Sequence[Piece], out: Sink, *, threads: int = 2) -> None:
     out.write(b"\x03\0" + fields.pack("<II", checksum, size & 0xFFFFFFFF))
 
 
-_FOOT = struct.Struct("<IQ")
+_FOOT = 12  # a checksum in 4 bytes, a length in 8
 
 
 class Run:
@@ -79,7 +79,8 @@ class Run:
         return len(data)
 
     def close(self) -> None:
-        self._out.write(self._worker.flush(zlib.Z_FULL_FLUSH) + _FOOT.pack(self._sum, self._size))
+        foot = self._sum.to_bytes(4, "little") + self._size.to_bytes(8, "little")
+        self._out.write(self._worker.flush(zlib.Z_FULL_FLUSH) + foot)
 
 
 def member(runs: Sequence[Piece], ending: Callable[[int], bytes]) -> list[Piece]:
@@ -93,13 +94,15 @@ def member(runs: Sequence[Piece], ending: Callable[[int], bytes]) -> list[Piece]
     """
     made, checksum, size = [literal(_HEADER)], 0, 0
     for run in runs:
-        its_sum, its_size = _FOOT.unpack(b"".join(read(cut([run], run.size - _FOOT.size, _FOOT.size))))
-        made += cut([run], 0, run.size - _FOOT.size)
+        foot = b"".join(read(cut([run], run.size - _FOOT, _FOOT)))
+        its_sum, its_size = int.from_bytes(foot[:4], "little"), int.from_bytes(foot[4:], "little")
+        made += cut([run], 0, run.size - _FOOT)
         checksum, size = _joined(checksum, its_sum, its_size), size + its_size
     last = ending(size)
     packer = zlib.compressobj(LEVEL, zlib.DEFLATED, -15)
     checksum, size = zlib.crc32(last, checksum), size + len(last)
-    made.append(literal(packer.compress(last) + packer.flush() + struct.pack("<II", checksum, size & 0xFFFFFFFF)))
+    made.append(literal(packer.compress(last) + packer.flush() + checksum.to_bytes(4, "little")
+                        + (size & 0xFFFFFFFF).to_bytes(4, "little")))  # fmt: skip
     return made
 
 
