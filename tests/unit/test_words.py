@@ -111,3 +111,11 @@ def test_every_command_takes_them() -> None:
         assert getattr(each, "speaks_go", False), each.name
         own = {name for p in each.params if isinstance(p, click.Option) for name in p.opts}
         assert own & GLOBALS.keys() <= {"--cache"}, each.name
+
+
+def test_the_help_of_build_has_every_format() -> None:
+    from linuxkit.outputs.table import FORMATS
+
+    shown = CliRunner().invoke(cli, ["build", "--help"]).output.partition("Formats:")[2]
+    listed = [line.split()[0] for line in shown.splitlines() if line.startswith("  ") and line[2:3].strip()]
+    assert sorted(listed) == sorted(FORMATS)

@@ -24,29 +24,20 @@ if TYPE_CHECKING:
 
 #: How lines begin that are as true of a rebuild from the cache.
 WARNINGS = ("warning: ", "note: ", "trust: ")
-_HELP_FORMATS = """\b
-Formats:
-  kernel+initrd      NAME-kernel, NAME-initrd.img and NAME-cmdline (the default)
-  kernel+squashfs    NAME-kernel, NAME-cmdline and NAME-squashfs.img: the root for a disk
-  kernel+erofs       NAME-kernel, NAME-cmdline and NAME-erofs.img: the same as an EROFS
-  kernel+iso         NAME-kernel, NAME-cmdline and NAME.iso: the root on a CD
-  tar                the root filesystem as one archive (the default with --o)
-  docker             the same with a Dockerfile, for docker build -
-  tar-kernel-initrd  kernel, initrd.img and cmdline in one tar
-  uki                NAME.efi: all in one program for UEFI firmware
-  raw-efi            NAME-efi.img: a disk for UEFI firmware
-  qcow2-bios         NAME.qcow2: a disk for BIOS and UEFI, for QEMU and OpenStack
-  qcow2-efi          NAME-efi.qcow2: the same for UEFI only
-  aws                NAME.raw: a disk for BIOS and UEFI, for Amazon
-  gcp                NAME.img.tar.gz: for Google
-  vhd, dynamic-vhd   NAME.vhd: for Azure; for Hyper-V
-  vhdx               NAME.vhdx: for Hyper-V
-  vmdk, ova          NAME.vmdk: for VMware; NAME.ova: with a machine around it
-  oci                NAME.oci.tar: a container image of the root filesystem
-"""
+class _Build(click.Command):
+    """Its help ends with all formats. They are imported for that alone, so that a build starts quickly."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        from linuxkit.outputs.table import DEFAULT, FORMATS
+
+        with formatter.section("Formats"):
+            formatter.write_dl([
+                (name, made.summary + ("  [default]" if name == DEFAULT else ""))
+                for name, made in sorted(FORMATS.items(), key=lambda item: (item[0] != DEFAULT, item[0]))
+            ])  # fmt: skip
 
 
-@click.command(epilog=_HELP_FORMATS)
+@click.command(cls=_Build)
 @click.argument("files", nargs=-1, metavar="FILE.yml|URL|-...")
 @click.option("--name", default="", help="What the files' names start with.  [default: the last FILE's name]")
 @click.option("--dir", "directory", type=click.Path(path_type=Path), help="Directory for the outputs.  [default: .]")
