@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from linuxkit.config.model import Config, Position, VolumeFormat
+from linuxkit.config.model import Config, Position, VolumeFormat, beside
 from linuxkit.errors import HostError, ImageError, InputError, LinuxkitError, MissingError, Problem
 from linuxkit.oci.media import Image, Platform
 from linuxkit.plan.model import BuildPlan, Options, SourceFile
@@ -220,7 +220,7 @@ def build(
     written = write_files(files, target.directory, target.output, beside)
     content.tell(planned.images())
     counts = encoder.counts
-    used |= {str(host_path(f.source, sources).absolute()): "" for f in config.files if f.source is not None}
+    used |= {str(host_path(n, sources).absolute()): "" for f in config.files for n in f.source_names()}
     used |= {str(Path(f.source.path).absolute()): f.source.digest for f in planned.files if f.source is not None}
     record = Recorded(planned.digest, counts.segments, used, files)
     return Artifact(tuple(written), planned.digest, counts.segments, counts.cached, record)
@@ -355,12 +355,12 @@ def _provenance(
 
 
 def _read_sources(config: Config, sources: Sources) -> dict[str, SourceFile]:
-    found = {}
+    found: dict[str, SourceFile] = {}
     for file in config.files:
-        if file.source is not None and file.source not in found:
-            one = _source(file.source, file.position, sources)
+        if file.source is not None:
+            one = _first(file.source_names(), file.position, sources)
             if one is not None:  # else optional, or an error with its place in the YAML
-                found[file.source] = one
+                found[one[0]] = one[1]
     return found
 
 
@@ -371,10 +371,22 @@ def _profiles(config: Config, sources: Sources) -> dict[str, Any]:
 
     found = {}
     for name, at in profile_files(config).items():
-        file = _source(name, at, sources)
-        if file is not None:
-            with open(file.path, "rb") as stream:
+        one = _first(beside(name, at), at, sources)
+        if one is not None:
+            with open(one[1].path, "rb") as stream:
                 found[name] = read_profile(stream.read(MAX_FILE + 1), name)
+    return found
+
+
+def _first(names: Sequence[str], at: Position, sources: Sources) -> tuple[str, SourceFile] | None:
+    """The first of some files that is there. LinuxKit would take that of the current directory: so another is said."""
+    found: tuple[str, SourceFile] | None = None
+    for name in dict.fromkeys(names):
+        one = _source(name, at, sources)
+        if one is not None and found is None:
+            found = name, one
+        elif one is not None and found is not None and one.digest != found[1].digest:
+            sources.log(f"{at.file}:{at.line}: {found[0]} is used, not {name} of the current directory, which differs")
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from linuxkit.config.model import Config
+from linuxkit.config.model import Config, beside
 from linuxkit.encode.content import Sink
 from linuxkit.errors import InputError, LinuxkitError
 from linuxkit.locking import agree, pinned_image, pins_for
@@ -51,15 +51,21 @@ def make_bundle(out: Sink, config: Config, sources: Sources, lock: Lock, *, name
                 images.append(("" if archive else image.reference, image))
                 if not place.text.startswith(KIT) and not archive:
                     signatures |= dict.fromkeys(_signatures(image, sources))
-    files = {}
+    files: dict[str, Path] = {}
     for file in config.files:
         if file.source is not None:
-            path = host_path(file.source, sources)
+            found, path = _chosen(file.source_names(), sources)
             if path.is_file() or not file.optional:
-                files[file.source] = path
-    files |= {name: host_path(name, sources) for name in profile_files(config)}
+                files[found] = path
+    files |= dict(_chosen(beside(text, at), sources) for text, at in profile_files(config).items())
     contents = Contents(name, tuple(map(str, platforms)), tuple(documents), packages, encode(lock))
     return write_bundle(out, sources.store, contents, images, files, signatures)
+
+
+def _chosen(names: Sequence[str], sources: Sources) -> tuple[str, Path]:
+    """The first of some files that is there, else the last one: as a build would choose."""
+    found = [(name, host_path(name, sources)) for name in names]
+    return next((one for one in found if one[1].is_file()), found[-1])
 
 
 def _signatures(image: Image, sources: Sources) -> list[str]:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -195,6 +196,18 @@ class File:
     uid: Id | None = None
     gid: Id | None = None
     position: Position = field(default=Position(), compare=False)
+
+    def source_names(self) -> tuple[str, ...]:
+        """Where `source` may be, the first that is there counts: beside the YAML, in the current directory."""
+        return beside(self.source, self.position) if self.source is not None else ()
+
+
+def beside(text: str, at: Position) -> tuple[str, ...]:
+    """A file that the YAML names at a place: relative to the YAML's folder, then to the current directory."""
+    folder = "" if "://" in at.file else posixpath.dirname(at.file)
+    if not folder or text.startswith(("/", "~/")):
+        return (text,)
+    return (posixpath.normpath(posixpath.join(folder, text)), text)
 
 
 @dataclass(frozen=True, slots=True)

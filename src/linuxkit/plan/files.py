@@ -24,7 +24,7 @@ def plan_files(
     """The nodes of the section.
 
     Args:
-        sources: by the text of `source:`; what is missing there does not exist on the build host.
+        sources: by one of `File.source_names`; what is missing there does not exist on the build host.
 
     Raises:
         InputError: faults that the parser cannot see; all of them.
@@ -64,11 +64,13 @@ def _plan(
     elif file.metadata is not None:
         data = metadata[file.metadata]
     elif file.source is not None:
-        source = sources.get(file.source)
+        names = file.source_names()
+        source = next((sources[name] for name in names if name in sources), None)
         if source is None:
             if file.optional:
                 return []
-            raise InputError(f"{file.source} does not exist", hint="paths are relative to the current directory")
+            raise InputError(f"{file.source} does not exist",
+                             hint="looked for " + " and ".join(dict.fromkeys(names)))  # fmt: skip
     nodes = []
     for directory in _leading(path):
         if directory not in made:

@@ -43,7 +43,7 @@ def make_plan(
 
     Args:
         images: every image of the configuration, by the text that stands in the YAML, and of the loaders.
-        sources: `source:` of every file that exists, by its text.
+        sources: `source:` of every file that exists, by one of `File.source_names`.
         metadata: the rendered configuration by kind, for `metadata:` files.
         profiles: seccomp profiles by the name of their file.
 
