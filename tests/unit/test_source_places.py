@@ -61,4 +61,4 @@ def test_what_is_nowhere_is_named_with_both_places(here: Path) -> None:
     assert "looked for one/x and x" in done.stderr
     (here / "one/s.yml").write_text(YAML.replace("x}", "/nowhere}"))
     done = linuxkit("build", "--offline", "one/s.yml", cwd=here, cache=here / "cache", check=False)
-    assert done.stderr.endswith("looked for /nowhere\n")
+    assert "(looked for /nowhere)" in done.stderr
