@@ -226,8 +226,8 @@ FILE = Object("files", (
     Field("directory", "directory", BOOL, "Make a directory.", "false", always=True),
     Field("symlink", "symlink", STR, "Make a symbolic link to this.", example="/proc/mounts"),
     Field("contents", "contents", Str(binary=True), "The content.", example='"hello\\n"'),
-    Field("source", "source", STR, "A file of this machine, relative to the YAML, then to the current directory; `~/` is "
-          "home."),
+    Field("source", "source", STR, "A file of this machine, relative to the YAML, then to the current directory; "
+          "`~/` is home."),
     Field("metadata", "metadata", Str(choices=("yaml", "json")), "Put the merged configuration there, in this form."),
     Field("optional", "optional", BOOL, "With `source`: leave it out when there is no such file.", "false",
           always=True),
