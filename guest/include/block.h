@@ -19,6 +19,7 @@ int write_at(int fd, const void *bytes, size_t size, uint64_t offset);
 struct content {
     const char *type;  /* for mount(2), or a name for people; NULL: nothing known */
     bool filesystem;   /* it can be mounted */
+    bool several;      /* it is one of several devices of a btrfs */
     uint64_t size;     /* bytes that ext4, xfs or btrfs makes use of; 0: not known */
     char label[260], uuid[40];
 };
@@ -94,8 +95,13 @@ size_t disks_settled(struct disk **list);
 size_t devices_list(struct disk **list);
 /* A disk's partition with that number and first sector. Waits up to `seconds` for it. */
 bool disk_part(struct disk *part, const struct disk *disk, const struct slot *slot, double seconds);
-/* The device that has this label, or UUID (one of the two is NULL). Waits up to `seconds` for it. */
-bool disk_with(struct disk *found, const char *label, const char *uuid, double seconds);
+/* The device that has this label, or UUID (one of the two is NULL): a filesystem, or with `any` LUKS and the like, too.
+ * Waits up to `seconds` for it. 1; 0: none; -1 after a message that names two: there are several. */
+int disk_with(struct disk *found, const char *label, const char *uuid, bool any, double seconds);
+/* What a command line names: LABEL=, UUID=, /dev/disk/by-label/, /dev/disk/by-uuid/, or a path. False after a message. */
+bool disk_asked(struct disk *found, const char *text, double seconds);
+/* Does one device alone have the label, or UUID? Else says who has it, too. */
+bool disk_is_alone(const char *label, const char *uuid);
 /* Opened; `exclusive` fails with EBUSY when it, or a partition of it, is mounted or in use. -1 with errno. */
 int disk_open(const struct disk *disk, bool writable, bool exclusive);
 bool disk_busy(const struct disk *disk);

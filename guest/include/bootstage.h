@@ -40,6 +40,15 @@ bool superblock_read(struct superblock *found, int fd);
 /* As many bytes as are there; what is missing is zero. Returns how many were read. */
 size_t read_at(int fd, void *bytes, size_t size, uint64_t offset);
 
+/* Opened for reading without waiting, or -1 with errno; ENOMEDIUM: the drive is empty. Nothing is read. */
+int medium_open(const char *path, int flags);
+/* Is one a partition of the other, so that what both begin with may be the same thing? */
+bool device_nested(const char *sys, const char *one, const char *other);
+/* "serial number QM00001", or "no serial number"; the caller frees it. */
+char *device_serial(const char *sys, const char *name);
+/* A stranger's words, for the console: what can't be shown becomes '?'. */
+void make_printable(char *text);
+
 struct partition {
     unsigned number;  /* from 1, as in the device's name */
     uint64_t first;   /* sector of the disk's own size */
@@ -65,8 +74,8 @@ struct device {
 
 /* Can `root=` be looked for in this form? */
 bool spec_known(const char *spec);
-/* True: `spec`, as behind root=, is there. */
-bool device_find(struct device *found, const struct places *places, const char *spec);
+/* 1: `spec`, as behind root=, is there. 0: it is not. -1: several have it, and `reason` names two. */
+int device_find(struct device *found, const struct places *places, const char *spec, char reason[static REASON_MAX]);
 /* One line for each device that is there, for people; the caller frees with free_names(). */
 char **devices_describe(const struct places *places, size_t *count);
 

@@ -230,7 +230,13 @@ static int test_find(char **args)
     struct device found;
     if (!spec_known(args[2]))
         return 2;
-    if (device_find(&found, &places, args[2])) {
+    char reason[REASON_MAX];
+    int there = device_find(&found, &places, args[2], reason);
+    if (there < 0) {
+        printf("%s\n", reason);
+        return 3;
+    }
+    if (there) {
         printf("%s %u:%u %llu\n", found.path, found.major, found.minor, (unsigned long long)found.size);
         return 0;
     }

@@ -130,8 +130,8 @@ int main(int argc, char **argv)
     if (!strcmp(word, "with") && count == 2) {
         struct disk found;
         bool label = !strcmp(args[0], "label");
-        bool there = disk_with(&found, label ? args[1] : NULL, label ? NULL : args[1], 0);
-        printf("%s\n", there ? found.name : "-");
+        int there = disk_with(&found, label ? args[1] : NULL, label ? NULL : args[1], false, 0);
+        printf("%s\n", there < 0 ? "several" : there ? found.name : "-");
         return 0;
     }
     fprintf(stderr, "test-storage: bad arguments\n");

@@ -291,6 +291,38 @@ def machine(tmp_path: Path, filesystems: dict[str, Path]) -> Machine:
 GUID = gpt.partition_guid("s", 2)
 
 
+def test_a_root_that_two_disks_have_is_not_guessed(parts, machine, filesystems, tmp_path):
+    """A clone, a second stick: both are named, with what tells them apart."""
+    said = parts("find", machine.sys, machine.dev, f"UUID={UUID}", status=3).stdout
+    assert "is on 2 disks" in said
+    made = Machine(tmp_path / "two")
+    for name, serial in (("vda", "one"), ("vdb", "two\x1b[m")):
+        made.add(name, filesystems["ext4"])
+        (made.sys / "class/block" / name / "serial").write_text(f"{serial}\n")
+    assert parts("find", made.sys, made.dev, "/dev/vdb").stdout.startswith(f"{made.dev}/vdb ")
+    for spec in ("LABEL=ext4-label-16chr", f"UUID={UUID}"):
+        said = parts("find", made.sys, made.dev, spec, status=3).stdout
+        assert said.startswith(f"root={spec} is on 2 disks: {made.dev}/vda (LABEL=ext4-label-16chr, UUID={UUID}, serial")
+        assert "number one) and " in said and "two?[m" in said
+    table, _ = disk(tmp_path / "two")
+    twins = Machine(tmp_path / "twins")
+    for name in ("vda", "vdb"):
+        twins.add(name, table)
+        twins.add(f"{name}1", filesystems["squashfs"], name, 1, 2048)
+        twins.add(f"{name}2", filesystems["erofs"], name, 2, 4096)
+    for spec in (f"PARTUUID={GUID}", "PARTLABEL=Wurzel\\x20ä€"):
+        said = parts("find", twins.sys, twins.dev, spec, status=3).stdout
+        assert f"{twins.dev}/vda2 (PARTLABEL=" in said and f"{twins.dev}/vdb2 (PARTLABEL=" in said
+
+
+def test_a_disk_that_begins_with_its_first_partition_is_one(parts, filesystems, tmp_path):
+    """A hybrid ISO on a stick: the disk and its partition at sector 0 hold the same."""
+    made = Machine(tmp_path)
+    made.add("sda", filesystems["iso9660"])
+    made.add("sda1", filesystems["iso9660"], "sda", 1, 0)
+    assert parts("find", made.sys, made.dev, "LABEL=An\\x20Iso").stdout.startswith(f"{made.dev}/sda ")
+
+
 @pytest.mark.parametrize(
     ("spec", "name"),
     [
@@ -298,7 +330,7 @@ GUID = gpt.partition_guid("s", 2)
         (f"PARTUUID={GUID}", "vda2"), (f"PARTUUID={GUID.upper()}", "vda2"), ("PARTLABEL=EFI\\x20System", "vda1"),
         ("PARTLABEL=Wurzel\\x20ä€", "vda2"), ("PARTUUID=1234abcd-01", "sda1"), ("PARTUUID=1234ABCD-01", "sda1"),
         ("LABEL=An\\x20Iso", "sr0"), ("LABEL=erofs-label", "vda2"), ("UUID=2024-01-02-03-04-05-06", "sr0"),
-        (f"UUID={UUID}", "sda1"), ("LABEL=ext4-label-16chr", "sda1"),
+        ("LABEL=ext4-label-16chr", "sda1"),
     ],
 )  # fmt: skip
 def test_a_device_is_found(parts, machine, spec, name):

@@ -338,8 +338,57 @@ def test_a_filesystem_is_found_by_its_name(full):
     assert full("with", "label", "xfs label").stdout == "vdb1\n"
     assert full("with", "label", "btrfs label").stdout == "cciss!c0d0\n"
     assert full("with", "label", "ext4").stdout == "-\n"
-    assert full("with", "uuid", UUID.upper()).stdout in ("cciss!c0d0\n", "vda1\n", "vdb1\n")
+    assert full("with", "uuid", UUID.upper()).stdout == "several\n"  # three have it here
     assert full("with", "uuid", UUID[:-1]).stdout == "-\n"
+
+
+def _twins(machine: Machine, content: Path, *names: str) -> Machine:
+    for name in names:
+        machine.add(name, content)
+        (machine.sys / "class/block" / name / "serial").write_text(f"S-{name}\n")
+    return machine
+
+
+@pytest.mark.parametrize("command", [
+    ["mount", "-label", "ext4-label", "/var/x"], ["mount", "LABEL=ext4-label", "/var/x"],
+    ["mount", "-uuid", UUID, "/var/x"], ["mount", f"UUID={UUID}", "/var/x"],
+    ["mount", "/dev/disk/by-label/ext4-label", "/var/x"], ["mount", f"/dev/disk/by-uuid/{UUID}", "/var/x"],
+    ["format", "/dev/disk/by-label/ext4-label"], ["extend", "LABEL=ext4-label"],
+    ["crypt", "-k", "/dev/null", "name", "/dev/disk/by-label/ext4\\x2dlabel"],
+])  # fmt: skip
+def test_two_disks_with_one_label_are_named_and_none_is_taken(machine, images, command):
+    said = _twins(machine, images["ext4"], "vda", "vdb")(*command, status=1).stderr
+    for name in ("vda", "vdb"):
+        assert f"{machine.dev}/{name} (ext4, LABEL=ext4-label, UUID={UUID}, serial number S-{name})" in said
+    assert "name the device" in said and "there is no" not in said and "has no" not in said
+
+
+def test_one_label_on_two_disks_is_no_link_and_one_is(machine, images, tmp_path):
+    """by-label has what `mount` would take, and nothing where `mount` would not choose."""
+    _twins(machine, images["ext4"], "vda", "vdb")
+    machine.add("vdc", images["vfat"])
+    said = machine("mount", "-device", "/dev/vdc", str(tmp_path / "at"), status=1).stderr  # nobody may mount here
+    links = machine.dev / "disk"
+    assert [link.name for link in (links / "by-label").iterdir()] == ["FATTY"]
+    assert (links / "by-label/FATTY").readlink().name == "vdc"
+    assert "LABEL=ext4-label is on " in said and "serial number S-vdb" in said
+    assert machine("with", "label", "FATTY").stdout == "vdc\n"
+    said = machine("format", "-label", "ext4-label").stderr  # it is there, more than once
+    assert "serial number S-vda" in said
+
+
+def test_what_belongs_together_is_no_twin(machine, images):
+    """A disk that begins with its partition; what lies below a device of device-mapper."""
+    machine.add("sda", images["ext4"])
+    machine.add("sda1", images["ext4"], "sda", 1, 0)
+    machine.add("dm-0", images["ext4"])
+    (machine.sys / "class/block/sda/holders/dm-0").mkdir(parents=True)
+    (machine.sys / "class/block/sda/sda1/holders/dm-0").mkdir(parents=True)
+    assert machine("with", "label", "ext4-label").stdout == "dm-0\n"
+    (machine.sys / "class/block/sda/holders/dm-0").rmdir()
+    (machine.sys / "class/block/sda/sda1/holders/dm-0").rmdir()
+    (machine.sys / "class/block/dm-0/size").write_text("0\n")
+    assert machine("with", "label", "ext4-label").stdout == "sda\n"
 
 
 def test_format_takes_no_disk_with_data(machine, images, tmp_path):

@@ -2,6 +2,7 @@
 #include "bootstage.h"
 #include "util.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
@@ -45,11 +46,6 @@ static bool device_named(struct device *device, const struct places *places, con
     return true;
 }
 
-static int device_open(const struct device *device)
-{
-    return open(device->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-}
-
 /* Turns \xHH back into bytes, as udev's names have them. */
 static char *unescape(const char *text)
 {
@@ -86,21 +82,47 @@ static bool partition_device(struct device *found, const struct places *places, 
     return there;
 }
 
-/* PARTUUID= and PARTLABEL= on one disk. */
-static bool find_in_table(struct device *found, const struct places *places, const char *disk, const char *uuid,
-                          const char *label)
+/* What has been found so far. */
+struct matches {
+    const struct places *places;
+    struct device devices[2]; /* the first two */
+    char names[2][64], uuids[2][40], labels[2][112];
+    size_t count;
+};
+
+static void add(struct matches *matches, const struct device *device, const char *uuid, const char *label)
 {
-    struct device device;
+    const char *name = base_name(device->path);
+    for (size_t i = 0; i < matches->count && i < 2; i++)
+        if (!strcmp(matches->names[i], name) || device_nested(matches->places->sys, matches->names[i], name))
+            return; /* a disk that begins with its first partition */
+    size_t i = matches->count++;
+    if (i >= 2)
+        return;
+    matches->devices[i] = *device;
+    snprintf(matches->names[i], sizeof(matches->names[i]), "%s", name);
+    snprintf(matches->uuids[i], sizeof(matches->uuids[i]), "%s", uuid);
+    snprintf(matches->labels[i], sizeof(matches->labels[i]), "%s", label);
+}
+
+/* PARTUUID= and PARTLABEL= on one disk. */
+static void find_in_table(struct matches *matches, const char *disk, const char *uuid, const char *label)
+{
+    struct device device, part;
+    const struct places *places = matches->places;
     if (!device_named(&device, places, disk))
-        return false;
-    scoped_fd fd = device_open(&device);
+        return;
+    scoped_fd fd = medium_open(device.path, O_RDONLY);
     if (fd < 0)
-        return false;
+        return;
     unsigned signature, number;
     int length = 0;
     if (uuid && sscanf(uuid, "%8x-%2x%n", &signature, &number, &length) == 2 && length == 11 && !uuid[11] &&
-        uuid[8] == '-')
-        return signature && mbr_signature(fd) == signature && partition_device(found, places, disk, number, -1);
+        uuid[8] == '-') {
+        if (signature && mbr_signature(fd) == signature && partition_device(&part, places, disk, number, -1))
+            add(matches, &part, uuid, "");
+        return;
+    }
     scoped_free char *file = format("%s/class/block/%s/queue/logical_block_size", places->sys, disk);
     long sector = read_number(file);
     if (sector < 512 || sector > 4096)
@@ -110,22 +132,30 @@ static bool find_in_table(struct device *found, const struct places *places, con
     for (size_t i = 0; i < count; i++)
         if (uuid ? !strcasecmp(list[i].uuid, uuid) : !strcmp(list[i].label, label)) {
             long first = (long)(list[i].first * ((uint64_t)sector / 512) & INT64_MAX);
-            if (partition_device(found, places, disk, list[i].number, first))
-                return true;
+            if (partition_device(&part, places, disk, list[i].number, first))
+                add(matches, &part, list[i].uuid, list[i].label);
         }
-    return false;
 }
 
-static bool find_by_content(struct device *found, const struct places *places, const char *name, const char *uuid,
-                            const char *label)
+static void find_by_content(struct matches *matches, const char *name, const char *uuid, const char *label)
 {
-    if (!device_named(found, places, name))
-        return false;
-    scoped_fd fd = device_open(found);
+    struct device device;
     struct superblock super;
-    if (fd < 0 || !superblock_read(&super, fd))
-        return false;
-    return uuid ? !strcasecmp(super.uuid, uuid) : !strcmp(super.label, label);
+    if (!device_named(&device, matches->places, name))
+        return;
+    scoped_fd fd = medium_open(device.path, O_RDONLY);
+    if (fd >= 0 && superblock_read(&super, fd) && (uuid ? !strcasecmp(super.uuid, uuid) : !strcmp(super.label, label)))
+        add(matches, &device, super.uuid, super.label);
+}
+
+/* "/dev/vda1 (LABEL=x, UUID=y, serial number z)", to be freed. */
+static char *match_text(const struct matches *matches, size_t i, bool in_table)
+{
+    const char *what = in_table ? "PART" : "";
+    scoped_free char *serial = device_serial(matches->places->sys, matches->names[i]);
+    scoped_free char *label = must_dup(matches->labels[i]);
+    make_printable(label);
+    return format("%s (%sLABEL=%s, %sUUID=%s, %s)", matches->devices[i].path, what, label, what, matches->uuids[i], serial);
 }
 
 static char **block_names(const struct places *places, size_t *count)
@@ -140,7 +170,7 @@ static bool is_partition(const struct places *places, const char *name)
     return exists(file);
 }
 
-bool device_find(struct device *found, const struct places *places, const char *spec)
+int device_find(struct device *found, const struct places *places, const char *spec, char reason[static REASON_MAX])
 {
     if (starts_with(spec, "/dev/")) {
         scoped_free char *name = must_dup(spec + strlen("/dev/"));
@@ -150,20 +180,27 @@ bool device_find(struct device *found, const struct places *places, const char *
         return device_named(found, places, name) && exists(found->path);
     }
     scoped_free char *value = unescape(strchr(spec, '=') + 1);
-    bool in_table = starts_with(spec, "PART"), by_uuid = strstr(spec, "UUID=") != NULL && strstr(spec, "UUID=") < strchr(spec, '=');
+    bool in_table = starts_with(spec, "PART"), by_uuid = spec[in_table ? strlen("PART") : 0] == 'U';
     const char *uuid = by_uuid ? value : NULL, *label = by_uuid ? NULL : value;
+    struct matches matches = {.places = places};
     size_t count;
     char **names = block_names(places, &count);
-    bool there = false;
-    for (size_t i = 0; i < count && !there; i++) {
+    for (size_t i = 0; i < count; i++) {
         if (is_boring(names[i]) || (in_table && is_partition(places, names[i])))
             continue;
-        there = in_table ? find_in_table(found, places, names[i], uuid, label)
-                         : find_by_content(found, places, names[i], uuid, label);
+        if (in_table)
+            find_in_table(&matches, names[i], uuid, label);
+        else
+            find_by_content(&matches, names[i], uuid, label);
     }
     if (names)
         free_names(names, count);
-    return there;
+    *found = matches.devices[0];
+    if (matches.count < 2)
+        return (int)matches.count;
+    scoped_free char *one = match_text(&matches, 0, in_table), *other = match_text(&matches, 1, in_table);
+    snprintf(reason, REASON_MAX, "root=%.60s is on %zu disks: %.200s and %.200s", spec, matches.count, one, other);
+    return -1;
 }
 
 char **devices_describe(const struct places *places, size_t *count)
@@ -180,11 +217,13 @@ char **devices_describe(const struct places *places, size_t *count)
             *APPEND(lines, *count) = format("/dev/%s: no medium", names[i]);
             continue;
         }
-        scoped_fd fd = device_open(&device);
+        scoped_fd fd = medium_open(device.path, O_RDONLY);
+        if (fd < 0 && errno == ENOMEDIUM) {
+            *APPEND(lines, *count) = format("/dev/%s: no medium", names[i]);
+            continue;
+        }
         bool known = fd >= 0 && superblock_read(&super, fd);
-        for (char *at = super.label; *at; at++) /* a stranger's words, for the console */
-            if (*at < ' ' || *at == 127)
-                *at = '?';
+        make_printable(super.label);
         *APPEND(lines, *count) =
             format("/dev/%s: %llu MiB%s%s%s%s%s%s", names[i], (unsigned long long)(device.size >> 20), known ? ", " : "",
                    known ? super.type : "", *super.label ? ", LABEL=" : "", super.label, *super.uuid ? ", UUID=" : "",

@@ -68,17 +68,19 @@ static void mount_early(void)
     mkdir(TARGET, 0755);
 }
 
-/* Waits for the device, with modules for all that appears meanwhile. */
-static bool await(struct device *found, const struct root_options *options, struct coldplug *plug)
+/* Waits for the device, with modules for all that appears meanwhile. 1, 0: it did not come, or -1 and why not. */
+static int await(struct device *found, const struct root_options *options, struct coldplug *plug,
+                 char reason[static REASON_MAX])
 {
     double start = now(), next_word = start + 3;
     for (long ms = 10;; ms = ms < 160 ? 2 * ms : ms) {
         coldplug_pass(plug);
-        if (now() - start >= options->delay && device_find(found, &machine, options->root))
-            return true;
+        int there = now() - start >= options->delay ? device_find(found, &machine, options->root, reason) : 0;
+        if (there)
+            return there;
         double t = now();
         if (options->wait >= 0 && t - start >= options->wait + options->delay)
-            return false;
+            return 0;
         if (t >= next_word) {
             say("waiting for root=%s", options->root);
             next_word = t + 10;
@@ -156,7 +158,10 @@ int bootstage_main(int argc, char **argv)
         coldplug_pass(&plug); /* the port may need a module */
         return give_up(reason, NULL, 0);
     }
-    if (!await(&device, &options, &plug)) {
+    int there = await(&device, &options, &plug, reason);
+    if (there < 0)
+        return give_up(reason, NULL, 0);
+    if (!there) {
         size_t count;
         char **lines = devices_describe(&machine, &count);
         snprintf(reason, sizeof(reason), "root=%.200s did not appear in %.0f seconds; %s", options.root, now() - start,

@@ -105,8 +105,10 @@ static void look_closer(struct content *found, int fd)
         found->size = block >= 512 && block <= 65536 && blocks < INT64_MAX / block ? block * blocks : 0;
     } else if (!strcmp(found->type, "btrfs") && read_at(fd, at, 512, 65536) == 512) {
         found->size = le64_at(at + 209); /* of this device, where there are several */
-        if (le64_at(at + 136) != 1)
+        if (le64_at(at + 136) != 1) {
             found->size = 0;
+            found->several = true;
+        }
     } else if (!strcmp(found->type, "ext4") && read_at(fd, at, 512, 1024) == 512) {
         uint64_t blocks = le32_at(at + 4), log = le32_at(at + 24);
         if (le32_at(at + 96) & 0x80) /* incompat: 64bit */

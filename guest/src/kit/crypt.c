@@ -197,9 +197,7 @@ int crypt_main(int argc, char **argv)
         tell("%s is open already", opened);
         return 0;
     }
-    if (!disk_at(&disk, left[1], patience)) {
-        tell("%s: there is no such device", left[1]);
+    if (!disk_asked(&disk, left[1], patience))
         return 1;
-    }
     return open_it(&job, &disk);
 }

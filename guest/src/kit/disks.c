@@ -1,6 +1,7 @@
 /* The machine's block devices: /sys/class/block says what there is, and /dev has the nodes. */
 #include "block.h"
 #include "bootstage.h"
+#include "command.h"
 #include "util.h"
 
 #include <errno.h>
@@ -171,30 +172,134 @@ bool disk_part(struct disk *part, const struct disk *disk, const struct slot *sl
     }
 }
 
-bool disk_with(struct disk *found, const char *label, const char *uuid, double seconds)
+/* -- by what is on it */
+
+struct match {
+    struct disk disk;
+    struct content content;
+};
+
+/* Does device-mapper or RAID have it? Then what is on it is to be taken from there. */
+static bool is_held(const char *name)
 {
-    double end = now() + seconds;
-    for (;;) {
-        scoped_free struct disk *all = NULL;
-        size_t count = devices_list(&all);
-        for (size_t i = 0; i < count; i++) {
-            struct content content;
-            scoped_fd fd = disk_open(&all[i], false, false);
-            if (fd < 0 || !content_read(&content, fd, all[i].size) || !content.filesystem ||
-                (uuid ? strcasecmp(content.uuid, uuid) : strcmp(content.label, label)))
-                continue;
-            *found = all[i];
-            return true;
-        }
-        if (now() >= end)
-            return false;
-        pause_ms(POLL_MS * 4);
+    size_t count;
+    scoped_free char *folder = format("%s/class/block/%s/holders", where.sys, name);
+    char **names = list_names(folder, &count);
+    if (names)
+        free_names(names, count);
+    return names && count;
+}
+
+/* A disk that begins with its first partition, or two parts of one btrfs. */
+static bool is_same(const struct match *one, const struct match *other)
+{
+    return device_nested(where.sys, one->disk.name, other->disk.name) ||
+           (!strcmp(one->content.type, "btrfs") && !strcmp(other->content.type, "btrfs") && one->content.several &&
+            !strcmp(one->content.uuid, other->content.uuid));
+}
+
+/* All that have the label or UUID, in their order; the caller frees the list. */
+static size_t matches(struct match **found, const char *label, const char *uuid, bool any)
+{
+    scoped_free struct disk *all = NULL;
+    size_t devices = devices_list(&all), count = 0;
+    *found = NULL;
+    for (size_t i = 0; i < devices; i++) {
+        struct match match = {.disk = all[i]};
+        scoped_fd fd = disk_open(&all[i], false, false);
+        if (fd < 0 || !content_read(&match.content, fd, all[i].size) || (!match.content.filesystem && !any) ||
+            (uuid ? strcasecmp(match.content.uuid, uuid) : strcmp(match.content.label, label)) ||
+            (match.content.filesystem && is_held(all[i].name)))
+            continue;
+        bool known = false;
+        for (size_t j = 0; j < count && !known; j++)
+            known = is_same(&(*found)[j], &match);
+        if (!known)
+            *APPEND(*found, count) = match;
     }
+    return count;
+}
+
+/* "/dev/vda1 (ext4, LABEL=x, UUID=y, serial number z)", to be freed. */
+static char *match_text(const struct match *match)
+{
+    scoped_free char *serial = device_serial(where.sys, match->disk.name), *label = must_dup(match->content.label);
+    make_printable(label);
+    return format("%s (%s, LABEL=%s, UUID=%s, %s)", match->disk.path, match->content.type, label, match->content.uuid, serial);
+}
+
+static void tell_several(const struct match *list, size_t count, const char *label, const char *uuid)
+{
+    scoped_free char *one = match_text(&list[0]), *other = match_text(&list[1]);
+    const char *more = count > 2 ? ", and on others" : "";
+    bool clones = !strcmp(list[0].content.uuid, list[1].content.uuid);
+    tell("%s=%s is on %s and on %s%s: %s, or take one of the disks away", label ? "LABEL" : "UUID", label ? label : uuid, one,
+         other, more, clones ? "name the device" : "name one of them by its UUID or device");
+}
+
+int disk_with(struct disk *found, const char *label, const char *uuid, bool any, double seconds)
+{
+    for (double end = now() + seconds;; pause_ms(POLL_MS * 4)) {
+        scoped_free struct match *list = NULL;
+        size_t count = matches(&list, label, uuid, any);
+        if (count > 1)
+            tell_several(list, count, label, uuid);
+        if (count)
+            *found = list[0].disk;
+        if (count || now() >= end)
+            return count > 1 ? -1 : (int)count;
+    }
+}
+
+bool disk_is_alone(const char *label, const char *uuid)
+{
+    struct disk found;
+    return disk_with(&found, label, uuid, true, 0) == 1;
+}
+
+/* Turns \\xHH back into bytes, as udev's names have them. */
+static char *unescape(const char *text)
+{
+    char *made = must_dup(text), *to = made;
+    for (const char *at = text; *at;) {
+        unsigned byte;
+        if (at[0] == '\\' && at[1] == 'x' && at[2] && at[3] && sscanf(at + 2, "%2x", &byte) == 1 && byte) {
+            *to++ = (char)byte;
+            at += 4;
+        } else {
+            *to++ = *at++;
+        }
+    }
+    *to = 0;
+    return made;
+}
+
+bool disk_asked(struct disk *found, const char *text, double seconds)
+{
+    static const struct {
+        const char *form;
+        bool label, link;
+    } forms[] = {{"LABEL=", true, false}, {"UUID=", false, false},
+                 {"/dev/disk/by-label/", true, true}, {"/dev/disk/by-uuid/", false, true}};
+    for (size_t i = 0; i < COUNT(forms); i++) {
+        if (!starts_with(text, forms[i].form))
+            continue;
+        const char *rest = text + strlen(forms[i].form);
+        scoped_free char *value = forms[i].link ? unescape(rest) : must_dup(rest);
+        int there = disk_with(found, forms[i].label ? value : NULL, forms[i].label ? NULL : value, true, seconds);
+        if (there == 0)
+            tell("%s: no device has %s %s", text, forms[i].label ? "the label" : "the UUID", value);
+        return there > 0;
+    }
+    if (disk_at(found, text, seconds))
+        return true;
+    tell("%s: there is no such device", text);
+    return false;
 }
 
 int disk_open(const struct disk *disk, bool writable, bool exclusive)
 {
-    return open(disk->path, (writable ? O_RDWR : O_RDONLY) | (exclusive ? O_EXCL : 0) | O_CLOEXEC | O_NONBLOCK);
+    return medium_open(disk->path, (writable ? O_RDWR : O_RDONLY) | (exclusive ? O_EXCL : 0));
 }
 
 bool disk_busy(const struct disk *disk)
@@ -220,9 +325,7 @@ char *disk_describe(const struct disk *disk)
     if (fd < 0)
         return format("something that can't be read: %s", strerror(errno));
     if (content_read(&content, fd, disk->size)) {
-        for (char *at = content.label; *at; at++) /* a stranger's words, for the console */
-            if (*at < ' ' || *at == 127)
-                *at = '?';
+        make_printable(content.label);
         return format("%s%s%s%s", content.type, *content.label ? " (LABEL=" : "", content.label,
                       *content.label ? ")" : "");
     }

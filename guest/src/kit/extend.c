@@ -220,8 +220,7 @@ int extend_main(int argc, char **argv)
         struct place place = {0};
         if (!count) {
             place.disk = disks[i];
-        } else if (!disk_at(&place.disk, left[i], patience)) {
-            tell("%s: there is no such device", left[i]);
+        } else if (!disk_asked(&place.disk, left[i], patience)) {
             result = 1;
             continue;
         }

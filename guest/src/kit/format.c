@@ -112,10 +112,8 @@ static int work(const struct job *job, const struct disk *disk, bool wiped)
 static int on_device(const struct job *job, const char *path)
 {
     struct disk disk;
-    if (!disk_at(&disk, path, patience)) {
-        tell("%s: there is no such device", path);
+    if (!disk_asked(&disk, path, patience))
         return 1;
-    }
     if (disk.partition) {
         tell("%s is a partition: name the disk", disk.path);
         return 1;
@@ -184,8 +182,9 @@ static bool label_is_there(const struct job *job)
 {
     struct disk found;
     struct content content;
-    if (!*job->label || !disk_with(&found, job->label, NULL, 0))
-        return false;
+    int there = *job->label ? disk_with(&found, job->label, NULL, false, 0) : 0;
+    if (there <= 0)
+        return there < 0; /* on several: none is to be made, and that has been said */
     scoped_fd fd = disk_open(&found, false, false);
     if (fd < 0 || !content_read(&content, fd, found.size) || !fs_known(content.type))
         return false;

@@ -31,7 +31,7 @@ static char *fat_label(int fd)
 /* The type of a filesystem with the label, in either case, or NULL. */
 static const char *labelled_type(const char *device, const char *wanted)
 {
-    scoped_fd fd = open(device, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    scoped_fd fd = medium_open(device, O_RDONLY);
     struct superblock super;
     if (fd < 0)
         return NULL;
@@ -44,6 +44,11 @@ static const char *labelled_type(const char *device, const char *wanted)
 char *disk_mount(const char *device, const char *type)
 {
     char folder[] = "/tmp/metadataXXXXXX";
+    scoped_fd medium = medium_open(device, O_RDONLY);
+    if (medium < 0) {
+        detail("%s: %s", device, strerror(errno));
+        return NULL;
+    }
     if (!mkdtemp(folder)) {
         note("/tmp: %s", strerror(errno));
         return NULL;

@@ -73,7 +73,7 @@ static bool is_shared(const char *folder)
     return shared;
 }
 
-/* Links as udev makes them: /dev/disk/by-uuid, and by-label. What a name must not have is \xHH. */
+/* Links as udev makes them: /dev/disk/by-uuid, and by-label; without a target it goes. What a name must not have is \xHH. */
 static void make_link(const char *folder, const char *name, const char *target)
 {
     if (!*name || *name == '.')
@@ -87,23 +87,43 @@ static void make_link(const char *folder, const char *name, const char *target)
         free(link);
         link = longer;
     }
-    scoped_free char *to = format("../../%s", target + strlen(where.dev) + 1);
     unlink(link);
+    if (!target)
+        return;
+    scoped_free char *to = format("../../%s", target + strlen(where.dev) + 1);
     (void)!symlink(to, link); /* a comfort; the mount is what counts */
 }
 
+static bool is_among(char **names, size_t count, const char *name)
+{
+    for (size_t i = 0; i < count; i++)
+        if (!strcmp(names[i], name))
+            return true;
+    return false;
+}
+
+/* A label that several have leads to none of them. */
 static void make_links(void)
 {
     scoped_free struct disk *all = NULL;
-    size_t count = devices_list(&all);
+    char **labels = NULL, **uuids = NULL;
+    size_t count = devices_list(&all), label_count = 0, uuid_count = 0;
     for (size_t i = 0; i < count; i++) {
         struct content content;
         scoped_fd fd = disk_open(&all[i], false, false);
         if (fd < 0 || !content_read(&content, fd, all[i].size))
             continue;
-        make_link("by-uuid", content.uuid, all[i].path);
-        make_link("by-label", content.label, all[i].path);
+        if (*content.uuid && !is_among(uuids, uuid_count, content.uuid)) {
+            *APPEND(uuids, uuid_count) = must_dup(content.uuid);
+            make_link("by-uuid", content.uuid, disk_is_alone(NULL, content.uuid) ? all[i].path : NULL);
+        }
+        if (!*content.label || is_among(labels, label_count, content.label))
+            continue;
+        *APPEND(labels, label_count) = must_dup(content.label);
+        make_link("by-label", content.label, disk_is_alone(content.label, NULL) ? all[i].path : NULL);
     }
+    free_names(labels, label_count);
+    free_names(uuids, uuid_count);
 }
 
 /* The first Linux partition with a filesystem that nobody uses. */
@@ -139,25 +159,17 @@ static bool first_free(struct disk *found)
 
 static int find(struct disk *found, const char *device, const char *label, const char *uuid)
 {
-    if (device && (starts_with(device, "LABEL=") || starts_with(device, "UUID="))) {
-        const char *value = strchr(device, '=') + 1;
-        label = *device == 'L' ? value : NULL;
-        uuid = *device == 'U' ? value : NULL;
-        device = NULL;
+    if (device)
+        return disk_asked(found, device, patience) ? 0 : 1;
+    if (label || uuid) {
+        int there = disk_with(found, label, uuid, false, patience);
+        if (there == 0)
+            tell("no filesystem has %s=%s", label ? "LABEL" : "UUID", label ? label : uuid);
+        return there > 0 ? 0 : 1;
     }
-    if (device) {
-        if (disk_at(found, device, patience))
-            return 0;
-        tell("%s: there is no such device", device);
-    } else if (label || uuid) {
-        if (disk_with(found, label, uuid, patience))
-            return 0;
-        tell("no filesystem has %s=%s", label ? "LABEL" : "UUID", label ? label : uuid);
-    } else {
-        if (first_free(found))
-            return 0;
-        tell("no eligible disk: there is no Linux partition with a filesystem that isn't mounted");
-    }
+    if (first_free(found))
+        return 0;
+    tell("no eligible disk: there is no Linux partition with a filesystem that isn't mounted");
     return 1;
 }
 
