@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 from uuid import UUID
 
@@ -207,6 +208,72 @@ def test_state_over_boots_a_power_cut_and_larger_disks(build: Build, tmp_path: P
 
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+
+
+#: What looks at every drive there is; then one who reads them all the same, so that an error can be seen.
+DRIVES = (
+    CRUN
+    + "onboot:\n"
+    + onboot("loop", "modprobe", "modprobe", "-a", "sr_mod", "ahci", "virtio_scsi", "sd_mod")
+    + EXTEND
+    + onboot("format", *FORMAT, "-label", "data", "-min-size", "30M")
+    + onboot("mount", *MOUNT, "-label", "data", "/var/data")
+    + onboot("mount-link", *MOUNT, "/dev/disk/by-label/data", "/var/again")
+    + onboot("mount-twin", *MOUNT, "-label", "twin", "/var/twin")
+    + onboot("crypt-twin", *CRYPT, "-k", "key", "x", "/dev/disk/by-label/twin")
+    + onboot("metadata", "metadata", "/usr/bin/metadata", "-v", "cdrom", "openstack")
+    + """\
+  - name: careless
+    image: kit://busybox
+    command:
+      - /bin/sh
+      - -c
+      - echo links=$(ls /dev/disk/by-label); ls /dev/sr0 /dev/sr1; echo here-it-reads >/dev/kmsg; /careless /dev/sr0
+    binds: ["/dev:/dev", "/careless:/careless"]
+    capabilities: [all]
+    devices: [{path: all, type: b}, {path: all, type: c}]
+files:
+  - path: etc/dm-crypt/key
+    contents: "0123456789abcdefghijklmnopqrstuv"
+    mode: "0600"
+  - path: careless
+    mode: "0755"
+    source: """
+)
+CARELESS = """\
+#include <fcntl.h>
+#include <unistd.h>
+int main(int argc, char **argv)
+{
+    char c[4096];
+    return argc < 2 || read(open(argv[1], O_RDONLY | O_NONBLOCK), c, sizeof(c)) > 0;
+}
+"""
+
+
+def test_empty_drives_are_not_read_and_two_disks_with_one_label_are_named(build: Build, tmp_path: Path) -> None:
+    twins = [make(tmp_path / name, 8 * MIB) for name in ("one", "two")]
+    for twin in twins:
+        tools = {**os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}
+        subprocess.run(["mke2fs", "-q", "-F", "-t", "ext4", "-L", "twin", twin], check=True, env=tools)
+    careless = [sys.executable, "-m", "ziglang", "cc", "-target", "x86_64-linux-musl", "-static", "-Os", "-x", "c", "-"]
+    subprocess.run([*careless, "-o", tmp_path / "careless"], input=CARELESS, text=True, check=True, timeout=300)
+    drives = ("virtio-scsi-pci,id=scsi", "scsi-cd,bus=scsi.0", "scsi-cd,bus=scsi.0")
+    disks = (make(tmp_path / "data", 40 * MIB), *twins)
+    system = build(DRIVES + f"{tmp_path}/careless\n")
+    with boot(system, seconds=110, disks=disks, devices=drives, networking="none") as machine:
+        machine.wait_booted(100)
+        careful, careless = machine.console.split("here-it-reads", 1)
+    status = {e.step[11:]: e.status for e in machine.events if e.event in ("done", "fail") and e.step[:7] == "onboot/"}  # type: ignore[attr-defined]
+    assert {name: status[name] for name in ("extend", "format", "mount", "mount-link", "metadata")} == {
+        "extend": 0, "format": 0, "mount": 0, "mount-link": 0, "metadata": 0,
+    }  # fmt: skip
+    assert (status["mount-twin"], status["crypt-twin"]) == (1, 1)
+    assert careful.count("LABEL=twin is on /dev/vdb (ext4, LABEL=twin, UUID=") >= 2 and "and on /dev/vdc (" in careful
+    assert "links=data" in machine.console and "/dev/sr1" in machine.console
+    trouble = re.compile(r"I/O error|Medium not present|No medium|Unit not ready|FAILED Result", re.I)
+    assert not [line for line in careful.splitlines() if trouble.search(line) and "metadata: " not in line]
+    assert trouble.search(careless)  # who does not ask is told
 
 
 @pytest.mark.parametrize(("name", "size", "words"), [
