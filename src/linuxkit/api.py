@@ -87,7 +87,8 @@ def load(*files: str | Path, sources: Sources | None = None, stdin: Callable[[in
             packages[str(directory)] = found
         return found
 
-    return load_documents([str(f) for f in files], Readers(stdin, fetch, package, check_reference, seen))
+    return load_documents([str(f) for f in files], Readers(stdin, fetch, package, check_reference, seen,
+                                                         local=sources is not None and sources.local_files))
 
 
 def check_reference(text: str) -> None:
@@ -361,6 +362,9 @@ def _read_sources(config: Config, sources: Sources) -> dict[str, SourceFile]:
             one = _first(file.source_names(), file.position, sources)
             if one is not None:  # else optional, or an error with its place in the YAML
                 found[one[0]] = one[1]
+            elif sources.opened is not None and not sources.own_yaml and not file.optional:
+                raise InputError(f"{file.source} is not in {sources.opened.where}, and its build reads no other files",
+                                 hint="make the bundle anew, or name your own YAML behind --bundle FILE")  # fmt: skip
     return found
 
 
@@ -391,10 +395,12 @@ def _first(names: Sequence[str], at: Position, sources: Sources) -> tuple[str, S
 
 
 def _source(text: str, at: Position, sources: Sources) -> SourceFile | None:
-    """A file of this machine, or of the bundle; None: there is none."""
+    """A file of this machine, or of the bundle, whose own YAML reads nothing beside it; None: there is none."""
     bundled = sources.opened.contents.files.get(text) if sources.opened is not None else None
     if bundled is not None:
         return SourceFile(os.fspath(sources.store.blob_path(bundled.digest)), bundled.size, bundled.digest)
+    if sources.opened is not None and not sources.own_yaml:
+        return None
     path = host_path(text, sources)
     try:
         return _digest(path)

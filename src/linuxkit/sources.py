@@ -42,6 +42,8 @@ class Sources:
     policy       which images have to be signed; None: none.
     logins       of registries, in front of those of Docker's configuration.
     own_lock     with `bundle`: the lock is the user's own, not the one that came in the bundle.
+    own_yaml     with `bundle`: the YAML is the user's own, and may name files of this machine.
+    local_files  YAML that is fetched may name files of this machine.
     alpine       the Alpine mirror of native recipes, and `alpine_keys` the folder of its keys; empty: this machine's.
     """
 
@@ -60,6 +62,8 @@ class Sources:
     alpine: str = ""
     alpine_keys: Path | None = None
     own_lock: bool = False
+    own_yaml: bool = False
+    local_files: bool = False
 
     @cached_property
     def store(self) -> Store:

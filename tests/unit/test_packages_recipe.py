@@ -62,10 +62,10 @@ def test_a_packages_hash_covers_what_it_compiles_and_no_other_source(folder: Pat
     assert (kit.hash(folder.name) != before) == bool(compiled)
 
 
-def test_init_says_that_it_wants_the_plan() -> None:
+def test_init_says_that_it_wants_the_plan(tmp_path: Path) -> None:
     recipe = load(data_dir("kit") / "init")
     assert recipe.labels == {"org.linuxkit.guest": "plan/1"}
-    nodes = own(recipe)
+    nodes = own(recipe, tmp_path)
     assert {"sbin/init", "bin/rc.init", "bin/rc.shutdown", "usr/bin/service", "sbin/modprobe", "sbin/poweroff",
             "sbin/reboot", "etc/init.d/005-volumes", "etc/init.d/030-services"} <= set(nodes)  # fmt: skip
 
@@ -108,7 +108,7 @@ def test_what_is_no_recipe_is_refused(text: str) -> None:
         parse(text, folder=Path("x"), file="f")
 
 
-def test_the_nodes_that_a_recipe_writes() -> None:
+def test_the_nodes_that_a_recipe_writes(tmp_path: Path) -> None:
     recipe = parse(HEAD + """
 files:
   - {path: etc/conf, contents: "hi", mode: "0600", uid: 5, gid: 6}
@@ -119,7 +119,7 @@ users: [{name: www, id: 33}, {name: app, id: 40, gid: 33, home: /app, shell: /bi
 groups: [{name: tty, id: 5}]
 config: {capabilities: [all], uid: 0}
 """, folder=Path("x"), file="f")  # fmt: skip
-    nodes = own(recipe)
+    nodes = own(recipe, tmp_path)
     conf = nodes["etc/conf"]
     assert (conf.kind, conf.mode, conf.uid, conf.gid, read_all(conf.source, 9)) == (Kind.FILE, 0o600, 5, 6, b"hi")
     assert (nodes["tmp"].kind, nodes["tmp"].mode) == (Kind.DIRECTORY, 0o1777)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from linuxkit.cli.main import Settings
+from linuxkit.cli.main import Settings, allow_local_files
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -91,6 +91,7 @@ class _Build(click.Command):
 @click.option("--sign-key", type=click.Path(path_type=Path), metavar="FILE",
               help="Sign the EFI program for Secure Boot, with this RSA key (PEM) ...")
 @click.option("--sign-cert", type=click.Path(path_type=Path), metavar="FILE", help="... and this certificate (PEM).")
+@allow_local_files
 @click.pass_obj
 def build(
     settings: Settings, files: tuple[str, ...], name: str, directory: Path | None, output: str,
@@ -126,7 +127,7 @@ def build(
     }  # fmt: skip
     plain = not (dry_run or show_plan or pull or sbom_current_time or input_tar or docker or (output and directory)
                  or bundle_file or sign_key or provenance_file or provenance_output
-                 or settings.policy_file)  # fmt: skip
+                 or settings.policy_file or settings.local_files)  # fmt: skip
     shortcut = _Shortcut(settings, files, flags) if plain and not (output and name) else None
     if shortcut is not None and shortcut.take(output, directory, started):
         return
@@ -149,11 +150,12 @@ def build(
 
     sources = api.Sources(
         settings.cache, settings.mirrors, settings.cert_files, offline, pull, debian_mirror, os.environ,
-        log, progress, policy=policy_of(settings),
+        log, progress, policy=policy_of(settings), local_files=settings.local_files,
     )  # fmt: skip
     documents: list[tuple[str, bytes]] = []
     if bundle_file is not None:
-        sources = replace(sources, offline=True, bundle=bundle_file, own_lock=lock_file is not None)
+        sources = replace(sources, offline=True, bundle=bundle_file, own_lock=lock_file is not None,
+                          own_yaml=bool(files))  # fmt: skip
         if pull or no_lock:
             raise InputError(f"--bundle and {'--pull' if pull else '--no-lock'} cannot be used together",
                              hint="a bundle has the images that its lock names, and no others")  # fmt: skip

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from linuxkit.cli.main import Settings
+from linuxkit.cli.main import Settings, allow_local_files
 
 
 @click.command()
@@ -26,6 +26,7 @@ from linuxkit.cli.main import Settings
 @click.option("--offline", is_flag=True, envvar="LINUXKIT_OFFLINE", show_envvar=True, help="Never use the network.")
 @click.option("--debian-mirror", default="", envvar="LINUXKIT_DEBIAN_MIRROR", show_envvar=True,
               metavar="URL[,SECURITY-URL]", help="For kit packages.  [default: the one apt uses]")
+@allow_local_files
 @click.pass_obj
 def bundle(settings: Settings, files: tuple[str, ...], output: str, name: str, lock_file: Path | None, no_lock: bool,
            arches: tuple[str, ...], platforms: tuple[str, ...], formats: tuple[str, ...], offline: bool,
@@ -53,7 +54,8 @@ def bundle(settings: Settings, files: tuple[str, ...], output: str, name: str, l
             click.echo(line, err=True)
 
     sources = api.Sources(settings.cache, settings.mirrors, settings.cert_files, offline, debian=debian_mirror,
-                          environment=os.environ, log=note, policy=policy_of(settings))  # fmt: skip
+                          environment=os.environ, log=note, policy=policy_of(settings),
+                          local_files=settings.local_files)  # fmt: skip
     path = chosen(files, name, lock_file, no_lock)
     documents: list[tuple[str, bytes]] = []
     packages: dict[str, str] = {}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from linuxkit.cli.main import Settings
+from linuxkit.cli.main import Settings, allow_local_files
 
 
 @click.command()
@@ -27,6 +27,7 @@ from linuxkit.cli.main import Settings
 @click.option("--no-lock", is_flag=True, help="Use no lock.")
 @click.option("--debian-mirror", default="", envvar="LINUXKIT_DEBIAN_MIRROR", show_envvar=True,
               metavar="URL[,SECURITY-URL]", help="For kit packages.  [default: the one apt uses]")
+@allow_local_files
 @click.pass_obj
 def check(
     settings: Settings, files: tuple[str, ...], formats: tuple[str, ...], arch: str, compress: str,
@@ -54,7 +55,7 @@ def check(
     click.get_current_context().call_on_close(progress.clear)
     sources = api.Sources(
         settings.cache, settings.mirrors, settings.cert_files, offline, debian=debian_mirror, environment=os.environ,
-        log=progress.line, progress=progress, policy=policy_of(settings),
+        log=progress.line, progress=progress, policy=policy_of(settings), local_files=settings.local_files,
     )  # fmt: skip
     documents: list[tuple[str, bytes]] = []
     config = api.load(*files, sources=sources, stdin=sys.stdin.buffer.read, seen=lambda *one: documents.append(one))

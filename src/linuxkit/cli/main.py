@@ -9,7 +9,8 @@ import importlib
 import os
 import signal
 import sys
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -53,6 +54,7 @@ class Settings:
     mirrors: tuple[str, ...]
     cert_files: tuple[Path, ...]
     policy_file: Path | None = None  # which images have to be signed; None: none
+    local_files: bool = False  # YAML that is fetched may name files of this machine
 
     def with_flags(self, given: dict[str, list[str]]) -> Settings:
         """Global flags that stand behind a command, over those in front of it.
@@ -69,8 +71,18 @@ class Settings:
             cache=last.get("cache", self.cache), quiet=quiet, verbose=0 if quiet else verbose,
             mirrors=(*self.mirrors, *given.get("mirrors", ())),
             cert_files=(*self.cert_files, *map(Path, given.get("cert_files", ()))),
-            policy_file=last.get("trust_policy", self.policy_file),
+            policy_file=last.get("trust_policy", self.policy_file), local_files=self.local_files,
         )  # fmt: skip
+
+
+def allow_local_files(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The flag --allow-local-files of a command that takes YAML by its address; it reaches the command in Settings."""
+
+    def note(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+        ctx.obj = replace(ctx.obj, local_files=value)
+
+    return click.option("--allow-local-files", is_flag=True, expose_value=False, callback=note,
+                        help="YAML from an address may name files of this machine.")(command)  # fmt: skip
 
 
 class _Lazy(click.Group):

@@ -24,6 +24,7 @@ class Readers:
                      raises InputError.
     check_reference  raises InputError for what cannot be an image's name.
     seen             told of every source and its content.
+    local            YAML that was fetched may name files of this machine.
     """
 
     stdin: Callable[[int], bytes] | None = None
@@ -31,6 +32,11 @@ class Readers:
     package: Callable[[Path], str] | None = None
     check_reference: CheckReference | None = None
     seen: Callable[[str, bytes], None] = lambda source, content: None
+    local: bool = False
+
+
+#: Schemes of images in files of this machine.
+_FILES = ("oci:", "oci-archive:", "docker-archive:")
 
 
 def is_url(source: str) -> bool:
@@ -77,7 +83,10 @@ def load_document(source: str, readers: Readers) -> Config:
             raise InputError(f"{source} cannot be fetched here", hint="fetch it and name the file")
         data = readers.fetch(source, MAX_SIZE)
         readers.seen(source, data)
-        return parse_config(data, source, check_reference=check)
+        config = parse_config(data, source, check_reference=check)
+        if not readers.local:
+            _check_remote(config, source)
+        return config
     data = read_file(source)
     readers.seen(source, data)
     package = readers.package
@@ -85,6 +94,28 @@ def load_document(source: str, readers: Readers) -> Config:
         return parse_config(data, source, check_reference=check)
     folder = Path(source).parent
     return parse_config(data, source, substitute=lambda text: package(folder / text), check_reference=check)
+
+
+def _check_remote(config: Config, source: str) -> None:
+    """Raises: InputError, for everything by which YAML from elsewhere would read files of this machine."""
+    problems = [
+        Problem(f"source: {file.source} is a file of this machine", at.file, at.line, at.column, f"files[{n}].source")
+        for n, file in enumerate(config.files) if file.source is not None for at in (file.position,)
+    ]  # fmt: skip
+    images = [("kernel.image", config.kernel.image, config.kernel.position)]
+    for section in ("init", "onboot", "onshutdown", "services", "volumes"):
+        images += [(f"{section}[{n}].image", one.image, one.position)
+                   for n, one in enumerate(getattr(config, section))]  # fmt: skip
+    found = [one for one in images if one[1] and one[1].startswith(_FILES)]
+    for section in ("onboot", "onshutdown", "services"):
+        for n, one in enumerate(getattr(config, section)):
+            if (name := one.settings.seccomp) not in (None, "", "default", "unconfined"):
+                found.append((f"{section}[{n}].seccomp", name, one.positions.get("seccomp", one.position)))
+    problems += [Problem(f"{text} is a file of this machine", at.file, at.line, at.column, path)
+                 for path, text, at in found]  # fmt: skip
+    if problems:
+        raise InputError(f"{source} comes from the network and asks for files of this machine", problems=problems,
+                         hint="--allow-local-files lets it have them, if you trust who wrote it")  # fmt: skip
 
 
 def read_file(name: str) -> bytes:

@@ -239,8 +239,11 @@ class Bundle:
         )
         if not documents:
             raise ImageError(f"{where}: it has no YAML")
+        name = doc.text(document, "name", where) or "image"
+        if "/" in name or name.startswith(".") or len(name.encode()) > 200 or not name.isprintable():
+            raise ImageError(f"{where}: its name is none for files of a build: {name[:60]!r}")
         return Contents(
-            doc.text(document, "name", where) or "image", doc.texts(document, "platforms", where), documents,
+            name, doc.texts(document, "platforms", where), documents,
             doc.strings(document, "packages", where),
             self._read(doc.parse_descriptor(doc.mapping(document, "lock", where), where)),
             {path: doc.parse_descriptor(item, where) for path, item in files.items()},

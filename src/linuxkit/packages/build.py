@@ -18,6 +18,7 @@ from linuxkit.oci.store import Store
 from linuxkit.packages import kmod, slice, toolchain
 from linuxkit.packages.debian import Debian
 from linuxkit.packages.image import ordered, own
+from linuxkit.packages.inside import copy_sources
 from linuxkit.packages.origin import Origin, Pins
 from linuxkit.packages.recipe import FromAlpine, Recipe
 
@@ -108,7 +109,11 @@ class Builder:
             raise InputError(f"{what} is not made for {self._architecture}",
                              hint=f"it is for {', '.join(recipe.arches)}")  # fmt: skip
         with tempfile.TemporaryDirectory(prefix="build-", dir=self._folder.name) as folder:
-            entries, labels = self._entries(recipe, Path(folder), pins, sources or self._guest)
+            code = sources
+            if sources is not None and recipe.programs:  # the compiler follows links, and its messages quote files
+                code = Path(folder) / "sources"
+                copy_sources(sources, code)
+            entries, labels = self._entries(recipe, Path(folder), pins, code or self._guest)
             layer, diff_id = self._layer(ordered(entries))
         labels |= {**recipe.labels, **({CONFIG_LABEL: recipe.config} if recipe.config else {})}
         below = base.config if base is not None else ImageConfig()
@@ -140,7 +145,7 @@ class Builder:
                                       cache=self._compiler_cache)  # fmt: skip
             source = Extent(str(path), 0, path.stat().st_size)
             out[program.path] = Entry(program.path, Kind.FILE, program.mode, mtime=FIXED_MTIME, source=source)
-        out.update(own(recipe))
+        out.update(own(recipe, folder))
         return out, labels
 
     def _from_archive(self, recipe: Recipe, origin: Origin, packages: list[Any], tree: slice.Tree,

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from linuxkit.entry import FIXED_MTIME, Bytes, Entry, Extent, Kind, Source
+from linuxkit.packages.inside import copy_inside
 from linuxkit.packages.recipe import Recipe
 
 
-def own(recipe: Recipe) -> dict[str, Entry]:
-    """What the recipe itself writes, by path."""
+def own(recipe: Recipe, scratch: Path) -> dict[str, Entry]:
+    """What the recipe itself writes, by path.
+
+    Args:
+        scratch: a folder for copies of its files.
+
+    Raises:
+        InputError: a file is not there, or a link leads out of the recipe's folder.
+    """
     out: dict[str, Entry] = {}
     for file in recipe.files:
         if file.symlink:
@@ -19,8 +28,8 @@ def own(recipe: Recipe) -> dict[str, Entry]:
         else:
             source: Source = Bytes(file.contents.encode())
             if file.source:
-                place = recipe.folder / file.source
-                source = Extent(str(place), 0, place.stat().st_size)
+                place = scratch / f"own-{len(out)}"
+                source = Extent(str(place), 0, copy_inside(recipe.folder, file.source, place))
             entry = Entry(file.path, Kind.FILE, file.mode, file.uid, file.gid, FIXED_MTIME, source=source)
         out[file.path] = entry
     for target, paths in recipe.links.items():

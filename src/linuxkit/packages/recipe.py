@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from linuxkit.entry import MAX_ID, MAX_MODE
 from linuxkit.errors import InputError, Problem
+from linuxkit.packages import flags
 
 SUITE = "trixie"
 ARCHES = ("amd64", "arm64")
@@ -327,6 +328,8 @@ class _Reader:
             name = self.path(item, at)
             if not (folder / name).is_file():
                 self.bad(item, at, f"the folder has no file {name!r}", _near(folder, name))
+            if not (folder / name).resolve().is_relative_to(folder.resolve()):
+                self.bad(item, at, f"{name!r} leads out of the folder", "put the file itself there")
             return name
 
         got = self.fields(node, where, {
@@ -346,8 +349,14 @@ class _Reader:
 
     def _program(self, node: Any, where: str) -> Program:
         return Program(**self.fields(node, where, {
-            "path": self.path, "sources": self.list_of(self.path), "flags": self.list_of(self.text), "mode": self.mode,
+            "path": self.path, "sources": self.list_of(self.path), "flags": self.list_of(self._flag), "mode": self.mode,
         }, "path", "sources"))  # fmt: skip
+
+    def _flag(self, node: Any, where: str) -> str:
+        text = self.text(node, where)
+        if not flags.allowed(text):
+            self.bad(node, where, f"the compiler flag {text[:60]!r} is not allowed", flags.HINT)
+        return text
 
     def _kernel(self, node: Any, where: str) -> KernelPart:
         return KernelPart(**self.fields(node, where, {

@@ -21,6 +21,11 @@ FLAGS = (
     "-std=gnu11", "-Os", "-static", "-s", "-Wall", "-Wextra", "-Werror", "-ffunction-sections", "-fdata-sections",
     "-fno-asynchronous-unwind-tables", "-fno-ident", "-Wl,--gc-sections", "-Wl,--build-id=none",
 )  # fmt: skip
+#: What compilers take from the environment and would put into a program, or beside it.
+_INHERITED = frozenset({
+    "CPATH", "C_INCLUDE_PATH", "CPLUS_INCLUDE_PATH", "LIBRARY_PATH", "COMPILER_PATH", "GCC_EXEC_PREFIX",
+    "DEPENDENCIES_OUTPUT", "SUNPRO_DEPENDENCIES", "CCC_OVERRIDE_OPTIONS", "CCC_ADD_ARGS",
+})  # fmt: skip
 _HINT = "pip install 'linuxkit[kit]' brings a compiler for every architecture"
 
 
@@ -68,7 +73,7 @@ def compile_program(
         raise HostError(f"no C source matches {', '.join(sources)} below {root}",
                         hint=f"did you mean {close[0]!r}?" if close else "")  # fmt: skip
     cache.mkdir(parents=True, exist_ok=True)
-    environment = dict(os.environ) | {
+    environment = {name: value for name, value in os.environ.items() if name not in _INHERITED} | {
         "ZIG_GLOBAL_CACHE_DIR": str(cache.absolute()), "ZIG_LOCAL_CACHE_DIR": str(cache.absolute()),
         "SOURCE_DATE_EPOCH": "0", "LC_ALL": "C",
     }  # fmt: skip

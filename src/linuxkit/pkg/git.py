@@ -1,9 +1,16 @@
-"""What git says about a package's directory. Reads only; git's own configuration holds."""
+"""What git says about a package's directory. Reads only, and nothing that the directory's configuration names is run.
+
+A repository may be a stranger's, and its configuration can name programs: a file system monitor, hooks, filters,
+converters of text, verifiers of signatures, ways to fetch what is missing. What the user and the machine have
+configured holds; of the repository's own, the keys that run something are emptied, by name, before any other command.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +18,30 @@ from pathlib import Path
 from linuxkit import host
 from linuxkit.errors import HostError, InputError
 
+MAX_KEYS = 10_000
 TIMEOUT = 60.0  # seconds that one command may take
+#: Keys that run a program, or lead git to one. Whoever sets them, none of our commands needs them.
+_ALWAYS = {
+    "core.fsmonitor": "false", "core.hooksPath": os.devnull, "core.sshCommand": "false", "core.askPass": "false",
+    "core.pager": "cat", "core.editor": "false", "core.gitProxy": "", "core.alternateRefsCommand": "false",
+    "log.showSignature": "false", "diff.external": "", "diff.ignoreSubmodules": "dirty", "submodule.recurse": "false",
+    "safe.bareRepository": "explicit", "protocol.allow": "never", "fetch.recurseSubmodules": "false",
+    "maintenance.auto": "false", "gc.auto": "0", "credential.helper": "", "column.ui": "never", "color.ui": "never",
+}  # fmt: skip
+#: Of the repository's own, by their first and last part: these have names in between that nobody knows beforehand.
+_RUNS = re.compile(
+    r"filter\.(?:.*\.)?(?:clean|smudge|process|required)|diff\.(?:.*\.)?(?:command|textconv|external)"
+    r"|merge\..*\.driver|gpg\.(?:.*\.)?(?:program|defaultkeycommand)|credential\.(?:.*\.)?helper|(?:diff|merge)tool\..*\.cmd"
+    r"|remote\..*\.(?:url|uploadpack|receivepack|vcs|promisor|proxy)|url\..*\.(?:insteadof|pushinsteadof)|pager\..*|alias\..*"
+    r"|trailer\..*\.(?:command|cmd)|submodule\..*\.(?:update|url)"
+    r"|extensions\.partialclone|uploadpack\..*|http\..*|ssh\..*|protocol\..*|sequence\.editor|interactive\.difffilter",
+    re.DOTALL | re.IGNORECASE,
+)
+_ASIDE = re.compile(r"GIT_(EXTERNAL_DIFF|SSH|EDITOR|TRACE.*)")
+_ENVIRONMENT = {
+    "GIT_ALLOW_PROTOCOL": "none", "GIT_NO_LAZY_FETCH": "1", "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0",
+    "GIT_PAGER": "cat", "GIT_SSH_COMMAND": "false", "GIT_ASKPASS": "false",
+}  # fmt: skip
 _SEMVER = re.compile(r"v[0-9]+\.[0-9]+\.[0-9]+(?:-[0-9A-Za-z.-]+)?(?:\+[0-9A-Za-z.-]+)?")
 
 
@@ -52,7 +82,8 @@ class Git:
     def dirty(self, path: Path) -> bool:
         """Whether the files of a directory differ from HEAD: changed, or there and neither tracked nor ignored."""
         git = Git(path)
-        if git.code("diff", "--quiet", "HEAD", "--", ".") != 0:
+        if git.code("diff", "--quiet", "--no-ext-diff", "--no-textconv", "--ignore-submodules=dirty", "HEAD", "--",
+                    ".") != 0:  # fmt: skip
             return True
         return bool(git.ask("ls-files", "--exclude-standard", "--others", "--", "."))
 
@@ -93,8 +124,29 @@ class Git:
         return self._run(arguments, False).returncode
 
     def _run(self, arguments: tuple[str, ...], check: bool) -> host.Completed:
-        git = host.find_tool("git", why="to name a package by its content")
         try:
-            return host.run([git, "-C", self._folder, *arguments], timeout=TIMEOUT, check=check)
+            return self._git(arguments, self._settings, check)
         except HostError as e:
             raise InputError(f"{self._folder}: {e.message}", hint="is there a commit?") from e
+
+    @cached_property
+    def _settings(self) -> dict[str, str]:
+        """The configuration in front of the repository's own. Listing that runs nothing."""
+        listed = self._git(("config", "--list", "-z", "--name-only", "--show-scope"), _ALWAYS, False).stdout
+        words = listed.decode(errors="surrogateescape").split("\0")
+        own = {name for scope, name in zip(words[::2], words[1::2], strict=False) if scope in ("local", "worktree")}
+        if len(own) > MAX_KEYS:
+            raise InputError(f"{self._folder}: its git configuration has more than {MAX_KEYS} keys")
+        return _ALWAYS | {name: "false" if name.endswith((".required", ".promisor")) else ""
+                          for name in sorted(own) if _RUNS.fullmatch(name)}  # fmt: skip
+
+    def _git(self, arguments: tuple[str, ...], settings: Mapping[str, str], check: bool) -> host.Completed:
+        git = host.find_tool("git", why="to name a package by its content")
+        environment = {name: value for name, value in os.environ.items() if not _ASIDE.fullmatch(name)} | _ENVIRONMENT
+        first = environment.get("GIT_CONFIG_COUNT", "0")  # of the user's
+        start = int(first) if first.isascii() and first.isdigit() else 0
+        environment["GIT_CONFIG_COUNT"] = str(start + len(settings))
+        for n, (key, value) in enumerate(settings.items(), start):
+            environment |= {f"GIT_CONFIG_KEY_{n}": key, f"GIT_CONFIG_VALUE_{n}": value}
+        return host.run([git, "--no-pager", "-C", self._folder, *arguments], env=environment, timeout=TIMEOUT,
+                        check=check)  # fmt: skip

@@ -14,6 +14,7 @@ from linuxkit.config.model import ImageSettings
 from linuxkit.config.render import plain
 from linuxkit.errors import InputError, Problem
 from linuxkit.packages import recipe as native
+from linuxkit.packages.inside import open_inside
 from linuxkit.pkg import schema
 from linuxkit.pkg.model import DockerImages, ExtraSource, Package
 
@@ -23,6 +24,7 @@ _KEYS = {field.name: field for field in schema.PACKAGE.fields}
 NATIVE = native.KEYS - _KEYS.keys()
 #: LinuxKit's keys that say something about a Dockerfile.
 DOCKERFILE = ("dockerfile", "network", "disable-cache", "buildArgs", "depends", "extra-sources")
+MAX_LIST = 1 << 20  # bytes of a list of images
 
 
 def read_package(directory: Path, build_file: str = "build.yml") -> Package:
@@ -165,7 +167,8 @@ def read_image_list(package: Package) -> list[str]:
         return list(package.depends.list)
     path = package.directory / package.depends.from_file
     try:
-        lines = path.read_text().splitlines()
+        with open_inside(package.directory, package.depends.from_file) as stream:
+            lines = stream.read(MAX_LIST).decode().splitlines()
     except (OSError, UnicodeDecodeError) as e:
         raise InputError(f"{path}: cannot be read: {e}") from None
     found, problems = [], []
