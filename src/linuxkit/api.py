@@ -11,15 +11,15 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from linuxkit.config.model import Config, Position, VolumeFormat, beside
-from linuxkit.errors import HostError, ImageError, InputError, LinuxkitError, MissingError, Problem
+from linuxkit.config.model import Config, VolumeFormat, beside
+from linuxkit.errors import ImageError, InputError, LinuxkitError, MissingError, Problem
+from linuxkit.hostfiles import first_file, source_file
 from linuxkit.oci.media import Image, Platform
 from linuxkit.plan.model import BuildPlan, Options, SourceFile
 from linuxkit.sources import Sources as Sources  # part of the library's face
@@ -198,7 +198,7 @@ def build(
                   decompress=options is not None and options.decompress_kernel)  # fmt: skip
     needed = loaders(target.formats, rooted=bool(partition))
     options = replace(options or Options(), loaders=needed, signer=signer_of(target.formats, signer))
-    profiles = [_source(name, at, sources) for name, at in profile_files(config).items()]
+    profiles = [source_file(name, at, sources) for name, at in profile_files(config).items()]
     used = {str(Path(one.path).absolute()): one.digest for one in profiles if one is not None}
     planned = plan(config, sources, options, lock)
     if provenance is not None:
@@ -359,7 +359,7 @@ def _read_sources(config: Config, sources: Sources) -> dict[str, SourceFile]:
     found: dict[str, SourceFile] = {}
     for file in config.files:
         if file.source is not None:
-            one = _first(file.source_names(), file.position, sources)
+            one = first_file(file.source_names(), file.position, sources)
             if one is not None:  # else optional, or an error with its place in the YAML
                 found[one[0]] = one[1]
             elif sources.opened is not None and not sources.own_yaml and not file.optional:
@@ -375,44 +375,8 @@ def _profiles(config: Config, sources: Sources) -> dict[str, Any]:
 
     found = {}
     for name, at in profile_files(config).items():
-        one = _first(beside(name, at), at, sources)
+        one = first_file(beside(name, at), at, sources)
         if one is not None:
             with open(one[1].path, "rb") as stream:
                 found[name] = read_profile(stream.read(MAX_FILE + 1), name)
     return found
-
-
-def _first(names: Sequence[str], at: Position, sources: Sources) -> tuple[str, SourceFile] | None:
-    """The first of some files that is there. LinuxKit would take that of the current directory: so another is said."""
-    found: tuple[str, SourceFile] | None = None
-    for name in dict.fromkeys(names):
-        one = _source(name, at, sources)
-        if one is not None and found is None:
-            found = name, one
-        elif one is not None and found is not None and one.digest != found[1].digest:
-            sources.log(f"{at.file}:{at.line}: {found[0]} is used, not {name} of the current directory, which differs")
-    return found
-
-
-def _source(text: str, at: Position, sources: Sources) -> SourceFile | None:
-    """A file of this machine, or of the bundle, whose own YAML reads nothing beside it; None: there is none."""
-    bundled = sources.opened.contents.files.get(text) if sources.opened is not None else None
-    if bundled is not None:
-        return SourceFile(os.fspath(sources.store.blob_path(bundled.digest)), bundled.size, bundled.digest)
-    if sources.opened is not None and not sources.own_yaml:
-        return None
-    path = host_path(text, sources)
-    try:
-        return _digest(path)
-    except FileNotFoundError:
-        return None
-    except OSError as e:
-        where = f" ({at.file}:{at.line})" if at.file else ""
-        raise HostError(f"cannot read {path}{where}: {(e.strerror or str(e)).lower()}",
-                        hint="it names a file of this machine") from e  # fmt: skip
-
-
-def _digest(path: Path) -> SourceFile:
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        return SourceFile(os.fspath(path), stream.tell(), f"sha256:{digest}")

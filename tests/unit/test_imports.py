@@ -32,6 +32,7 @@ ALLOWED = {
     "serving": {"errors"},
     "cluster": {"errors", "config", "machine", "platforms"},
     "sources": {"errors", "oci", "packages", "trust"},
+    "hostfiles": {"errors", "config", "plan", "sources"},
     "locking": {"errors", "sources", "oci", "packages", "plan", "config", "outputs"},
     "bundling": {"*"}, "testing": {"*"}, "checking": {"*"},
     "api": {"*"}, "cli": {"*"}, "__main__": {"cli"}, "__init__": {"*"},
