@@ -17,6 +17,7 @@ from linuxkit.outputs.preflight import Finding, Memory, preflight, refuse
 from linuxkit.outputs.table import Format, check_options, choose, disk_root, loaders
 from linuxkit.plan.model import Options
 from linuxkit.rootfs.content import Content
+from linuxkit.runtime.doomed import doomed
 
 if TYPE_CHECKING:
     from linuxkit.config.model import Config
@@ -69,12 +70,29 @@ def found_in(
     build: Build, formats: Sequence[Format], memory: int, config: Config | None = None
 ) -> list[Finding]:
     """What is wrong with a build; with the configuration, what is odd about its `files:` too."""
-    found = list(_directories(build, config)) if config is not None else []
+    found = [*_directories(build, config), *_settings(build, config)] if config is not None else []
     if not memory:
         return found + preflight(build, formats)
     from linuxkit.platforms.memory import least_for
 
     return found + preflight(build, formats, Memory(memory, least_for))
+
+
+def _settings(build: Build, config: Config) -> Iterator[Finding]:
+    """Containers that no runtime starts. Only warned of in a system of LinuxKit's own parts, which it builds."""
+    ours = bool(build.plan.guest) or config.kernel.image.startswith("kit://")
+    raised = any("nr_open" in (file.contents or "") for file in config.files)
+    entries = (*config.onboot, *config.onshutdown, *config.services)
+    for bundle, entry in zip(build.plan.bundles, entries, strict=True):
+        for problem in doomed(entry, bundle.config):
+            if not (raised and "rlimits" in problem.path):
+                yield Finding(problem, fatal=ours)
+    for n, file in enumerate(config.files):
+        planned = any(one.origin[1] == f"files[{n}]" for one in build.plan.files)
+        if file.optional and file.source is not None and not planned:
+            at = file.position
+            yield Finding(Problem(f"there is no file '{file.source}', and it is left out", at.file, at.line, at.column,
+                                  f"files[{n}].source"), fatal=False, note=True)  # fmt: skip
 
 
 def _directories(build: Build, config: Config) -> Iterator[Finding]:
@@ -105,5 +123,5 @@ def judge(
     found = found_in(build, formats, memory, config)
     for one in found:
         if not one.fatal:
-            log(f"warning: {one.problem}")
+            log(f"{'note' if one.note else 'warning'}: {one.problem}")
     refuse(found, "build --no-preflight builds it all the same")

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from linuxkit.encode import elf
 from linuxkit.entry import Bytes, Extent
-from linuxkit.packages import elf
 from support.debs import elf_of
 
 pytestmark = pytest.mark.unit

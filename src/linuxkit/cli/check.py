@@ -67,7 +67,8 @@ def check(
                  root=disk_root, verity=verity)  # fmt: skip
     for one in found:
         if not one.fatal:
-            click.echo(f"{click.style('warning', fg='yellow', bold=True)}: {one.problem}", err=True)
+            word = click.style("note", bold=True) if one.note else click.style("warning", fg="yellow", bold=True)
+            click.echo(f"{word}: {one.problem}", err=True)
     refuse(found)
     if settings.verbose:
         click.echo(f"{', '.join(files)}: nothing was found that keeps it from booting on {options.architecture}")

@@ -49,10 +49,11 @@ DHCP_CLIENTS = frozenset(("dhcpcd", "udhcpc", "dhclient"))
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that is wrong. Not fatal: the machine starts, but not as one would expect."""
+    """Something that is wrong. Not fatal: the machine starts, but not as one would expect; a note says less."""
 
     problem: Problem
     fatal: bool = True
+    note: bool = False  # of what is as it should be, and may surprise
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
+from linuxkit.encode import elf
 from linuxkit.entry import FIXED_MTIME, Entry, Kind
 from linuxkit.errors import ImageError, InputError
-from linuxkit.packages import elf
 
 #: glibc loads the second when a program ends a thread; what a library does is left to who uses it
 _GLIBC, _UNWINDER = "libc.so.6", "libgcc_s.so.1"

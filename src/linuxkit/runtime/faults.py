@@ -32,6 +32,10 @@ class Faults:
         full = f"{entry.path}.{path}" if entry.path else f"{entry.name}: {path}"
         self._found.append(Problem(printable(message), at.file, at.line, at.column, printable(full), printable(hint)))
 
+    @property
+    def found(self) -> list[Problem]:
+        return sorted(self._found, key=lambda p: (p.file, p.line, p.column))
+
     def check(self) -> None:
         """Raise what was found.
 
@@ -39,5 +43,4 @@ class Faults:
             InputError: anything was.
         """
         if self._found:
-            self._found.sort(key=lambda p: (p.file, p.line, p.column))
-            raise InputError(f"container '{self._container.name}' has settings that cannot work", problems=self._found)
+            raise InputError(f"container '{self._container.name}' has settings that cannot work", problems=self.found)
