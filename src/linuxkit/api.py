@@ -198,8 +198,11 @@ def build(
                   decompress=options is not None and options.decompress_kernel)  # fmt: skip
     needed = loaders(target.formats, rooted=bool(partition))
     options = replace(options or Options(), loaders=needed, signer=signer_of(target.formats, signer))
-    profiles = [source_file(name, at, sources) for name, at in profile_files(config).items()]
-    used = {str(Path(one.path).absolute()): one.digest for one in profiles if one is not None}
+    used: dict[str, str] = {}
+    for name, at in ((place, at) for text, at in profile_files(config).items() for place in beside(text, at)):
+        one = source_file(name, at, sources)
+        path = Path(one.path) if one is not None else host_path(name, sources)
+        used[str(path.absolute())] = one.digest if one is not None else ""
     planned = plan(config, sources, options, lock)
     if provenance is not None:
         planned = provenance.embed(planned)
