@@ -199,10 +199,11 @@ def build(
     needed = loaders(target.formats, rooted=bool(partition))
     options = replace(options or Options(), loaders=needed, signer=signer_of(target.formats, signer))
     used: dict[str, str] = {}
-    for name, at in ((place, at) for text, at in profile_files(config).items() for place in beside(text, at)):
-        one = source_file(name, at, sources)
-        path = Path(one.path) if one is not None else host_path(name, sources)
-        used[str(path.absolute())] = one.digest if one is not None else ""
+    for text, at in profile_files(config).items():
+        for name in beside(text, at):
+            one = source_file(name, at, sources)
+            path = Path(one.path) if one is not None else host_path(name, sources)
+            used[str(path.absolute())] = one.digest if one is not None else ""
     planned = plan(config, sources, options, lock)
     if provenance is not None:
         planned = provenance.embed(planned)
