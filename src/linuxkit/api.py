@@ -17,7 +17,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from linuxkit.config.model import Config, VolumeFormat, beside
+from linuxkit.config.model import Config, VolumeFormat
+from linuxkit.config.model import beside as names_beside
 from linuxkit.errors import ImageError, InputError, LinuxkitError, MissingError, Problem
 from linuxkit.hostfiles import first_file, source_file
 from linuxkit.oci.media import Image, Platform
@@ -200,7 +201,7 @@ def build(
     options = replace(options or Options(), loaders=needed, signer=signer_of(target.formats, signer))
     used: dict[str, str] = {}
     for text, at in profile_files(config).items():
-        for name in beside(text, at):
+        for name in names_beside(text, at):
             one = source_file(name, at, sources)
             path = Path(one.path) if one is not None else host_path(name, sources)
             used[str(path.absolute())] = one.digest if one is not None else ""
@@ -379,7 +380,7 @@ def _profiles(config: Config, sources: Sources) -> dict[str, Any]:
 
     found = {}
     for name, at in profile_files(config).items():
-        one = first_file(beside(name, at), at, sources)
+        one = first_file(names_beside(name, at), at, sources)
         if one is not None:
             with open(one[1].path, "rb") as stream:
                 found[name] = read_profile(stream.read(MAX_FILE + 1), name)
