@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import random
 from pathlib import Path
 
 import pytest
 
-from linuxkit.errors import MachineError
+from linuxkit.errors import InputError, MachineError
 from linuxkit.machine.report import State
-from support.system import CRUN, Build
+from linuxkit.platforms import memory
+from support.system import CRUN, Build, merged_usr
 from support.vm import boot
 
 pytestmark = pytest.mark.boot
+MIB = 1 << 20
 SYSTEM = CRUN + """\
 onboot:
   - name: look
@@ -36,9 +40,15 @@ files:
 """
 
 
-def judge(prefix: str, root: str, memory: int = 256) -> str:
+#: What a merged /usr has to come to: lib is a link, and modules, images and `files:` are behind it.
+LINKS = ("echo links: $(readlink /machine/lib) $(ls -d /machine/usr/lib/modules/*/modules.dep | wc -l) "
+         "$(cat /machine/lib/brought /machine/usr/lib/firmware/x)")  # fmt: skip
+LINKED = "links: usr/lib 1 by the image firmware"
+
+
+def judge(prefix: str, root: str, mib: int = 256) -> str:
     """Boot it; that it came up with its root where it should be. Returns what the console said."""
-    with boot(prefix, seconds=100, memory=memory) as machine:
+    with boot(prefix, seconds=100, memory=mib) as machine:
         assert machine.wait_booted(90).ok
         step = machine.report.step("root")
         assert step is not None and step.state is State.DONE
@@ -73,14 +83,16 @@ def flip(image: Path, at: int) -> None:
 def test_a_squashfs_of_more_than_the_memory_boots(build: Build, tmp_path: Path) -> None:
     noise = tmp_path / "noise"
     with noise.open("wb") as stream:  # cannot be compressed, and is never read
-        import random
-
         numbers = random.Random(1)
         for _ in range(300):
             stream.write(numbers.randbytes(1 << 20))
-    prefix = build(SYSTEM + f"  - {{path: opt/noise, source: {noise}}}\n", "--format", "kernel+squashfs")
+    text = SYSTEM.replace("onboot:", merged_usr(tmp_path) + "onboot:", 1)
+    text = text.replace("grep -m1", f"{LINKS}\n        grep -m1")
+    text += f"  - {{path: opt/noise, source: {noise}}}\n  - {{path: lib/firmware/x, contents: firmware}}\n"
+    prefix = build(text, "--format", "kernel+squashfs")
     assert Path(f"{prefix}-squashfs.img").stat().st_size > 300 << 20
-    console = judge(prefix, "/dev/vda / squashfs ro", memory=256)
+    console = judge(prefix, "/dev/vda / squashfs ro")
+    assert LINKED in console
     used = int(console.split("memory-used ")[1].split()[0])
     assert used < 100
 
@@ -141,3 +153,32 @@ def test_a_root_that_is_not_there_is_told_about(build: Build) -> None:
         failed = [event for event in machine.events if event.step == "root"]  # type: ignore[attr-defined]
     assert [event.event for event in failed] == ["fail"]
     assert any("/dev/vda" in line for line in failed[0].log)
+
+
+# -- roots in memory
+
+
+def test_the_memory_that_an_image_needs(build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Just above the figure all of it is there, links too; below it the boot has failed, and says why."""
+    noise = tmp_path / "noise"
+    noise.write_bytes(random.Random(2).randbytes(100 << 20))
+    look = SYSTEM.replace("onboot:", merged_usr(tmp_path) + "onboot:", 1)
+    start, _, end = look.partition("        grep -m1")
+    text = f"{start}        {LINKS}\n        sha256sum /machine/opt/noise\n{end[end.index('    binds:'):]}"
+    text += f"  - {{path: opt/noise, source: {noise}}}\n  - {{path: lib/firmware/x, contents: firmware}}\n"
+    prefix = build(text)
+    initrd = Path(f"{prefix}-initrd.img")
+    least = memory.least_for(memory.held_size(initrd), initrd.stat().st_size, "")
+    with pytest.raises(InputError, match="cannot hold this image"), boot(prefix, memory=least // MIB):
+        pass
+    with boot(prefix, seconds=100, memory=least // MIB + 1) as machine:
+        assert machine.wait_booted(90).ok
+        machine.wait_console(hashlib.sha256(noise.read_bytes()).hexdigest(), 5)
+        assert LINKED in machine.console
+    monkeypatch.setattr(memory, "least_for", lambda *given: 0)
+    with boot(prefix, seconds=100, memory=least // MIB - 80) as machine:
+        assert not machine.wait_booted(90).ok
+        step = machine.report.step("initramfs")
+        assert step is not None and "did not unpack whole" in step.message
+        assert machine.report.step("onboot/000-look") is None
+        assert machine.power_off(30).off

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from linuxkit.oci.store import Store
+from support.images import directory, make_image, member, symlink, tar_of
 from support.vm import cache_dir
 
 Build = Callable[..., str]
@@ -54,3 +56,12 @@ def build(tmp_path: Path) -> Build:
         return build_in(tmp_path, text, *flags, name=name)
 
     return make
+
+
+def merged_usr(folder: Path) -> str:
+    """An init image as distributions with a merged /usr have it, in a layout: a line for `init:`."""
+    store = Store(folder / "merged-usr")
+    make_image(store, "test/merged:1", tar_of(
+        directory("usr"), directory("usr/lib"), symlink("lib", "usr/lib"), member("usr/lib/brought", b"by the image\n"),
+    ))  # fmt: skip
+    return f"  - oci:{store.root}:docker.io/test/merged:1\n"

@@ -240,7 +240,7 @@ def test_vhdx_blocks_grow_with_the_disk(size: int, block: int) -> None:
 def test_vmdk_markers() -> None:
     data = vmdk.head(vmdk.virtual_size(sample()), name="x.vmdk", seed="s") + COMPRESSED["vmdk"](sample(), 1)
     assert data[:4] == b"KDMV" and len(data) % 512 == 0
-    assert b'createType="streamOptimized"' in data[512:] and b'"lsilogic"' in data and b'SPARSE "x.vmdk"' in data
+    assert b'createType="streamOptimized"' in data[512:] and b'"pvscsi"' in data and b'SPARSE "x.vmdk"' in data
     assert data[-512:] == bytes(512)  # end of stream
     footer = data[-1024:-512]
     assert footer[:56] == data[:56]

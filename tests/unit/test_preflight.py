@@ -14,6 +14,7 @@ import pytest
 from linuxkit import api
 from linuxkit.checking import check, found_in
 from linuxkit.encode.compress import Codec
+from linuxkit.encode.ovf import Machine, descriptor
 from linuxkit.encode.pieces import literal
 from linuxkit.errors import InputError
 from linuxkit.oci.derived import Derived
@@ -22,8 +23,10 @@ from linuxkit.oci.store import Store
 from linuxkit.oci.unpack import zstd_module
 from linuxkit.outputs import kernelfile
 from linuxkit.outputs.build import Build
+from linuxkit.outputs.devices import DEVICES
 from linuxkit.outputs.encoder import Encoder
-from linuxkit.outputs.preflight import Finding, _firmware, refuse
+from linuxkit.outputs.preflight import Finding, _devices, _firmware, refuse
+from linuxkit.outputs.rootfacts import Facts
 from linuxkit.outputs.table import FORMATS, Format
 from linuxkit.packages.kit import Kit
 from linuxkit.plan.model import Options
@@ -408,6 +411,26 @@ def test_firmware_that_is_not_there_and_kernels_that_it_cannot_start(case: Case)
     assert about(gzip.compress(arm64_image()), "arm64", uki) == [
         "kernel.image: the kernel is compressed with gzip, which uki can't start (build with --decompress-kernel)"
     ]
+
+
+@pytest.mark.parametrize("name", DEVICES)
+def test_machines_that_a_format_is_for_have_drivers(case: Case, name: str) -> None:
+    """With one driver of several there is a word about neither; with none about both, and it is no fault."""
+    devices = DEVICES[name]
+    some = [(devices.disk[-1].module, devices.network[-1].module), ()]
+    for modules, said_of in zip(some, ([], ["disk", "network card"]), strict=True):
+        known = Facts({}, [], frozenset(modules), frozenset(), None, frozenset())
+        found = list(_devices(known, [FORMATS[name], FORMATS["kernel+initrd"]]))
+        assert [one.problem.message.split(" of ")[0].removeprefix("the ") for one in found] == said_of
+        assert not any(one.fatal for one in found)
+        assert all(devices.machine in str(one.problem) for one in found)
+
+
+def test_an_ova_describes_devices_that_preflight_looks_for() -> None:
+    text = descriptor(Machine("x", "x.vmdk", 1 << 20, 1 << 20)).decode()
+    names = {"vmw_pvscsi": "VirtualSCSI", "vmxnet3": "VmxNet3"}
+    for driver in (*DEVICES["ova"].disk, *DEVICES["ova"].network):
+        assert f"<rasd:ResourceSubType>{names[driver.module]}</rasd:ResourceSubType>" in text
 
 
 def test_an_initrd_beyond_the_loader(case: Case) -> None:

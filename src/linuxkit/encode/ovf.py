@@ -3,7 +3,8 @@
     NAME.ova = NAME.ovf | NAME.mf | NAME.vmdk | zeros           ustar; the manifest has the SHA-256 of the two others
 
 DMTF DSP0243 1.1 with the resource types of CIM 2.22, as vSphere, Workstation and VirtualBox import it: a processor,
-memory, an LSI Logic controller with the disk, a network adapter. All that can be changed when it is imported.
+memory, VMware's own controller (pvscsi) with the disk, and its own card (vmxnet3), for which the kit's kernel has
+drivers. All that can be changed when it is imported.
 """
 
 from __future__ import annotations
@@ -44,10 +45,10 @@ def descriptor(machine: Machine) -> bytes:
     items = [
         _item(1, 3, "1 virtual CPU", AllocationUnits="hertz * 10^6", VirtualQuantity=1),
         _item(2, 4, f"{machine.memory} MB of memory", AllocationUnits="byte * 2^20", VirtualQuantity=machine.memory),
-        _item(3, 6, "SCSI controller 0", Address=0, ResourceSubType="lsilogic"),
+        _item(3, 6, "SCSI controller 0", Address=0, ResourceSubType="VirtualSCSI"),
         _item(4, 17, "Hard disk 1", AddressOnParent=0, HostResource="ovf:/disk/vmdisk1", Parent=3),
         _item(5, 10, "Network adapter 1", AddressOnParent=7, AutomaticAllocation="true", Connection="network",
-              ResourceSubType="E1000"),
+              ResourceSubType="VmxNet3"),
     ]  # fmt: skip
     return f"""\
 <?xml version="1.0" encoding="UTF-8"?>

@@ -23,7 +23,7 @@ from linuxkit.entry import digest_of
 from linuxkit.errors import InputError
 
 #: Goes into cache keys: raise it when the bytes written for the same input change.
-VERSION = 1
+VERSION = 2
 SECTOR = 512
 GRAIN = 64 << 10
 ENTRIES = 512  # of a table
@@ -62,7 +62,7 @@ def head(size: int, *, name: str, seed: str) -> bytes:
     """
     if any(ord(c) < 32 or c == '"' or 0xD800 <= ord(c) < 0xE000 for c in name):
         raise InputError(f"a VMDK can't name a file {name!r}", hint="give another --name")
-    heads, sectors = 255, 63  # as every reader assumes for an LSI Logic adapter
+    heads, sectors = 255, 63  # as every reader assumes for a SCSI adapter
     identity = int(digest_of([b"vmdk", seed.encode()])[7:15], 16) & 0x7FFFFFFF
     text = f"""\
 # Disk DescriptorFile
@@ -78,7 +78,7 @@ RW {size // SECTOR} SPARSE "{name}"
 # The Disk Data Base
 #DDB
 
-ddb.adapterType = "lsilogic"
+ddb.adapterType = "pvscsi"
 ddb.geometry.cylinders = "{min(65535, size // SECTOR // heads // sectors)}"
 ddb.geometry.heads = "{heads}"
 ddb.geometry.sectors = "{sectors}"

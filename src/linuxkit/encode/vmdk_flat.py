@@ -44,7 +44,7 @@ RW {sectors} FLAT "{extent}" 0
 # The Disk Data Base
 #DDB
 
-ddb.adapterType = "lsilogic"
+ddb.adapterType = "pvscsi"
 ddb.geometry.cylinders = "{min(65535, max(1, sectors // 255 // 63))}"
 ddb.geometry.heads = "255"
 ddb.geometry.sectors = "63"

@@ -13,7 +13,7 @@ from linuxkit.encode import cpio
 from linuxkit.encode.compress import Codec
 from linuxkit.encode.pieces import of_source, size_of
 from linuxkit.errors import InputError, Problem
-from linuxkit.outputs import bootstage
+from linuxkit.outputs import bootstage, devices
 from linuxkit.outputs.build import Build
 from linuxkit.outputs.kernelfile import KernelFile, inspect
 from linuxkit.outputs.rootfacts import Facts, Program, facts
@@ -40,6 +40,7 @@ CONSOLES = {
 OPTIONS = (
     "BLK_DEV_INITRD", "OVERLAY_FS", "PACKET", *INITRD_CODECS.values(), *SQUASHFS_CODECS.values(),
     *EROFS_CODECS.values(), *ROOTS.values(), *(option for _, option in CONSOLES.values()), "VT_CONSOLE",
+    *devices.OPTIONS,
 )  # fmt: skip
 #: e_machine of ELF programs that run nowhere but there; 32-bit ones of the same family may run.
 MACHINES = {62: "amd64", 183: "arm64", 243: "riscv64", 22: "s390x", 21: "ppc64le", 258: "loong64"}
@@ -83,7 +84,7 @@ def preflight(build: Build, formats: Iterable[Format], memory: Memory | None = N
     found = [
         *_kernel(build, kernel), *_firmware(build, kernel, formats), *_consoles(build, known, words),
         *_filesystems(build, known, formats), *_modules(build, known), *_init(build, known, formats, words),
-        *_containers(build, known),
+        *_containers(build, known), *_devices(known, formats),
     ]  # fmt: skip
     if not any(one.fatal for one in found):  # what has to be encoded first
         found += _sizes(build, kernel, formats, memory)
@@ -263,6 +264,12 @@ def _lacks(known: Facts, option: str, module: str) -> str:
     if known.builtin is not None and module not in known.builtin:
         return f"the module {module} is not in the image, and not built into the kernel"
     return ""
+
+
+def _devices(known: Facts, formats: Sequence[Format]) -> Iterator[Finding]:
+    """A machine without a driver for its disk or card starts all the same, when its root is in memory."""
+    for problem in devices.lacking([one.name for one in formats], lambda option, module: _lacks(known, option, module)):
+        yield Finding(problem, fatal=False)
 
 
 def _modules(build: Build, known: Facts) -> Iterator[Finding]:
