@@ -55,5 +55,5 @@ def lacking(formats: Iterable[str], lacks: Callable[[str, str], str]) -> Iterato
         for what, drivers in (("disk", devices.disk), ("network card", devices.network)):
             why = [lacks(driver.option, driver.module) for driver in drivers]
             if all(why):
-                yield Problem(f"the {what} of {devices.machine}, which {name} is for, has no driver: {' and '.join(why)}",
-                              path="kernel.tar", hint="take a kernel that has it, such as kit://kernel")  # fmt: skip
+                said = f"the {what} of {devices.machine}, which {name} is for, has no driver: {' and '.join(why)}"
+                yield Problem(said, path="kernel.tar", hint="take a kernel that has it, such as kit://kernel")
