@@ -209,7 +209,8 @@ def build(
     if provenance is not None:
         planned = provenance.embed(planned)
     content = Content(
-        sources.store, Derived(cache_root(sources.cache)), whiteouts=planned.whiteouts, log=sources.log
+        sources.store, Derived(cache_root(sources.cache)), whiteouts=planned.whiteouts, log=sources.log,
+        attested=sources.unsigned,
     )  # fmt: skip
     encoder = Encoder(content, threads=threads, log=lambda part: sources.log(f"encoding {part}"))
     erofs = codec if compress else Codec.NONE

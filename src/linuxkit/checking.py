@@ -57,7 +57,8 @@ def check(
     check_options(target.formats, memory=memory, root=partition)
     options = replace(options or Options(), loaders=loaders(target.formats, rooted=bool(partition)))
     plan = api.plan(config, sources, options, lock)
-    content = Content(sources.store, Derived(cache_root(sources.cache)), whiteouts=plan.whiteouts, log=sources.log)
+    content = Content(sources.store, Derived(cache_root(sources.cache)), whiteouts=plan.whiteouts, log=sources.log,
+                      attested=sources.unsigned)  # fmt: skip
     encoder = Encoder(content, log=lambda part: sources.log(f"encoding {part}"))
     erofs = codec if compress else Codec.NONE
     made = Build(plan, content, encoder, codec, level_of(codec, None), erofs=erofs, disk_root=partition, verity=verity)

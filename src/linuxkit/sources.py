@@ -147,6 +147,15 @@ class Sources:
         return Guard(self.policy, self.store, lambda: None if self.offline else self.registry,
                      strange_kit=self.bundle is not None and not self.own_lock)  # fmt: skip
 
+    def unsigned(self, image: Image) -> str:
+        """Why what is attested about an image in its index does not count under the policy; empty when it does."""
+        from linuxkit.sbom.attested import present
+
+        why = self.guard.unsigned(image) if present(image, self.store) else ""
+        if why:
+            self.log(f"warning: SBOMs that are attached to {image.reference} are left out: {why}")
+        return why
+
     @contextmanager
     def fetch(self, url: str) -> Iterator[Iterator[bytes]]:
         """The body behind a URL, in pieces.

@@ -31,7 +31,7 @@ ALLOWED = {
     "hypervisors": {*BASE, "machine", "encode", "platforms", "places"},
     "serving": {"errors"},
     "cluster": {"errors", "config", "machine", "platforms"},
-    "sources": {"errors", "oci", "packages", "trust"},
+    "sources": {"errors", "oci", "packages", "sbom", "trust"},
     "hostfiles": {"errors", "config", "plan", "sources"},
     "locking": {"errors", "sources", "oci", "packages", "plan", "config", "outputs"},
     "bundling": {"*"}, "testing": {"*"}, "checking": {"*"},

@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import subprocess
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,39 +17,17 @@ from linuxkit.oci.registry import RegistryClient
 from linuxkit.oci.store import Store
 from linuxkit.sources import Sources
 from linuxkit.trust import keys, source
-from linuxkit.trust.keys import PrivateKey, PublicKey
+from linuxkit.trust.keys import PublicKey
 from linuxkit.trust.policy import Policy, load
 from linuxkit.trust.sign import sign_pushed, sign_stored
 from linuxkit.trust.verify import Guard
 from support.client import transport
 from support.images import AMD64, ARM64, make_image, member, tar_of
+from support.keypairs import Pair, make_pair, openssl
 from support.registry import Registry
 
 pytestmark = pytest.mark.unit
 NAME = "registry.example/team/app"
-
-
-def openssl(*args: str | Path, data: bytes = b"") -> bytes:
-    return subprocess.run(["openssl", *map(str, args)], input=data, capture_output=True, check=True).stdout
-
-
-@dataclass
-class Pair:
-    """A pair of keys that openssl made."""
-
-    private: Path
-    public: Path
-
-    @property
-    def key(self) -> PrivateKey:
-        return keys.private_key(self.private.read_bytes(), self.private.name, lambda: b"")
-
-
-def make_pair(folder: Path, name: str, *options: str) -> Pair:
-    pair = Pair(folder / f"{name}.key", folder / f"{name}.pub")
-    openssl("genpkey", *(options or ("-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256")), "-out", pair.private)
-    openssl("pkey", "-in", pair.private, "-pubout", "-out", pair.public)
-    return pair
 
 
 @pytest.fixture(scope="module")

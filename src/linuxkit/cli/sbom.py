@@ -144,7 +144,8 @@ def sbom(
     sources = api.Sources(settings.cache, settings.mirrors, settings.cert_files, offline, pull, debian_mirror,
                           os.environ, note, policy=policy_of(settings), local_files=settings.local_files)  # fmt: skip
     images = _images(names, sources, architecture(arch), whiteouts)
-    content = Content(sources.store, Derived(cache_root(settings.cache)), whiteouts=whiteouts)
+    content = Content(sources.store, Derived(cache_root(settings.cache)), whiteouts=whiteouts,
+                      attested=sources.unsigned)  # fmt: skip
     write(encode(document(images, content, format=format_, created=created(current_time))), outfile)
 
 

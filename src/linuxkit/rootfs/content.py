@@ -26,8 +26,10 @@ class Content:
     """The store and the derived cache, as the assembly uses them. Safe for several threads."""
 
     def __init__(
-        self, store: Store, derived: Derived, *, whiteouts: str = "linuxkit", log: Callable[[str], None] | None = None
+        self, store: Store, derived: Derived, *, whiteouts: str = "linuxkit", log: Callable[[str], None] | None = None,
+        attested: Callable[[Image], str] = lambda image: ""
     ) -> None:
+        self._attested, self._unsigned = attested, dict[str, str]()  # reference@digest → why
         self.store, self.derived, self.whiteouts, self._log = store, derived, whiteouts, log
         self._layers: LayerCache | None = None
         self._differing: dict[str, str] = {}  # image's digest → what two ways of reading its deletions differ in
@@ -42,6 +44,14 @@ class Content:
 
                 self._layers = LayerCache(self.store, self.derived)
             return self._layers
+
+    def unsigned(self, image: Image) -> str:
+        """Why what hangs on an image's index does not count, by the policy; empty when it does. Told once."""
+        key = f"{image.reference}@{image.digest}"
+        with self._lock:
+            if key not in self._unsigned:
+                self._unsigned[key] = self._attested(image) if image.index is not None else ""
+            return self._unsigned[key]
 
     def tree(self, image: Image) -> list[Entry]:
         """An image's layers, merged.

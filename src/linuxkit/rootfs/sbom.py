@@ -10,7 +10,7 @@ from linuxkit.rootfs.content import Content
 from linuxkit.rootfs.segment import Segment
 
 #: Raise it when the same images give another document.
-VERSION = 3
+VERSION = 4
 
 
 def sbom_segment(plan: SbomPlan, content: Content) -> Segment:
@@ -19,7 +19,10 @@ def sbom_segment(plan: SbomPlan, content: Content) -> Segment:
 
     parts: list[object] = [VERSION, plan.path, plan.format, plan.created, content.whiteouts]
     for prefix, image in plan.images:
-        parts += [prefix, image.reference, image.digest, *present(image, content.store)]
+        there = present(image, content.store)
+        parts += [prefix, image.reference, image.digest, *there]
+        if there and content.unsigned(image):
+            parts.append("left out")
     key = digest_of([b"sbom", *(str(p).encode() for p in parts)])
 
     def entries() -> Iterator[Entry]:

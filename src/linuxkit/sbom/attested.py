@@ -4,7 +4,9 @@
                └► layer { in-toto.io/predicate-type: https://spdx.dev/Document | https://cyclonedx.org/bom }
                     └► in-toto statement { predicate: the document }
 
-They are strangers' documents: one that is damaged becomes a note, and never stops a build.
+They are strangers' documents: one that is damaged becomes a note, and never stops a build. One counts when its
+statement is about this very image and is what the manifest says; and, under a policy that wants signatures, when the
+index that it hangs on is signed. The others are named in a note.
 """
 
 from __future__ import annotations
@@ -24,20 +26,30 @@ MAX_DOCUMENT = 32 << 20
 MAX_OBJECTS, MAX_VALUES = 1_000_000, 8_000_000
 MAX_DEPTH = 40
 SPDX, CYCLONEDX = "https://spdx.dev/Document", "https://cyclonedx.org/bom"
+STATEMENTS = "https://in-toto.io/Statement/v"
+MAX_SUBJECTS = 10_000
 _PREDICATE = "in-toto.io/predicate-type"
 _TYPE, _FOR = "vnd.docker.reference.type", "vnd.docker.reference.digest"
 
 Found = tuple[list[dict[str, Any]], list[Package], list[str]]
 
 
-def attested(image: Image, store: Store) -> Found:
-    """SPDX documents whole; the packages of CycloneDX documents; what could not be read."""
+def attested(image: Image, store: Store, refused: str = "") -> Found:
+    """SPDX documents whole; the packages of CycloneDX documents; what could not be read, or does not count.
+
+    Args:
+        refused: why nothing that hangs on the image's index counts; empty when it may.
+    """
     documents: list[dict[str, Any]] = []
     packages: list[Package] = []
     notes: list[str] = []
     if image.index is None:
         return documents, packages, notes
     try:
+        if refused:
+            if there := [layer for _, layer in _layers(image, store) if store.has_blob(layer)]:
+                notes.append(f"{len(there)} attested SBOMs are left out: {clean(refused, 300)}")
+            return documents, packages, notes
         for kind, layer in _layers(image, store):
             if layer.size > MAX_DOCUMENT:
                 notes.append(f"attestation {layer.digest}: {layer.size} bytes are more than the {MAX_DOCUMENT} read")
@@ -48,7 +60,9 @@ def attested(image: Image, store: Store) -> Found:
                     continue
                 statement = doc.decode(data, f"attestation {layer.digest}")
                 predicate = doc.mapping(statement, "predicate", f"attestation {layer.digest}")
-                if not shallow(predicate):
+                if fault := _fault(statement, kind, image.digest, f"attestation {layer.digest}"):
+                    notes.append(f"attestation {layer.digest}: {fault}")
+                elif not shallow(predicate):
                     notes.append(f"attestation {layer.digest}: nested more than {MAX_DEPTH} deep")
                 elif kind == SPDX:
                     documents.append(predicate)
@@ -57,6 +71,20 @@ def attested(image: Image, store: Store) -> Found:
     except ImageError as e:
         notes.append(f"its attestations are damaged: {clean(e.message, 300)}")
     return documents, packages, notes
+
+
+def _fault(statement: dict[str, Any], kind: str, digest: str, where: str) -> str:
+    """Why a statement does not count for an image: in-toto's attestation framework, spec/v1/statement.md."""
+    if not doc.text(statement, "_type", where).startswith(STATEMENTS):
+        return "it is no in-toto statement"
+    said = doc.text(statement, "predicateType", where)
+    if not (said == SPDX if kind == SPDX else said.startswith(CYCLONEDX)):
+        return f"it holds '{clean(said, 80)}', and its manifest says {kind}"
+    subjects = [doc.text(doc.mapping(s, "digest", where), "sha256", where)
+                for s in doc.objects(statement, "subject", where)[:MAX_SUBJECTS]]  # fmt: skip
+    if digest.removeprefix("sha256:") not in subjects:
+        return f"it is about another image ({clean(subjects[0], 64) if subjects else 'none'}), not about {digest}"
+    return ""
 
 
 def attestations(image: Image, store: Store) -> list[Descriptor]:

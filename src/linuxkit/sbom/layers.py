@@ -62,6 +62,8 @@ class Contents(Protocol):
     derived: Derived
     whiteouts: str
 
+    def unsigned(self, image: Image) -> str: ...
+
     @property
     def layers(self) -> LayerCache: ...
 
@@ -101,7 +103,7 @@ def _combine(image: Image, files: dict[str, dict[str, Any]], content: Contents) 
         if os_ := files.get(path, {}).get("os"):
             release = Distribution(*os_)
     packages += kit.parse(labels, image.platform.architecture).packages
-    documents, more, said = attested(image, content.store)
+    documents, more, said = attested(image, content.store, content.unsigned(image))
     packages += more
     notes += said
     if len(packages) > model.MAX_PACKAGES:

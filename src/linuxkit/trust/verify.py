@@ -15,7 +15,7 @@ from linuxkit.config.document import printable
 from linuxkit.errors import ImageError, InputError, TrustError
 from linuxkit.oci import kitmade
 from linuxkit.oci.media import Image
-from linuxkit.oci.reference import Reference, expand, parse_reference
+from linuxkit.oci.reference import Reference, expand, is_kit_name, parse_reference
 from linuxkit.oci.resolve import Resolver
 from linuxkit.oci.store import Store
 from linuxkit.trust import source
@@ -135,6 +135,19 @@ class Guard:
         accepted = self.signed(subject, rule)
         extra = "".join(f", {key}={value}" for key, value in sorted(accepted.claim.annotations.items()))
         return f"signed by {accepted.by}{printable(extra)}"
+
+    def unsigned(self, image: Image) -> str:
+        """Why what hangs on the index of an image does not count; empty when it does.
+
+        A policy that wants signatures wants one of the index then: that of a manifest says nothing of its neighbours.
+        """
+        if self._policy is None or image.index is None or is_kit_name(image.reference):
+            return ""
+        try:
+            self.examine(subject_of(image.reference, image, whole=True))
+        except TrustError as e:
+            return e.message
+        return ""
 
     def signed(self, subject: Subject, rule: Rule) -> Accepted:
         """The first signature that counts, from the store or else from the registry.
