@@ -19,7 +19,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from linuxkit.config.model import Config, VolumeFormat
 from linuxkit.config.model import beside as names_beside
-from linuxkit.errors import ImageError, InputError, LinuxkitError, MissingError, Problem
+from linuxkit.errors import (
+    HostError,
+    ImageError,
+    InputError,
+    LinuxkitError,
+    MissingError,
+    NetworkError,
+    Problem,
+    TrustError,
+)
 from linuxkit.hostfiles import first_file, source_file
 from linuxkit.oci.media import Image, Platform
 from linuxkit.plan.model import BuildPlan, Options, SourceFile
@@ -86,6 +95,8 @@ def load(*files: str | Path, sources: Sources | None = None, stdin: Callable[[in
         found = (name or package_name)(directory)
         if packages is not None:
             packages[str(directory)] = found
+        if sources is not None:
+            sources.packages[found] = str(directory)
         return found
 
     return load_documents([str(f) for f in files], Readers(stdin, fetch, package, check_reference, seen,
@@ -291,6 +302,9 @@ def _resolve(config: Config, sources: Sources, platform: Platform, loaders: Sequ
             sources.guard.check(text, image, whole=text in layouts)  # besides the resolver, which doesn't see all
             images[text] = image
         except LinuxkitError as e:
+            if text in sources.packages and isinstance(e, MissingError | NetworkError | ImageError):
+                e.message = f"the package {sources.packages[text]} is not built: {e.message}"
+                e.hint = f"build it: linuxkit pkg build {sources.packages[text]}"
             failed[text] = (e, Problem(e.message, at.file, at.line, at.column, place.path, e.hint))
     for place in places:
         for other in place.platforms[1:] if place.text in images else ():  # of volumes that are image layouts
@@ -305,18 +319,23 @@ def _resolve(config: Config, sources: Sources, platform: Platform, loaders: Sequ
     if len(errors) == 1:
         errors[0].message = str(replace(listed[0], hint=""))  # the same, and where the image is asked for
         raise errors[0]
-    if all(isinstance(e, InputError) for e in errors):
-        raise InputError(f"{len(errors)} images cannot be used", problems=listed)
-    raise type(errors[0])(
-        f"{len(errors)} images cannot be used:" + "".join(f"\n  {problem}" for problem in listed)
-    )
+    kinds = {type(e) for e in errors}
+    kind = kinds.pop() if len(kinds) == 1 else LinuxkitError
+    kind = kind if kind in (InputError, TrustError, NetworkError, HostError) else ImageError
+    raise kind(f"{len(errors)} images cannot be used", problems=listed)
 
 
 def _not_here(names: Sequence[str], listed: Sequence[Problem], sources: Sources) -> ImageError:
     """Everything that is missing at once, and what brings it here."""
     kit = [name.removeprefix(KIT) for name in names if name.startswith(KIT)]
-    pull = [name for name in names if not name.startswith(KIT)]
-    commands = [f"linuxkit cache pull {' '.join(pull)}"] if pull else []
+    local = [sources.packages[name] for name in names if name in sources.packages]
+    pull = [name for name in names if not name.startswith(KIT) and name not in sources.packages]
+    if local and not kit and not pull:
+        message = str(replace(listed[0], hint="")) if len(local) == 1 else f"{len(local)} packages are not built"
+        return ImageError(message, hint=f"build {'it' if len(local) == 1 else 'them'}: linuxkit pkg build "
+                          f"{' '.join(local)}", problems=listed if len(local) > 1 else ())  # fmt: skip
+    commands = [f"linuxkit pkg build {' '.join(local)}"] if local else []
+    commands += [f"linuxkit cache pull {' '.join(pull)}"] if pull else []
     commands += [f"linuxkit kit build {' '.join(kit)}"] if kit else []
     files = " ".join(dict.fromkeys(problem.file for problem in listed if problem.file))
     near = ""

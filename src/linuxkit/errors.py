@@ -23,14 +23,16 @@ class LinuxkitError(Exception):
     Args:
         message: one line, lower case, no trailing full stop.
         hint: what to change, or the command to run; empty when there is nothing to add.
+        problems: the faults it consists of, when there are several, in document order.
     """
 
     exit_code = 1
 
-    def __init__(self, message: str, *, hint: str = "") -> None:
+    def __init__(self, message: str, *, hint: str = "", problems: Sequence[Problem] = ()) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.problems = tuple(problems)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +54,9 @@ class Problem:
 
 
 class InputError(LinuxkitError):
-    """The user's input is wrong. `problems` lists every fault found, in document order."""
+    """The user's input is wrong. `problems` lists every fault found."""
 
     exit_code = 2
-
-    def __init__(self, message: str, *, hint: str = "", problems: Sequence[Problem] = ()) -> None:
-        super().__init__(message, hint=hint)
-        self.problems = tuple(problems)
 
 
 class ReservedNameError(InputError):
@@ -88,8 +86,9 @@ class MissingError(ImageError):
 class NetworkError(LinuxkitError):
     """A peer could not be reached, or refused. `temporary` says whether trying again can help, after `wait` seconds."""
 
-    def __init__(self, message: str, *, hint: str = "", temporary: bool = False, wait: float = 0.0) -> None:
-        super().__init__(message, hint=hint)
+    def __init__(self, message: str, *, hint: str = "", problems: Sequence[Problem] = (), temporary: bool = False,
+                 wait: float = 0.0) -> None:  # fmt: skip
+        super().__init__(message, hint=hint, problems=problems)
         self.temporary, self.wait = temporary, wait
 
 

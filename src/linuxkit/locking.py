@@ -19,7 +19,7 @@ from linuxkit.oci.reference import Reference, parse_reference
 from linuxkit.oci.resolve import Pin, pin_of
 from linuxkit.oci.select import select
 from linuxkit.packages.kit import PREFIX, pins_of
-from linuxkit.plan.asked import ARCHIVES, KIT, Asked, asked, name_of, parse_platform
+from linuxkit.plan.asked import ARCHIVES, KIT, LOADER, LOADER_FORMATS, Asked, asked, name_of, parse_platform
 from linuxkit.plan.lock import Debs, Lock, LockedImage, LockedPackage, disagreements
 from linuxkit.sources import Sources
 
@@ -49,10 +49,16 @@ def agree(places: Sequence[Asked], sources: Sources, lock: Lock) -> None:
         files = dict.fromkeys(p.position.file for p in places if p.position.file)
         wanted = dict.fromkeys(p.architecture for place in places for p in place.platforms)
         more = "".join(f" --arch {a}" for a in wanted if f"linux/{a}" not in lock.platforms())
+        more += "".join(f" --format {LOADER_FORMATS[n]}" for n in _loaders(places) if n not in lock.kit)
         hint = f"renew it: linuxkit update{more} {' '.join(files)}; or build without it: --no-lock"
         if sources.bundle is not None:
             hint = f"make the bundle anew: linuxkit bundle{more} {' '.join(files)} -o FILE"
         raise InputError(f"{lock.where} does not fit the YAML", problems=problems, hint=hint)
+
+
+def _loaders(places: Sequence[Asked]) -> list[str]:
+    """The boot loaders that the output formats ask for."""
+    return [place.text.removeprefix(KIT) for place in places if place.path == LOADER]
 
 
 def pinned_image(text: str, platform: Platform, sources: Sources, lock: Lock) -> Image:
@@ -200,11 +206,16 @@ class _Maker:
         store = self.sources.store
         here = store.find_reference(reference)
         damaged: ImageError | None = None
-        if here is not None and not (renew and not reference.digest):
+        own = reference.text in self.sources.packages  # built here: no registry has a newer one
+        if here is not None and (own or not (renew and not reference.digest)):
             try:
                 return store.image(here, reference.tagged, platform)
             except ImageError as e:  # another platform was pulled before
                 damaged = e
+        if own and here is None:
+            folder = self.sources.packages[reference.text]
+            raise ImageError(f"the package {folder} ({reference.text}) is not built",
+                             hint=f"build it: linuxkit pkg build {folder}")  # fmt: skip
         if self.sources.offline:
             raise damaged or ImageError(f"image {reference.text} is not in the cache {store.root} and --offline keeps "
                                         "the network out", hint="linuxkit cache pull brings it in")  # fmt: skip

@@ -45,6 +45,7 @@ class Sources:
     own_yaml     with `bundle`: the YAML is the user's own, and may name files of this machine.
     local_files  YAML that is fetched may name files of this machine.
     alpine       the Alpine mirror of native recipes, and `alpine_keys` the folder of its keys; empty: this machine's.
+    packages     image name → folder of what @pkg: stands for; filled as YAML is read.
     """
 
     cache: Path
@@ -64,6 +65,7 @@ class Sources:
     own_lock: bool = False
     own_yaml: bool = False
     local_files: bool = False
+    packages: dict[str, str] = field(default_factory=dict, compare=False)
 
     @cached_property
     def store(self) -> Store:

@@ -9,6 +9,7 @@ import importlib
 import os
 import signal
 import sys
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -173,15 +174,16 @@ def _printable(text: str) -> str:
 
 
 def _report(error: LinuxkitError) -> None:
-    problems = error.problems if isinstance(error, InputError) else ()
     _say(f"{click.style('error', fg='red', bold=True)}: {_printable(error.message)}")
-    shown = problems[:15]
-    for problem in shown:
-        _say(f"  {_printable(str(problem))}")
-    if len(problems) > len(shown):
-        _say(f"  … and {len(problems) - len(shown)} more")
-    if error.hint:
-        _say(f"{click.style('hint', bold=True)}: {_printable(error.hint)}")
+    hints = Counter(problem.hint for problem in error.problems)
+    shown = error.problems[:15]
+    for problem in shown:  # a hint that several have stands once, at the end
+        _say(f"  {_printable(str(problem if hints[problem.hint] == 1 else replace(problem, hint='')))}")
+    if len(error.problems) > len(shown):
+        _say(f"  … and {len(error.problems) - len(shown)} more")
+    for hint in dict.fromkeys((*(h for h in hints if h and hints[h] > 1), error.hint)):
+        if hint:
+            _say(f"{click.style('hint', bold=True)}: {_printable(hint)}")
 
 
 def _os_error(error: OSError) -> LinuxkitError:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 from linuxkit.errors import ImageError
 from linuxkit.oci import document as doc
+from linuxkit.oci.kinds import check_kind
 from linuxkit.oci.media import INDEX_TYPES, MANIFEST_TYPES, Descriptor, Image, Platform
 
 #: Reads and verifies one small blob: (descriptor, limit in bytes) → its bytes.
@@ -79,7 +80,9 @@ def read_image(
         WrongPlatformError: its configuration names another architecture. ImageError: it is not an image.
     """
     where = f"image {reference}: manifest {descriptor.digest}"
-    config, layers = doc.parse_manifest(doc.decode(read(descriptor, doc.MAX_MANIFEST), where), where)
+    manifest = doc.decode(read(descriptor, doc.MAX_MANIFEST), where)
+    config, layers = doc.parse_manifest(manifest, where)
+    check_kind(f"image {reference}", doc.text(manifest, "artifactType", where), config, layers)
     where = f"image {reference}: configuration {config.digest}"
     parsed = doc.parse_config(doc.decode(read(config, doc.MAX_CONFIG), where), where)
     if parsed.architecture and parsed.architecture != platform.architecture:

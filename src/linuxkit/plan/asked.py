@@ -17,6 +17,9 @@ BOOTSTAGE, EFI_BOOT, RPI_BOOT, SYSLINUX = "bootstage", "efi-boot", "rpi-boot", "
 LOADER_ARCHITECTURES = {
     BOOTSTAGE: ("amd64", "arm64"), EFI_BOOT: ("amd64", "arm64"), RPI_BOOT: ("arm64",), SYSLINUX: ("amd64",),
 }  # fmt: skip
+#: A format that brings each of them into a lock or a bundle.
+LOADER_FORMATS = {BOOTSTAGE: "kernel+squashfs", EFI_BOOT: "raw-efi", RPI_BOOT: "rpi", SYSLINUX: "raw-bios"}
+LOADER = "boot loader"  # the place of an image that a format asks for
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,7 @@ def asked(config: Config, platform: Platform, loaders: Sequence[str] = ()) -> li
             platforms = dict.fromkeys((platform, *map(parse_platform, also)))
             found.append(Asked(f"volumes[{n}].image", volume.image, volume.position, tuple(platforms)))
     needed = loaders_for(loaders, platform.architecture)
-    return found + [Asked("boot loader", f"{KIT}{name}", Position(), own) for name in needed]
+    return found + [Asked(LOADER, f"{KIT}{name}", Position(), own) for name in needed]
 
 
 def loaders_for(names: Iterable[str], architecture: str) -> list[str]:

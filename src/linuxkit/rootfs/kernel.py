@@ -7,6 +7,7 @@ the root filesystem as they are. Members are found by their exact name.
 from __future__ import annotations
 
 import mmap
+import posixpath
 import struct
 import zlib
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from linuxkit.plan.model import KernelPlan
 from linuxkit.rootfs.content import Content
 
 MAX_KERNEL = 1 << 30
+MAX_LINKS = 40  # as the kernel follows
 
 @dataclass(frozen=True, slots=True)
 class Boot:
@@ -92,9 +94,17 @@ def members_of(plan: KernelPlan, tar: str, content: Content) -> list[Entry] | No
 
 
 def _member(tree: dict[str, Entry], name: str, what: str, image: Image) -> Entry:
-    entry = tree.get(name)
-    if entry is not None and entry.kind is Kind.HARDLINK:
-        entry = tree.get(entry.target)
+    entry, path = tree.get(name), name
+    for _ in range(MAX_LINKS):
+        if entry is None or entry.kind not in (Kind.HARDLINK, Kind.SYMLINK):
+            break
+        beside = "" if entry.kind is Kind.HARDLINK or entry.target.startswith("/") else posixpath.dirname(path)
+        path = posixpath.normpath(posixpath.join("/", beside, entry.target)).lstrip("/")
+        entry = tree.get(path)
+    linked = path != name or (entry is not None and entry.kind is Kind.SYMLINK)
+    if linked and (entry is None or entry.kind is not Kind.FILE):
+        raise ImageError(f"the {what} '{name}' in kernel image {image.reference} is a link to {path}, which is no file",
+                         hint="use an image whose link leads to a file of it")  # fmt: skip
     if entry is None or entry.kind is not Kind.FILE:
         raise ImageError(
             f"did not find the {what} '{name}' in kernel image {image.reference}",
