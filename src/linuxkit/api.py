@@ -29,9 +29,9 @@ from linuxkit.errors import (
     Problem,
     TrustError,
 )
-from linuxkit.hostfiles import first_file, source_file
+from linuxkit.hostfiles import first_file, read_sources, source_file
 from linuxkit.oci.media import Image, Platform
-from linuxkit.plan.model import BuildPlan, Options, SourceFile
+from linuxkit.plan.model import BuildPlan, Options
 from linuxkit.sources import Sources as Sources  # part of the library's face
 from linuxkit.sources import host_path
 
@@ -128,12 +128,13 @@ def plan(config: Config, sources: Sources, options: Options, lock: Lock | None =
     from linuxkit.runtime.check import check_settings
 
     check_settings(config)  # before anything is fetched
+    read = read_sources(config, sources)
     platform = Platform("linux", options.architecture)
     images = _resolve(config, sources, platform, options.loaders, lock)
     kinds: tuple[Literal["yaml", "json"], ...] = ("yaml", "json")
     wanted = {file.metadata for file in config.files}
     rendered: dict[str, bytes] = {kind: metadata(config, kind, expand) for kind in kinds if kind in wanted}
-    return make_plan(config, images, _read_sources(config, sources), rendered, options, _profiles(config, sources))
+    return make_plan(config, images, read, rendered, options, _profiles(config, sources))
 
 
 def build(
@@ -378,19 +379,6 @@ def _provenance(
         name = Path(output).name if output not in ("", "-") else file.name
         subjects.append((name, f"sha256:{digest.hexdigest()}"))
     return [(wanted.file, encode(wanted.statement(plan, subjects)))]
-
-
-def _read_sources(config: Config, sources: Sources) -> dict[str, SourceFile]:
-    found: dict[str, SourceFile] = {}
-    for file in config.files:
-        if file.source is not None:
-            one = first_file(file.source_names(), file.position, sources)
-            if one is not None:  # else optional, or an error with its place in the YAML
-                found[one[0]] = one[1]
-            elif sources.opened is not None and not sources.own_yaml and not file.optional:
-                raise InputError(f"{file.source} is not in {sources.opened.where}, and its build reads no other files",
-                                 hint="make the bundle anew, or name your own YAML behind --bundle FILE")  # fmt: skip
-    return found
 
 
 def _profiles(config: Config, sources: Sources) -> dict[str, Any]:

@@ -7,10 +7,29 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from linuxkit.config.model import Position
-from linuxkit.errors import HostError
+from linuxkit.config.model import Config, Position
+from linuxkit.errors import HostError, InputError
+from linuxkit.foreign import open_file
 from linuxkit.plan.model import SourceFile
 from linuxkit.sources import Sources, host_path
+
+
+def read_sources(config: Config, sources: Sources) -> dict[str, SourceFile]:
+    """Every file that `files:` names, by the name that it was found under.
+
+    Raises:
+        InputError: it has to come from the bundle, and is not there. HostError: it can't be read, or is no file.
+    """
+    found: dict[str, SourceFile] = {}
+    for file in config.files:
+        if file.source is not None:
+            one = first_file(file.source_names(), file.position, sources)
+            if one is not None:  # else optional, or an error with its place in the YAML
+                found[one[0]] = one[1]
+            elif sources.opened is not None and not sources.own_yaml and not file.optional:
+                raise InputError(f"{file.source} is not in {sources.opened.where}, and its build reads no other files",
+                                 hint="make the bundle anew, or name your own YAML behind --bundle FILE")  # fmt: skip
+    return found
 
 
 def first_file(names: Sequence[str], at: Position, sources: Sources) -> tuple[str, SourceFile] | None:
@@ -44,6 +63,6 @@ def source_file(text: str, at: Position, sources: Sources) -> SourceFile | None:
 
 
 def _digest(path: Path) -> SourceFile:
-    with path.open("rb") as stream:
+    with open_file(path) as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
         return SourceFile(os.fspath(path), stream.tell(), f"sha256:{digest}")

@@ -5,6 +5,7 @@ Each command lives in a module of its own that is imported only when it is calle
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import signal
@@ -18,8 +19,10 @@ from typing import Any, NoReturn
 import click
 
 import linuxkit
+from linuxkit.cli import streams
 from linuxkit.cli.words import TRUE, adapt, own_words, verbosity
 from linuxkit.errors import InputError, LinuxkitError
+from linuxkit.foreign import printable
 
 #: name → (module:attribute, one line for the overview)
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -170,7 +173,7 @@ def _say(text: str) -> None:
 
 def _printable(text: str) -> str:
     """Without what a terminal would obey: messages quote registries, images and files."""
-    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return printable(text, lines=True)
 
 
 def _report(error: LinuxkitError) -> None:
@@ -188,9 +191,7 @@ def _report(error: LinuxkitError) -> None:
 
 def _os_error(error: OSError) -> LinuxkitError:
     """The everyday failures of a file system, in words."""
-    import errno
-
-    where = error.filename or "a file"
+    where = error.filename or ("standard output" if error.errno == errno.EBADF else "a file")
     hints = {
         errno.ENOSPC: ("no space left on the device", "free some space, or use --dir or --cache on another disk"),
         errno.EDQUOT: ("disk quota exceeded", "free some space, or use --dir or --cache on another disk"),
@@ -202,10 +203,16 @@ def _os_error(error: OSError) -> LinuxkitError:
     return LinuxkitError(f"{where}: {message}", hint=hint)
 
 
+def _drop_output() -> None:
+    """Let what is still to be written go nowhere, so that the interpreter's end has nothing to say about it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
 def main() -> NoReturn:
     """Run the command line and exit: 0 done, 1 failed, 2 bad input, 130 interrupted."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that clean-up runs
     debug = os.environ.get("LINUXKIT_DEBUG") == "1"
+    streams.prepare()
     try:
         status = cli.main(prog_name="linuxkit", standalone_mode=False)
         sys.stdout.flush()
@@ -222,10 +229,18 @@ def main() -> NoReturn:
         _say("interrupted")
         sys.exit(130)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader has gone: nothing to flush, nothing to say
+        _drop_output()  # the reader has gone: nothing to flush, nothing to say
         sys.exit(1)
     except OSError as e:
         if debug:
             raise
         _report(_os_error(e))
+        _drop_output()
+        sys.exit(1)
+    except Exception as e:
+        if debug:
+            raise
+        what = f"{type(e).__name__}: {e}"[:400]
+        _report(LinuxkitError(f"a fault of linuxkit itself: {what}",
+                              hint="LINUXKIT_DEBUG=1 in the environment shows where; please report it"))  # fmt: skip
         sys.exit(1)

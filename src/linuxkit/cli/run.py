@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from linuxkit.errors import InputError, MachineError
+from linuxkit.foreign import open_file
 
 if TYPE_CHECKING:
     from linuxkit.machine.machine import Machine
@@ -195,7 +196,7 @@ def _user_data(data: str | None, file: Path | None) -> bytes | None:
     if file is None:
         return None if data is None else data.encode(errors="surrogateescape")
     try:
-        with file.open("rb") as f:
+        with open_file(file) as f:
             content = f.read(MAX_DATA + 1)
     except OSError as e:
         raise InputError(f"--data-file {file}: {e.strerror or e}") from e

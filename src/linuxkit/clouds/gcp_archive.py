@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from linuxkit.errors import InputError
+from linuxkit.foreign import number
 from linuxkit.platforms import bootimage
 
 GIB = 1 << 30
@@ -40,7 +41,7 @@ def look(path: Path) -> Disk:
             head += next(stream)
         header, rest = head[:512], head[512:]
         field = header[124:136]
-        size = int.from_bytes(field[1:], "big") if field[0] & 0x80 else int(field.rstrip(b" \0"), 8)
+        size = int.from_bytes(field[1:], "big") if field[0] & 0x80 else number(field.rstrip(b" \0"), 8)
         if header[:100].rstrip(b"\0") != b"disk.raw" or header[257:262] != b"ustar":
             raise ValueError
     except (StopIteration, ValueError, zlib.error):

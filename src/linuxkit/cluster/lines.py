@@ -6,9 +6,10 @@ import re
 import threading
 from collections.abc import Callable, Sequence
 
-#: Escape sequences other than colours: they move the cursor, clear the screen, ask the terminal questions.
-_ESCAPE = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-ln-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\^_=>78c]|[()][0-9A-Z])")
-_CONTROL = re.compile(rb"[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f]")
+from linuxkit.foreign import coloured
+
+#: What is left out; other controls and escape sequences are `foreign.coloured`'s.
+_CONTROL = re.compile(rb"[\x00-\x06\x08\x0b-\x1a\x1c-\x1f\x7f]")
 COLOURS = (36, 33, 32, 35, 34, 31)
 #: A line that doesn't end is shown in pieces of that size.
 LONGEST = 4096
@@ -52,6 +53,7 @@ class Lines:
 
     def _put(self, name: str, lines: Sequence[bytes]) -> None:
         mark = self._marks[name].encode()
-        shown = [_CONTROL.sub(b"", _ESCAPE.sub(b"", line)) for line in lines]
+        shown = [coloured(_CONTROL.sub(b"", line).decode("utf-8", "replace"), lines=True).encode()
+                 for line in lines]  # fmt: skip
         if shown:
             self._write(b"".join(mark + line + (b"\x1b[0m" if b"\x1b" in line else b"") + b"\n" for line in shown))

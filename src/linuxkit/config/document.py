@@ -23,6 +23,8 @@ MAX_SIZE = 16 << 20
 MAX_DEPTH = 64
 #: Most nodes, counting what an alias stands for each time it is used.
 MAX_NODES = 500_000
+#: So much of a text counts as one more node: aliases of a long one multiply it.
+NODE_BYTES = 64
 
 _TAG = "tag:yaml.org,2002:"
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x80-\x84\x86-\x9f\ufffe\uffff]")
@@ -220,7 +222,7 @@ class _Builder:
         name = type(event).__name__
         mark = event.start_mark
         if name == "ScalarEvent":
-            self._done(self._scalar(event), 1, event.anchor, mark)
+            self._done(self._scalar(event), 1 + len(event.value) // NODE_BYTES, event.anchor, mark)
         elif name == "AliasEvent":
             if event.anchor not in self._anchors:
                 raise _fail(f"alias *{event.anchor} has no anchor before it", "write &name at the value it repeats",

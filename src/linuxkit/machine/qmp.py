@@ -14,6 +14,8 @@ import json
 from collections import deque
 from typing import Any
 
+from linuxkit.foreign import read_json
+
 MAX_LINE = 1 << 20
 
 
@@ -40,7 +42,7 @@ class Qmp:
         self._partial = lines.pop()[-MAX_LINE:]
         for line in lines:
             try:
-                message = json.loads(line)
+                message = read_json(line)
             except ValueError:
                 continue
             if not isinstance(message, dict):

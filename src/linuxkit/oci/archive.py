@@ -10,13 +10,13 @@ https://github.com/opencontainers/image-spec v1.1, image-layout.md; Docker Image
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from linuxkit.errors import ImageError, InputError
+from linuxkit.foreign import read_json
 from linuxkit.oci import document as doc
 from linuxkit.oci import select
 from linuxkit.oci.container import Archive, Container, Directory
@@ -222,7 +222,7 @@ def _copy_tree(store: Store, files: Container, top: Descriptor, depth: int = 0) 
 def _saved(files: Container) -> list[dict[str, Any]]:
     where = f"{files.where}: manifest.json"
     try:
-        listed = json.loads(_small(files, "manifest.json", doc.MAX_MANIFEST))
+        listed = read_json(_small(files, "manifest.json", doc.MAX_MANIFEST))
     except (ValueError, RecursionError) as e:
         raise ImageError(f"{where}: not valid JSON") from e
     if not isinstance(listed, list) or not all(isinstance(item, dict) for item in listed):

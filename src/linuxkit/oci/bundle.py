@@ -26,6 +26,7 @@ from linuxkit.encode import tar
 from linuxkit.encode.content import Sink
 from linuxkit.entry import FIXED_MTIME, Bytes, Entry, Extent, Kind
 from linuxkit.errors import ImageError, InputError
+from linuxkit.foreign import open_file
 from linuxkit.oci import document as doc
 from linuxkit.oci.container import Archive
 from linuxkit.oci.media import INDEX_TYPES, MANIFEST_TYPES, OCI_INDEX, OCI_MANIFEST, Descriptor, Image
@@ -120,7 +121,7 @@ def _blob(data: bytes, blobs: dict[str, Entry]) -> dict[str, Any]:
 
 
 def _file(path: Path, blobs: dict[str, Entry]) -> dict[str, Any]:
-    with path.open("rb") as stream:
+    with open_file(path) as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
         size = stream.tell()
     blobs[digest] = Entry(f"blobs/sha256/{digest}", Kind.FILE, 0o644, mtime=FIXED_MTIME,

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from linuxkit.errors import ImageError
+from linuxkit.foreign import read_json
 from linuxkit.oci.media import Descriptor, ImageConfig, Platform
 from linuxkit.oci.reference import is_digest
 
@@ -32,16 +33,12 @@ def decode(data: bytes, where: str) -> dict[str, Any]:
         ImageError: it is not one, or nests as no honest document does.
     """
     try:
-        document = json.loads(data, parse_constant=_refuse)
-    except (ValueError, RecursionError) as e:
-        raise ImageError(f"{where}: not valid JSON: {str(e)[:120] or 'nested too deeply'}") from e
+        document = read_json(data)
+    except ValueError as e:
+        raise ImageError(f"{where}: not valid JSON: {str(e)[:120]}") from e
     if not isinstance(document, dict):
         raise ImageError(f"{where}: a JSON object is expected")
     return document
-
-
-def _refuse(constant: str) -> Any:
-    raise ValueError(f"{constant} is not JSON")
 
 
 def text(document: Mapping[str, Any], key: str, where: str) -> str:

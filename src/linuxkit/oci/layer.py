@@ -66,7 +66,15 @@ class LayerCache:
         """The entries of each layer of an image, bottom first; layers not seen before are unpacked side by side."""
         pairs = list(zip(image.layers, image.config.diff_ids, strict=True))
         self.prefetch(pairs)
-        return [self.entries(layer, diff_id) for layer, diff_id in pairs]
+        found, members, names = [], 0, 0
+        for layer, diff_id in pairs:
+            found.append(self.entries(layer, diff_id))
+            members += len(found[-1])
+            names += sum(len(entry.path) + len(entry.target) for entry in found[-1])
+            if members > self._limits.image or names > self._limits.names:
+                most = f"{self._limits.image} and {self._limits.names} are the most"
+                raise ImageError(f"layers up to {layer.digest} have {members} members, {names} bytes of names: {most}")
+        return found
 
     def prefetch(self, layers: Sequence[tuple[Descriptor, str]], threads: int = 2) -> None:
         """Unpack several layers at once: decompression and hashing leave Python's lock to others."""

@@ -6,7 +6,6 @@ repository and what is done there. It goes to the registry and to its token serv
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from urllib.parse import urljoin, urlsplit
 
 from linuxkit.errors import ImageError, InputError, NetworkError
+from linuxkit.foreign import read_json
 from linuxkit.oci.auth import (
     Challenge,
     Credentials,
@@ -149,7 +149,7 @@ class Session:
                     hint=f"docker login {name}", temporary=response.status in TEMPORARY)  # fmt: skip
             data = response.read(MAX_TOKEN)
         try:
-            answer = json.loads(data)
+            answer = read_json(data)
             token = answer.get("token") or answer.get("access_token")
         except (ValueError, AttributeError, RecursionError):
             token = None
@@ -232,6 +232,6 @@ def _host(url: str) -> str:
 def _error_text(response: Response) -> str:
     """What a registry says in its error document, made fit for one line."""
     with suppress(NetworkError, ValueError, KeyError, IndexError, TypeError, RecursionError):
-        message = str(json.loads(response.read(MAX_ERROR))["errors"][0]["message"])
+        message = str(read_json(response.read(MAX_ERROR))["errors"][0]["message"])
         return ": " + "".join(c for c in message if c.isprintable())[:160]
     return ""

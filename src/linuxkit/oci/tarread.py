@@ -23,9 +23,10 @@ XATTR = "SCHILY.xattr."
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one layer may hold; far above anything honest, far below what hurts."""
+    """What a layer may hold, and the layers of one image; far above anything honest, far below what hurts."""
 
     entries: int = 250_000
+    image: int = 500_000  # members of all layers of an image
     name: int = entry.MAX_PATH  # bytes of a path or link target (PATH_MAX without its NUL)
     part: int = entry.MAX_NAME  # bytes between two slashes (NAME_MAX)
     pax: int = 1 << 20  # bytes of one PAX or long-name record block

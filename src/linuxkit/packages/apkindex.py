@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from linuxkit.errors import ImageError
+from linuxkit.foreign import number_or
 
 MAX_PACKAGES = 200_000
 _VERSION = re.compile(r"([0-9]+(?:\.[0-9]+)*)([a-z]?)((?:_[a-z]+[0-9]*)*)(?:~[0-9a-f]+)?(?:-r([0-9]+))?")
@@ -33,9 +34,13 @@ def version_key(version: str) -> tuple[object, ...]:
     match = _VERSION.fullmatch(version)
     if match is None:
         return (-1,)
-    numbers = tuple(int(part) for part in match[1].split("."))
-    suffixes = tuple((_ORDER.get(name, -5), int(number or 0)) for name, number in _SUFFIX.findall(match[3]))
-    return (0, numbers, match[2], (*suffixes, (0, 0)), int(match[4] or 0))
+    numbers = tuple(_count(part) for part in match[1].split("."))
+    suffixes = tuple((_ORDER.get(name, -5), _count(digits)) for name, digits in _SUFFIX.findall(match[3]))
+    return (0, numbers, match[2], (*suffixes, (0, 0)), _count(match[4]))
+
+
+def _count(digits: str | None) -> int:
+    return number_or(digits or "", 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +153,9 @@ def _parse(stanza: str, repository: str) -> Package:
     name, version, digest = field.get("P", ""), field.get("V", ""), field.get("C", "")
     size, priority = field.get("S", ""), field.get("k", "0")
     good = _NAME.fullmatch(name) and _VERSION.fullmatch(version) and _CHECKSUM.fullmatch(digest)
-    if not good or not size.isdigit() or not priority.isdigit():
+    length, rank = number_or(size, -1), number_or(priority, -1, most=1 << 31)
+    if not good or length < 0 or rank < 0:
         raise ImageError(f"{repository}: the index has a damaged entry for {(name or '?')[:100]!r}")
     provides = tuple(one for one in relations(field.get("p", "")) if not one.forbids)
     depends = relations(field.get("D", ""))
-    return Package(name, version, digest, int(size), repository, depends, provides, int(priority), stanza)
+    return Package(name, version, digest, length, repository, depends, provides, rank, stanza)

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 
 from linuxkit.entry import Entry, Extent, Kind
 from linuxkit.errors import ImageError
+from linuxkit.foreign import number
 from linuxkit.oci.tarread import FileBytes, Limits, read_tar
 
 #: Most bytes that one package may unpack to. Debian's largest kernels are under 1 GiB.
@@ -59,9 +60,10 @@ def _data_member(stream: BinaryIO, where: str) -> tuple[str, int]:
             raise ImageError(f"{where}: truncated or damaged package")
         name = header[:16].decode("ascii", "replace").strip().rstrip("/")
         digits = header[48:58].strip()
-        if not digits.isdigit():
-            raise ImageError(f"{where}: damaged package (size of member {name!r})")
-        size = int(digits)
+        try:
+            size = number(digits)
+        except ValueError:
+            raise ImageError(f"{where}: damaged package (size of member {name!r})") from None
         if name.startswith("data.tar"):
             return name, size
         stream.seek(size + size % 2, 1)

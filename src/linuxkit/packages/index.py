@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from linuxkit.errors import ImageError
+from linuxkit.foreign import number as number_of
+from linuxkit.foreign import number_or
 
 _FIELD = re.compile(r"^([A-Za-z0-9-]+):[ \t]*(.*(?:\n[ \t].*)*)", re.M)
 _RELATION = re.compile(
@@ -32,15 +34,15 @@ def version_key(version: str) -> tuple[int, tuple[object, ...], tuple[object, ..
     upstream, dash, revision = rest.rpartition("-")
     if not dash:
         upstream, revision = rest, "0"
-    return int(epoch), _key(upstream), _key(revision)
+    return number_or(epoch, 0), _key(upstream), _key(revision)
 
 
 def _key(text: str) -> tuple[object, ...]:
     out: list[object] = []
-    for letters, digits in _PARTS.findall(text):
-        if letters or digits:
+    for letters, figures in _PARTS.findall(text):
+        if letters or figures:
             order = (-1 if c == "~" else ord(c) + (0 if c.isalpha() else 256) for c in letters)
-            out += [(*order, 0), int(digits or 0)]
+            out += [(*order, 0), number_or(figures, 0)]
     return (*out, (0,))
 
 
@@ -175,11 +177,11 @@ class Index:
         text = data[start : end if end >= 0 else len(data)].decode("utf-8", "replace")
         field = {name.lower(): value.strip() for name, value in _FIELD.findall(text)}
         try:
-            size = int(field["size"])
+            size = number_of(field["size"])
             digest, filename = field["sha256"].lower(), field["filename"]
             version, architecture = field["version"], field["architecture"]
         except (KeyError, ValueError) as e:
-            raise ImageError(f"the package index has a damaged entry for {field.get('package', '?')}: {e}") from e
+            raise ImageError(f"the package index has a damaged entry for {field.get('package', '?')[:100]}: {e}") from e
         if not re.fullmatch(r"[0-9a-f]{64}", digest) or ".." in filename.split("/") or filename.startswith("/"):
             raise ImageError(f"the package index has a damaged entry for {field['package']}")
         needs = ", ".join(field[key] for key in ("pre-depends", "depends") if key in field)

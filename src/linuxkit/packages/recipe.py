@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from linuxkit.entry import MAX_ID, MAX_MODE
 from linuxkit.errors import InputError, Problem
+from linuxkit.foreign import number
 from linuxkit.packages import flags
 
 SUITE = "trixie"
@@ -186,9 +187,10 @@ class _Reader:
 
     def number(self, node: Any, where: str) -> int:
         text = self.text(node, where)
-        if not text.isascii() or not text.isdigit() or len(text) > 10 or int(text) > MAX_ID:
-            self.bad(node, where, "a number is needed")
-        return int(text)
+        try:
+            return number(text, most=MAX_ID)
+        except ValueError:
+            return int(self.bad(node, where, "a number is needed"))
 
     def mode(self, node: Any, where: str) -> int:
         text = self.text(node, where).removeprefix("0o")

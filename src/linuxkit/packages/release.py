@@ -17,6 +17,7 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 from linuxkit.errors import HostError, ImageError
+from linuxkit.foreign import number
 
 _BEGIN = b"-----BEGIN PGP SIGNED MESSAGE-----"
 _SIGNATURE = b"-----BEGIN PGP SIGNATURE-----"
@@ -162,7 +163,7 @@ def parse(text: bytes, *, codename: str, now: datetime, where: str) -> Release:
             key, _, value = line.partition(":")
             field[key] = value.strip()
         elif key == "SHA256" and (m := re.fullmatch(r" ([0-9a-f]{64}) +(\d+) (\S+)", line)):
-            files[m[3]] = (m[1], int(m[2]))
+            files[m[3]] = (m[1], number(m[2]))
     if codename not in (field.get("Codename"), field.get("Suite")):
         raise ImageError(f"{where}: the mirror answered with suite {field.get('Codename', '?')!r}, not {codename!r}")
     until = field.get("Valid-Until")

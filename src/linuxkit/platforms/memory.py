@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from linuxkit.errors import InputError
+from linuxkit.foreign import number
 from linuxkit.oci.unpack import zstd_module
 
 MIB = 1 << 20
@@ -150,7 +151,7 @@ def skip_cpio(f: BinaryIO, pages: _Pages | None = None) -> int:
         head = _exactly(f, 110)
         if not head.startswith((b"070701", b"070702")):
             raise ValueError
-        size, name = int(head[54:62], 16), int(head[94:102], 16)
+        size, name = number(head[54:62], 16), number(head[94:102], 16)
         if not 0 < name <= 4096:
             raise ValueError
         if pages is not None:
