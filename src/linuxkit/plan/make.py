@@ -10,6 +10,7 @@ No network, clock, environment or disk: what had to be read (the digest of a fil
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from linuxkit.config.model import Config, Json, Kernel, Security, Volume, VolumeFormat
 from linuxkit.errors import InputError
@@ -106,6 +107,8 @@ def _volume(volume: Volume, number: int, images: Mapping[str, Image]) -> VolumeP
     tree = layout = None
     if volume.image and volume.format is VolumeFormat.OCI:
         layout = images[volume.image]
+        if volume.image.startswith("kit://") and len(volume.platforms) < 2:
+            layout = replace(layout, index=None)  # which lists what happens to have been built on this machine
     elif volume.image:
         tree = Tree(images[volume.image], f"{directory}/lower", origin)
     return VolumePlan(

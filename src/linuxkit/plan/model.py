@@ -13,7 +13,7 @@ from linuxkit.entry import Kind
 from linuxkit.oci.media import Image
 
 #: Raise it when the same inputs give other bytes.
-VERSION = 1
+VERSION = 2
 SBOM_NAME = "sbom.spdx.json"
 
 
@@ -153,8 +153,8 @@ class BuildPlan:
 
     @property
     def digest(self) -> str:
-        """`sha256:<hex>` of the plan: two builds with the same digest write the same bytes."""
-        return f"sha256:{hashlib.sha256(canonical(self.to_json())).hexdigest()}"
+        """`sha256:<hex>` of the content: the same in every cache and home, and from a bundle or a lock."""
+        return f"sha256:{hashlib.sha256(canonical(content_of(self))).hexdigest()}"
 
 
 def canonical(value: Any) -> bytes:
@@ -177,3 +177,36 @@ def _jsonable(value: Any) -> Any:
             "layers": [layer.digest for layer in value.layers], "index": value.index.digest if value.index else None,
         }  # fmt: skip
     return {name: _jsonable(getattr(value, name)) for name in value.__dataclass_fields__}
+
+
+def content_of(value: Any) -> Any:
+    """What the bytes are made of, as JSON values: not where it was found, nor by which name it was asked for.
+
+    An image is the digests of its unpacked layers, whatever index, name, or compression it came with. A file of this
+    machine is its content. An image that is laid out as it is (`format: oci`) counts with its name and manifest.
+    """
+    if isinstance(value, SourceFile):
+        return {"sha256": value.digest.removeprefix("sha256:"), "size": value.size}
+    if isinstance(value, Image):
+        return {"platform": str(value.platform), "layers": list(value.config.diff_ids)}
+    if isinstance(value, PlannedFile):
+        data = value.data if value.source is None else value.source
+        return {
+            "path": value.path, "kind": value.kind, "mode": value.mode, "uid": value.uid, "gid": value.gid,
+            "target": value.target, "data": content_of(data),
+        }  # fmt: skip
+    if isinstance(value, Mapping):
+        return {str(k): content_of(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [content_of(v) for v in value]
+    if not hasattr(value, "__dataclass_fields__"):
+        return _jsonable(value)
+    found = {name: content_of(getattr(value, name)) for name in value.__dataclass_fields__ if name not in _ORIGINS}
+    if isinstance(value, VolumePlan) and value.layout is not None:
+        top = value.layout.index or value.layout
+        found["layout"] = {"reference": value.layout.reference, "digest": top.digest}
+    return found
+
+
+#: Fields that say where in the YAML something stands.
+_ORIGINS = ("origin", "own_origin")

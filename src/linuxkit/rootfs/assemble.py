@@ -19,7 +19,16 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from linuxkit.entry import FIXED_MTIME, MAX_MODE, Bytes, Entry, Kind, digest_of, read_all
 from linuxkit.follow import follow
-from linuxkit.plan.model import BuildPlan, BundlePlan, KernelPlan, PlannedFile, Tree, VolumePlan, canonical
+from linuxkit.plan.model import (
+    BuildPlan,
+    BundlePlan,
+    KernelPlan,
+    PlannedFile,
+    Tree,
+    VolumePlan,
+    canonical,
+    content_of,
+)
 from linuxkit.rootfs import flatten as flat
 from linuxkit.rootfs import kernel as krn
 from linuxkit.rootfs.content import Content, HostFile, layers_of
@@ -94,7 +103,7 @@ def _tree(tree: Tree, name: str, content: Content) -> Segment:
 
 def _kernel(plan: KernelPlan, content: Content, boot: bool) -> Iterator[Segment]:
     layers = layers_of(plan.image)
-    parts = ("kernel", content.whiteouts, plan.image.digest, plan.binary, plan.tar)
+    parts = ("kernel", content.whiteouts, *(diff_id for _, diff_id in layers), plan.binary, plan.tar)
     yield Segment("kernel", _key(*parts), lambda: krn.module_entries(plan, content), plan.origin, layers)
     if boot:
         key = _key("boot", *parts, plan.ucode, plan.decompress, plan.cmdline)
@@ -165,5 +174,5 @@ def _nodes(files: Iterable[PlannedFile]) -> Iterator[Entry]:
 
 
 def _files(files: Sequence[PlannedFile], small: bool) -> Segment:
-    described = canonical(BuildPlan("", None, (), (), (), (), tuple(files), None).to_json())
+    described = canonical([content_of(files), [file.origin for file in files]])
     return Segment("files", _key("files", described), lambda: _nodes(files), generated=small)

@@ -125,7 +125,7 @@ def _images(plan: BuildPlan) -> Iterator[dict[str, Any]]:
     debs: set[str] = set()
     for digest, image in images.items():
         annotations: dict[str, Any] = {"role": "image", "reference": image.reference, "usedAs": places[digest]}
-        if image.index is not None:
+        if image.index is not None and not image.reference.startswith("linuxkit.kit/"):  # that is this machine's own
             annotations["index"] = image.index.digest
         yield {"uri": purls.image_purl(image), "digest": _digest(digest), "annotations": annotations}
         release = kit.distribution(image.config.labels)
