@@ -1,5 +1,6 @@
 # make demo   builds a system from examples/web.yml, boots it, fetches its page, shuts it down
 # make test   everything that CI runs
+# make fuzz   the parsers, fed with changed inputs for FUZZ_SECONDS
 # make check  the quick part: lint, types, unit tests
 SHELL := /bin/bash
 VENV  := .venv
@@ -10,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # the C library is compiled once for all image caches
 export ZIG_GLOBAL_CACHE_DIR ?= $(HOME)/.cache/zig
 
-.PHONY: demo test check lint unit golden interop guest boot bench clean
+.PHONY: fuzz demo test check lint unit golden interop guest boot bench clean
 
 demo: $(STAMP)-run
 	@tools/setup.sh qemu
@@ -30,6 +31,11 @@ lint: $(STAMP)-dev
 unit golden interop guest boot: $(STAMP)-dev
 	@tools/setup.sh qemu test
 	$(BIN)/python -m pytest -p no:cacheprovider -m $@
+
+# FUZZ_SECONDS for each of the two sides, FUZZ_SEED to repeat what one run has found
+fuzz: $(STAMP)-dev
+	FUZZ_SECONDS=$${FUZZ_SECONDS:-600} FUZZ_SEED=$${FUZZ_SEED:-$$RANDOM} $(BIN)/python -m pytest -p no:cacheprovider -q -s \
+		$(wildcard tests/fuzz) tests/guest/test_fuzz.py
 
 bench: $(STAMP)-dev
 	@tools/setup.sh qemu test

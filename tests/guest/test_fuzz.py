@@ -1,0 +1,58 @@
+"""The guest's parsers, fed with changed inputs: guest/fuzz. FUZZ_SECONDS for all of them, FUZZ_SEED; see `make fuzz`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.guest
+GUEST = Path(__file__).resolve().parents[2] / "guest"
+CORPUS = GUEST / "fuzz/corpus"
+TARGETS = [
+    "json", "http", "url", "known", "seed", "metal", "encode", "plan", "grpc", "memlog", "table", "content", "modules",
+    "options", "root",
+]  # fmt: skip
+SECONDS = float(os.environ.get("FUZZ_SECONDS") or 24) / len(TARGETS)
+SEED = os.environ.get("FUZZ_SEED") or "1"
+
+
+@pytest.fixture(scope="module")
+def fuzz(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("fuzz")
+    command = ["make", "-s", "-C", str(GUEST), f"OUT={out}", f"{out}/fuzz"]
+    made = subprocess.run(command, capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr
+    return out / "fuzz"
+
+
+def _run(fuzz: Path, found: Path, target: str, seconds: float, *corpus: Path) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"FUZZ_FOUND": str(found)}
+    command = [fuzz, target, str(seconds), SEED, *corpus]
+    return subprocess.run(command, capture_output=True, text=True, errors="replace", env=environment)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_no_input_upsets_a_parser(fuzz: Path, tmp_path: Path, target: str) -> None:
+    corpus = sorted((CORPUS / target).iterdir())
+    assert corpus
+    done = _run(fuzz, tmp_path / "found", target, SECONDS, *corpus)
+    print(done.stderr)
+    assert done.returncode == 0, f"{done.stderr}\nthe input is {tmp_path / 'found'}; fuzz {target} FILE repeats it"
+
+
+def test_every_parser_is_fuzzed(fuzz: Path) -> None:
+    listed = subprocess.run([fuzz], capture_output=True, text=True, check=True).stdout.split()
+    assert listed == [*TARGETS, "canary"]
+    assert {folder.name for folder in CORPUS.iterdir()} == set(TARGETS)
+
+
+def test_a_fault_behind_three_letters_is_found(fuzz: Path, tmp_path: Path) -> None:
+    """It takes the sanitizer, and that inputs which reach new code are kept: by chance it is one in 16 million."""
+    done = _run(fuzz, tmp_path / "found", "canary", 30)
+    assert done.returncode != 0 and "heap-buffer-overflow" in done.stderr
+    assert (tmp_path / "found").read_bytes()[:3] == b"EGG"
+    again = subprocess.run([fuzz, "canary", tmp_path / "found"], capture_output=True, text=True, errors="replace")
+    assert again.returncode != 0 and "heap-buffer-overflow" in again.stderr
