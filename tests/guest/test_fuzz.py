@@ -1,4 +1,4 @@
-"""The guest's parsers, fed with changed inputs: guest/fuzz. FUZZ_SECONDS for all of them, FUZZ_SEED; see `make fuzz`."""
+"""The guest's parsers, fed with changed inputs by guest/fuzz. FUZZ_SECONDS for all, FUZZ_SEED; see `make fuzz`."""
 
 from __future__ import annotations
 
