@@ -20,6 +20,7 @@ struct event {
     bool ended;
     double ms; /* how long it took; 0: unsaid */
     enum truth ok;
+    const char *health; /* starting, healthy, unhealthy; "" or NULL: unsaid */
     const char *const *log; /* last lines, oldest first */
     size_t log_count;
 };

@@ -28,6 +28,16 @@ struct kept_namespace {
     const char *type, *path; /* type: a name in /proc/PID/ns */
 };
 
+/* How to find out whether a service works. Times in seconds. */
+struct health {
+    enum { HEALTH_NONE, HEALTH_TEST, HEALTH_HTTP, HEALTH_TCP } kind;
+    double interval, timeout, start; /* start: failures do not count before */
+    unsigned retries, port;
+    const char *path;  /* http */
+    const char **test; /* the command and its arguments */
+    size_t test_count;
+};
+
 struct container {
     enum kind kind;
     const char *name, *directory, *namespace;
@@ -40,6 +50,7 @@ struct container {
     size_t interface_count;
     struct kept_namespace *kept;
     size_t kept_count;
+    struct health health;
 };
 
 struct volume {

@@ -23,6 +23,10 @@ struct service {
     double asked, started, ended, due, kill_at, helper_since; /* started: 0 while it does not run */
     unsigned restarts;
     struct policy policy;
+    enum healthy { HEALTH_UNKNOWN, HEALTH_STARTING, HEALTH_GOOD, HEALTH_BAD } healthy;
+    pid_t probe;       /* the check at work; 0 */
+    double probe_due;
+    unsigned unwell;   /* checks that failed in a row */
     int client;        /* who waits for start, stop or restart; -1 */
     char error[ERROR_MAX];
 };
@@ -51,6 +55,13 @@ void service_ended(struct supervisor *all, struct service *one, int status); /* 
 void helper_ended(struct supervisor *all, struct service *one, int status);
 double service_tick(struct supervisor *all, struct service *one, double limit);
 void orphan_keep(struct supervisor *all, pid_t pid, int status);
+
+/* --- health.c */
+void health_begin(struct service *one); /* it runs now */
+void health_stop(struct service *one);  /* it does not any more */
+void health_ended(struct service *one, int status);
+double health_tick(struct supervisor *all, struct service *one, double limit); /* when to look again */
+const char *health_word(const struct service *one);
 
 /* --- adopt.c: what the next keeper has to know */
 /* When the kernel started this process, in its ticks; 0: there is none. With the pid it names a process for ever. */

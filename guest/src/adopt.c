@@ -149,6 +149,7 @@ bool service_adopt(struct supervisor *all, struct service *one)
     if (one->pidfd >= 0) {
         one->state = RUNNING;
         service_note(one);
+        health_begin(one);
         return true;
     }
     if (!ran) { /* killed in the middle of a start or an end: clean up, and begin again unless it is to be down */

@@ -97,8 +97,8 @@ static void status(const struct supervisor *all, int *client)
         const struct service *one = &all->services[i];
         double from = one->state == RUNNING ? one->started : one->ended ? one->ended : one->asked;
         describe(one, why);
-        int length = snprintf(text + used, STATUS_LINE, "%-24s %-9s pid %-6d for %-5s restarts %-3u %s\n", one->plan->name,
-                              states[one->state], (int)one->pid, age(since, now() - from), one->restarts, why);
+        int length = snprintf(text + used, STATUS_LINE, "%-24s %-9s pid %-6d for %-5s restarts %-3u %-9s %s\n", one->plan->name,
+                              states[one->state], (int)one->pid, age(since, now() - from), one->restarts, health_word(one), why);
         used += length < STATUS_LINE ? (size_t)length : STATUS_LINE - 1;
         if (used < sizeof(text) - STATUS_LINE && i + 1 < all->count)
             continue;

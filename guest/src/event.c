@@ -91,6 +91,10 @@ size_t event_line(char line[static EVENT_MAX], double t, const struct event *eve
         put_format(&to, ", \"status\": %d, \"signal\": %d", event->status, event->signal);
     if (event->ok != UNSAID)
         puts_text(&to, event->ok == YES ? ", \"ok\": true" : ", \"ok\": false");
+    if (event->health && *event->health) {
+        puts_text(&to, ", \"health\": ");
+        put_string(&to, event->health, 16);
+    }
     if (event->ms > 0)
         put_format(&to, ", \"ms\": %.1f", event->ms);
     if (event->message && *event->message) {

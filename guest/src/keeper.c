@@ -90,6 +90,10 @@ static void ended(struct supervisor *all, pid_t pid, int status)
     }
     for (size_t i = 0; i < all->count; i++) {
         struct service *one = &all->services[i];
+        if (one->probe == pid) {
+            health_ended(one, status);
+            return;
+        }
         if (one->helper == pid) {
             helper_ended(all, one, status);
             return;

@@ -8,6 +8,7 @@
 
 #define FIELDS 8
 #define PLAN_LIMIT (4 << 20)
+#define DAY 86400
 
 /* One line of the file; fields[0] is its word. */
 struct line {
@@ -171,6 +172,80 @@ static const char *on_namespace(struct container *at, char **field)
     return NULL;
 }
 
+/* A decimal number of at most `most`; false: it is none. */
+static bool number(const char *text, unsigned long most, unsigned long *value)
+{
+    char *end;
+    errno = 0;
+    *value = strtoul(text, &end, 10);
+    return !errno && !*end && *text >= '0' && *text <= '9' && *value <= most;
+}
+
+static const char *on_timeout(struct container *at, char **field)
+{
+    unsigned long seconds;
+    if (!number(field[1], DAY, &seconds) || !seconds)
+        return "a timeout is a number of seconds";
+    at->limit = (unsigned)seconds;
+    return NULL;
+}
+
+static const char *on_health(struct container *at, char **field)
+{
+    unsigned long ms[3], retries;
+    for (int i = 0; i < 3; i++)
+        if (!number(field[1 + i], DAY * 1000UL, &ms[i]))
+            return "times of a health check are milliseconds";
+    if (!ms[0] || !ms[1] || !number(field[4], 1000, &retries) || !retries)
+        return "a health check needs an interval, a timeout and retries";
+    at->health.interval = (double)ms[0] / 1e3;
+    at->health.timeout = (double)ms[1] / 1e3;
+    at->health.start = (double)ms[2] / 1e3;
+    at->health.retries = (unsigned)retries;
+    return NULL;
+}
+
+/* The check's kind; without a health line the engines' times. */
+static void kind_of(struct container *at, int kind)
+{
+    at->health.kind = kind == HEALTH_TEST ? HEALTH_TEST : kind == HEALTH_HTTP ? HEALTH_HTTP : HEALTH_TCP;
+    if (at->health.retries)
+        return;
+    at->health.interval = at->health.timeout = 30;
+    at->health.retries = 3;
+}
+
+static const char *on_test(struct container *at, char **field)
+{
+    kind_of(at, HEALTH_TEST);
+    *APPEND(at->health.test, at->health.test_count) = field[1];
+    return NULL;
+}
+
+static const char *on_port(struct container *at, const char *text)
+{
+    unsigned long port;
+    if (!number(text, 65535, &port) || !port)
+        return "bad port";
+    at->health.port = (unsigned)port;
+    return NULL;
+}
+
+static const char *on_http(struct container *at, char **field)
+{
+    if (*field[2] != '/' || strpbrk(field[2], " \r\n"))
+        return "bad path";
+    kind_of(at, HEALTH_HTTP);
+    at->health.path = field[2];
+    return on_port(at, field[1]);
+}
+
+static const char *on_tcp(struct container *at, char **field)
+{
+    kind_of(at, HEALTH_TCP);
+    return on_port(at, field[1]);
+}
+
 static const struct word {
     const char *word;
     size_t fields; /* besides the word */
@@ -180,7 +255,8 @@ static const struct word {
     {"volume", 3, on_volume, NULL},       {"container", 3, on_container, NULL}, {"restart", 1, NULL, on_restart},
     {"onfail", 1, NULL, on_onfail},       {"mount", 5, NULL, on_mount},         {"mkdir", 1, NULL, on_mkdir},
     {"cgroup", 1, NULL, on_cgroup},       {"interface", 4, NULL, on_interface}, {"bindns", 2, NULL, on_bindns},
-    {"namespace", 1, NULL, on_namespace},
+    {"namespace", 1, NULL, on_namespace}, {"timeout", 1, NULL, on_timeout},     {"health", 4, NULL, on_health},
+    {"test", 1, NULL, on_test},           {"http", 2, NULL, on_http},           {"tcp", 1, NULL, on_tcp},
 };
 
 static bool is_top(const struct line *line)
@@ -209,6 +285,7 @@ static void free_container(struct container *at)
     free(at->steps);
     free(at->interfaces);
     free(at->kept);
+    free(at->health.test);
 }
 
 /* An entry that cannot be carried out is left out, and the others stay. `skipping`: the rest of its lines follow. */
@@ -250,8 +327,8 @@ int plan_parse(struct plan *plan, char *text, size_t length, char *error, size_t
         number++;
         if (number > 1)
             take_line(plan, at, number, &skipping);
-        else if (strcmp(at, "linuxkit-plan\t1") != 0)
-            problem = "not a version 1 plan";
+        else if (strcmp(at, "linuxkit-plan\t1") != 0 && strcmp(at, "linuxkit-plan\t2") != 0)
+            problem = "not a version 1 or 2 plan";
     }
     if (!problem)
         return 0;

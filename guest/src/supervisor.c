@@ -91,7 +91,7 @@ static void announce(struct service *one, const char *event, int status, const c
     double ms = strcmp(event, "ready") == 0 ? (now() - one->asked) * 1e3 : 0;
     report(&(struct event){.event = event, .step = one->step, .ended = !strcmp(event, "exit"), .status = code,
                            .signal = number, .ms = ms, .message = message, .log = tail.lines,
-                           .log_count = tail.count});
+                           .log_count = tail.count, .health = strcmp(event, "ready") ? "" : health_word(one)});
     if (bad)
         say("%s: %s with status %d%s%s", one->step, strcmp(event, "exit") ? "failed" : "ended", code,
             *message ? ": " : "", message);
@@ -150,6 +150,7 @@ void service_begin(struct supervisor *all, struct service *one)
 void service_ended(struct supervisor *all, struct service *one, int status)
 {
     end_forget(one->pid);
+    health_stop(one);
     one->status = status;
     if (one->pidfd >= 0)
         close(one->pidfd);
@@ -170,6 +171,7 @@ static void running(struct supervisor *all, struct service *one)
     one->made = MADE;
     one->first = GOOD;
     service_note(one);
+    health_begin(one);
     announce(one, "ready", 0, "");
     if (all->containerd) {
         one->pidfd = (int)syscall(SYS_pidfd_open, one->pid, 0);
@@ -252,6 +254,7 @@ double service_tick(struct supervisor *all, struct service *one, double limit)
         }
         next = one->kill_at < next ? one->kill_at : next;
     }
+    next = health_tick(all, one, next);
     if (one->helper && t - one->helper_since > HELPER_LIMIT)
         kill(one->helper, SIGKILL);
     return next;

@@ -37,6 +37,15 @@ static int test_plan(char **args)
         const struct container *at = &plan.containers[i];
         printf("container %s %s %s restart=%s halt=%d namespace=%s\n", kinds[at->kind], at->name, at->directory,
                restarts[at->restart], at->halt, namespace_of(at));
+        static const char *const checks[] = {"", "test", "http", "tcp"};
+        const struct health *health = &at->health;
+        if (at->limit)
+            printf("  timeout %u\n", at->limit);
+        if (health->kind)
+            printf("  health %g %g %g %u %s %u %s\n", health->interval, health->timeout, health->start, health->retries,
+                   checks[health->kind], health->port, health->path ? health->path : "");
+        for (size_t j = 0; j < health->test_count; j++)
+            printf("  test [%s]\n", health->test[j]);
         for (size_t j = 0; j < at->step_count; j++) {
             const struct step *step = &at->steps[j];
             if (step->what == STEP_MOUNT)

@@ -15,12 +15,15 @@ pytestmark = pytest.mark.guest
 FIXTURES = Path(__file__).parent / "fixtures"
 GUEST = Path(__file__).resolve().parents[2] / "guest"
 HEAD = b"linuxkit-plan\t1\n"
+SERVICE = b"linuxkit-plan\t2\ncontainer\tservice\ta\t/a\n"
 PIECES = b"volume container service a /a \t \n mount 0 \\ \\n interface bindns net \xff restart no".split(b" ")
+PIECES += b"health test http tcp 9 timeout".split(b" ")
 FEW = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-def test_the_golden_plan_means_what_the_builder_meant(parts):
-    assert parts("plan", FIXTURES / "plan").stdout == (FIXTURES / "plan.parsed").read_text()
+@pytest.mark.parametrize("name", ["plan", "plan-health"])
+def test_the_golden_plan_means_what_the_builder_meant(parts, name):
+    assert parts("plan", FIXTURES / name).stdout == (FIXTURES / f"{name}.parsed").read_text()
 
 
 @pytest.mark.parametrize(
@@ -29,7 +32,16 @@ def test_the_golden_plan_means_what_the_builder_meant(parts):
         (b"", "empty"),
         (HEAD + b"volume\ta\t/a\trw", "no newline"),
         (HEAD + b"volume\ta\0\t/a\trw\n", "zero byte"),
-        (b"linuxkit-plan\t2\n", "line 1: not a version 1 plan"),
+        (b"linuxkit-plan\t3\n", "line 1: not a version 1 or 2 plan"),
+        (SERVICE + b"health\t1\t1\t0\n", "wrong number of fields"),
+        (SERVICE + b"health\t0\t1\t0\t1\n", "needs an interval"),
+        (SERVICE + b"health\t1\t1\t0\t0\n", "needs an interval"),
+        (SERVICE + b"health\t1\t-1\t0\t1\n", "milliseconds"),
+        (SERVICE + b"health\t86400001\t1\t0\t1\n", "milliseconds"),
+        (SERVICE + b"health\t1\t1\t0\t1\ntcp\t65536\n", "bad port"),
+        (SERVICE + b"health\t1\t1\t0\t1\ntcp\t0\n", "bad port"),
+        (SERVICE + b"health\t1\t1\t0\t1\nhttp\t1\t/a b\n", "bad path"),
+        (SERVICE + b"timeout\t0\n", "number of seconds"),
         (b"volume\ta\t/a\trw\n", "line 1"),
         (HEAD + b"volume\ta\t/a\tmaybe\n", "line 2: a volume is rw or ro"),
         (HEAD + b"volume\t../a\t/a\trw\n", "line 2: bad volume"),

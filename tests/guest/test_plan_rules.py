@@ -64,6 +64,7 @@ def test_each_word_with_every_name_path_and_number(parts, tmp_path: Path, word: 
         "volume": ["v", "/v", "rw"], "container": ["service", "x", "/x"], "restart": ["no"], "onfail": ["halt"],
         "mount": ["tmpfs", "tmpfs", "/t", "0", ""], "mkdir": ["/m"], "cgroup": ["g"], "interface": ["e", "", "", "0"],
         "bindns": ["net", "/n"], "namespace": ["n"],
+        "timeout": ["90"], "health": ["1", "1", "0", "1"], "test": ["x"], "http": ["80", "/"], "tcp": ["80"],
     }[word]  # fmt: skip
     lines = [[word, *good], [word, *good, "more"], [word, *good[1:]], [word, *good, *["x"] * 7]]
     for n in range(count):

@@ -64,7 +64,7 @@ def test_a_packages_hash_covers_what_it_compiles_and_no_other_source(folder: Pat
 
 def test_init_says_that_it_wants_the_plan(tmp_path: Path) -> None:
     recipe = load(data_dir("kit") / "init")
-    assert recipe.labels == {"org.linuxkit.guest": "plan/1"}
+    assert recipe.labels == {"org.linuxkit.guest": "plan/2"}
     nodes = own(recipe, tmp_path)
     assert {"sbin/init", "bin/rc.init", "bin/rc.shutdown", "usr/bin/service", "sbin/modprobe", "sbin/poweroff",
             "sbin/reboot", "etc/init.d/005-volumes", "etc/init.d/030-services"} <= set(nodes)  # fmt: skip

@@ -7,9 +7,10 @@ import os
 import signal
 import stat
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,7 @@ class Watch:
     boot_timeout: float | None
     stop_timeout: float
     quiet: bool
+    settle: float = 5
 
     @property
     def judges(self) -> bool:
@@ -75,7 +77,11 @@ def watching(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--report", is_flag=True, help="Print the boot report: every step with its time and exit status."),
         click.option("--report-file", type=click.Path(path_type=Path), metavar="FILE",
                      help="Write the boot report as JSON."),
-        click.option("--once", is_flag=True, help="Shut down as soon as it has booted; exit 1 if a step failed."),
+        click.option("--once", is_flag=True, help="Shut down once it has booted and its services have settled; exit 1 "
+                     "if a step failed, or a service failed, keeps ending or is unhealthy."),
+        click.option("--settle", type=click.FloatRange(min=0, max=86400), default=5, show_default=True,
+                     metavar="SECONDS",
+                     help="How long services have to run before they count as running, for --once and the reports."),
         click.option("--boot-timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
                      help="Fail when it has not booted by then."),
         click.option("--stop-timeout", type=click.FloatRange(min=0), default=15, show_default=True, metavar="SECONDS",
@@ -156,7 +162,8 @@ def run(ctx: click.Context, /, target: tuple[str, ...], mem: int | None, data: s
                                        "secure_boot", "virtiofs", "virtiofsd", "ninep", "tpm", "vnc", "trust_disk")},
     )  # fmt: skip
     watch = Watch(
-        quiet=ctx.obj.quiet, **{k: rest[k] for k in ("report", "report_file", "once", "boot_timeout", "stop_timeout")}
+        quiet=ctx.obj.quiet,
+        **{k: rest[k] for k in ("report", "report_file", "once", "boot_timeout", "stop_timeout", "settle")},
     )
     content = user_data(data, data_file)
     if rest["private"] is not None and rest["count"] == 1:
@@ -256,21 +263,44 @@ def _attend(machine: Machine, watch: Watch) -> int:
     if not watch.judges:
         machine.wait()
         return 0
+    report = None
     try:
-        report = machine.wait_booted(watch.boot_timeout) if watch.once else machine.settle(watch.boot_timeout)
+        report = settled(machine, watch)
     finally:
-        _tell(machine.report, watch)
+        _tell(report or machine.report, watch)
     if not watch.once:
-        machine.wait()
-        _write(machine.report, watch)
+        try:
+            machine.wait()
+        finally:
+            _tell_later(report, machine.report, watch)
         return 0
     machine.power_off(watch.stop_timeout)
-    _write(machine.report, watch)
+    _write(judged(report, machine.report), watch)
     if not report.ok or report.failed:
         names = ", ".join(step.name for step in report.failed) or "the guest says so"
         hint = "" if watch.report else "add --report to see them"
         raise MachineError(f"the machine booted with failures: {names}", hint=hint)
     return 0
+
+
+def settled(machine: Machine, watch: Watch) -> BootReport:
+    """The report once the machine has booted and its services run, or don't.
+
+    Raises:
+        MachineError: not within --boot-timeout; or, with --once, it ended first.
+    """
+    start = time.monotonic()
+    report = machine.wait_booted(watch.boot_timeout) if watch.once else machine.settle(watch.boot_timeout)
+    if report.booted is None:
+        return report
+    left = None if watch.boot_timeout is None else max(0.01, watch.boot_timeout - (time.monotonic() - start))
+    return machine.wait_settled(watch.settle, left)
+
+
+def judged(report: BootReport, last: BootReport) -> BootReport:
+    """What the machine said to its end, with services as they were before it was asked to stop."""
+    services = {step.name: step for step in report.steps if step.service}
+    return replace(last, steps=tuple(services.get(step.name, step) for step in last.steps))
 
 
 def _stop(machine: Machine, watch: Watch) -> int:
@@ -285,6 +315,15 @@ def _stop(machine: Machine, watch: Watch) -> int:
     finally:
         _write(machine.report, watch)
     return 0
+
+
+def _tell_later(before: BootReport, after: BootReport, watch: Watch) -> None:
+    from linuxkit.machine.table import later
+
+    _write(after, watch)
+    text = later(before, after, colour=sys.stderr.isatty() and "NO_COLOR" not in os.environ) if watch.report else ""
+    if text:
+        click.echo("\n" + text + "\n", err=True)
 
 
 def _tell(report: BootReport, watch: Watch) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from linuxkit.cli.run import Watch, show, signals, user_data, watching
+from linuxkit.cli.run import Watch, settled, show, signals, user_data, watching
 from linuxkit.errors import LinuxkitError, MachineError
 
 if TYPE_CHECKING:
@@ -72,9 +72,7 @@ def attend(plan: Plan, watch: Watch) -> int:
 def _until_the_end(running: Cluster, watch: Watch) -> int:
     failed: list[str] = []
     if watch.judges:
-        found = running.each(
-            lambda _, m: m.wait_booted(watch.boot_timeout) if watch.once else m.settle(watch.boot_timeout)
-        )
+        found = running.each(lambda _, m: settled(m, watch))
         failed = _judge(running, found, watch)
     if watch.once:
         ended = running.each(lambda _, m: m.power_off(watch.stop_timeout) if m.running else m.report)
@@ -114,7 +112,8 @@ def _judge(running: Cluster, found: dict[str, BootReport | LinuxkitError], watch
             click.echo(f"{name}: booted with failures: {', '.join(step.name for step in result.failed)}", err=True)
         if watch.report:
             colour = sys.stderr.isatty() and "NO_COLOR" not in os.environ
-            click.echo(f"\n{name}\n{render(running.machines[name].report, colour=colour)}", err=True)
+            report = running.machines[name].report if isinstance(result, LinuxkitError) else result
+            click.echo(f"\n{name}\n{render(report, colour=colour)}", err=True)
     return failed
 
 

@@ -15,6 +15,7 @@ from linuxkit.errors import InputError, Problem
 
 #: What stands for a value that is wrong; its problem has been noted.
 BAD: Any = object()
+_KINDS: dict[type, str] = {Int: "an integer", ListOf: "a list"}
 
 #: Replaces what follows `@pkg:`; raises InputError.
 Substitute = Callable[[str], str]
@@ -154,13 +155,16 @@ class Converter:
         return BAD if any(v is BAD for v in values.values()) else values
 
     def _any(self, node: Node, of: AnyOf, path: str) -> Any:
+        lists = [option for option in of.of if isinstance(option, ListOf)]
+        if isinstance(node, Sequence) and lists:
+            return self.value(node, lists[0], path)
         if isinstance(node, Scalar):
             for option in of.of:
                 fits = isinstance(option, Str) if isinstance(node.value, str) else isinstance(option, Int)
                 if fits and node.value is not None and not isinstance(node.value, bool | float):
                     return self.value(node, option, path)
         return self._type(
-            " or ".join("an integer" if isinstance(o, Int) else "a string" for o in of.of), node, path, ""
+            " or ".join(_KINDS.get(type(o), "a string") for o in of.of), node, path, ""
         )
 
     def _int(self, node: Node, of: Int, path: str) -> Any:

@@ -90,8 +90,10 @@ def yaml_reference() -> str:
     parts = [_HEAD, "## Top level\n\n", _table(schema.TOP.fields)]
     parts += _section(schema.KERNEL)
     parts += [_CONTAINER, _table(schema.SERVICE.fields[:2]), _table(schema.SETTINGS.fields)]
-    parts += ["Two keys are not LinuxKit's:\n\n", _table((schema.RESTART, schema.ONFAIL))]
-    for of in (schema.MOUNT, schema.DEVICE, schema.ID_MAPPING, schema.RUNTIME, schema.INTERFACE, schema.BIND_NS):
+    ours = (schema.RESTART, schema.HEALTH, schema.ONFAIL, schema.TIMEOUT)
+    parts += ["These keys are not LinuxKit's:\n\n", _table(ours)]
+    tables = (schema.HEALTHCHECK, schema.MOUNT, schema.DEVICE, schema.ID_MAPPING, schema.RUNTIME, schema.INTERFACE)
+    for of in (*tables, schema.BIND_NS):
         parts += _section(of, "###")
     parts += _section(schema.RESOURCES, "###")
     for field in schema.RESOURCES.fields:

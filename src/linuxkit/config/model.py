@@ -117,6 +117,20 @@ class Runtime:
 
 
 @dataclass(frozen=True, slots=True)
+class Healthcheck:
+    """How to find out whether a service works; times as text (`1m30s`). None: not given."""
+
+    test: str | tuple[str, ...] | None = None
+    http: str | None = None  # PORT/PATH
+    tcp: int | None = None
+    interval: str | None = None
+    timeout: str | None = None
+    retries: int | None = None
+    start_period: str | None = None
+    disable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class ImageSettings:
     """The settings of an onboot, onshutdown or service entry that its image's label may also carry."""
 
@@ -158,6 +172,8 @@ class ImageSettings:
     runtime: Runtime | None = None
     restart: Restart | None = None  # services; ours, not LinuxKit's
     onfail: OnFail | None = None  # onboot; ours, not LinuxKit's
+    timeout: str | None = None  # onshutdown; ours
+    healthcheck: Healthcheck | None = None  # services; ours
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,6 +93,8 @@ def plain(value: Any, of: Type) -> Any:
             for f, got in given
             if f.always or (got is not None and got != default[f.attribute])
         }
+    if isinstance(value, tuple):  # where a list is one of several things
+        return list(value)
     return str(value) if isinstance(value, str) else value
 
 

@@ -187,6 +187,29 @@ RESTART = Field("restart", "restart", Str(choices=tuple(model.Restart), enum=mod
 ONFAIL = Field("onfail", "onfail", Str(choices=tuple(model.OnFail), enum=model.OnFail),
                "When it ends with another status than 0: go on, or stop the boot. onboot only; not in LinuxKit.",
                "continue")
+TIME = Str(pattern="(?:[0-9]{1,12}(?:[.][0-9]{1,9})?(?:us|ms|s|m|h)){1,5}", form="a time such as 30s, 500ms or 1m30s")
+_PORT = "(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+TIMEOUT = Field("timeout", "timeout", TIME, "How long it may take; then it is ended, and the shutdown goes on. "
+                "onshutdown only; not in LinuxKit.", "90s")
+HEALTHCHECK = Object("healthcheck", (
+    Field("test", "test", AnyOf((STR, ListOf(STR))), "A command in the container; it works when that ends with 0. "
+          "`[CMD, program, argument, …]`, `[CMD-SHELL, command]` or a string for /bin/sh, `[NONE]` for none.",
+          "the image's", example='["CMD", "/bin/check", "--fast"]'),
+    Field("http", "http", Str(pattern=_PORT + "(?:/[!-~]*)?", form="PORT or PORT/PATH"), "For images without a shell: "
+          "GET this port and path on the container's loopback; it works when the answer's status is below 400.",
+          example="8080/health"),
+    Field("tcp", "tcp", Int(1, 65535), "For images without a shell: connect to this port.", example="5432"),
+    Field("interval", "interval", TIME, "Time between two checks. Until the first that succeeds they come every "
+          "second, if that is sooner.", "30s"),
+    Field("timeout", "timeout", TIME, "How long a check may take.", "30s"),
+    Field("retries", "retries", Int(1, 1000), "So many failures in a row make it unhealthy.", "3"),
+    Field("start_period", "start_period", TIME, "Failures count only after this time.", "0s"),
+    Field("disable", "disable", BOOL, "Do without the image's check.", "false"),
+), model.Healthcheck, "How to find out whether a service works, in Compose's words. What is not given comes from the "
+   "image's own health check, if it has one. The boot report and `service status` say what came of it; `run --once` "
+   "waits for it.")
+HEALTH = Field("healthcheck", "healthcheck", HEALTHCHECK, "How to find out whether it works. Services only; not in "
+               "LinuxKit.", "the image's")
 
 
 def _entry(name: str, doc: str, *more: Field) -> Object:
@@ -198,8 +221,8 @@ def _entry(name: str, doc: str, *more: Field) -> Object:
 
 
 ONBOOT = _entry("onboot", "Runs once, in order, before the services.", ONFAIL)
-ONSHUTDOWN = _entry("onshutdown", "Runs once, in order, at a clean shutdown.")
-SERVICE = _entry("services", "Runs for as long as the machine does. Names are unique.", RESTART)
+ONSHUTDOWN = _entry("onshutdown", "Runs once, in order, at a clean shutdown.", TIMEOUT)
+SERVICE = _entry("services", "Runs for as long as the machine does. Names are unique.", RESTART, HEALTH)
 
 KERNEL = Object("kernel", (
     Field("image", "image", IMAGE, "Image that holds the kernel; empty: none.", "none", example="kit://kernel"),

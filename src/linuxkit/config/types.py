@@ -38,7 +38,7 @@ class Bool(NamedTuple):
 
 
 class AnyOf(NamedTuple):
-    """A value of one of some scalar types."""
+    """A value of one of some scalar types, or a list."""
 
     of: tuple[Type, ...]
 

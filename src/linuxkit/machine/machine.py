@@ -24,6 +24,7 @@ from linuxkit.machine.helper import Device
 from linuxkit.machine.process import Process
 from linuxkit.machine.qmp import Qmp
 from linuxkit.machine.report import BootReport, Event, ReportReader
+from linuxkit.machine.settle import judge, left, note
 
 MAX_TYPED = 1 << 20
 
@@ -69,6 +70,7 @@ class Machine:
         self._qmp, self._reader = Qmp(), ReportReader()
         self._pending = bytearray()  # typed, not yet taken by the guest
         self._changed = threading.Condition()
+        self._moved: dict[str, float] = {}  # service → when it last started or ended, on our clock
         self._ended = False
         self._killed = False
         self._failure: BaseException | None = None
@@ -161,6 +163,28 @@ class Machine:
             self._raise_end()
             raise MachineError("the machine ended before it had booted" + self._tail(), hint=self._log_hint())
         return self.report
+
+    def wait_settled(self, seconds: float, timeout: float | None = None) -> BootReport:
+        """Wait until every service has run for some seconds and has the result of its health check, if it has one.
+
+        One that keeps ending is waited for three times as long, and is `waiting` in what is returned. A machine without
+        services, or one that ends, is not waited for.
+
+        Raises:
+            MachineError: `timeout` seconds passed.
+        """
+        start = time.monotonic()
+        with self._changed:
+            while not self._ended:
+                wait = left(self._reader.report, self._moved, seconds, start, time.monotonic())
+                rest = wait if timeout is None else start + timeout - time.monotonic()
+                if wait <= 0:
+                    break
+                if rest <= 0:
+                    raise MachineError("the services did not settle in time" + self._tail(),
+                                       hint="give them longer with --boot-timeout, or wait less: --settle")  # fmt: skip
+                self._changed.wait(min(wait, rest))
+            return judge(self._reader.report, self._moved, seconds, time.monotonic())
 
     def wait_console(self, pattern: str, timeout: float) -> re.Match[str]:
         """Wait until the console shows something.
@@ -366,6 +390,8 @@ class Machine:
     def _take_report(self, data: bytes) -> None:
         with self._changed:
             events = list(self._reader.feed(data))
+            for event in events:
+                note(self._moved, event, time.monotonic())
             self._changed.notify_all()
         if self._on_event is not None:
             for event in events:
@@ -391,5 +417,6 @@ class Machine:
             pass
         with self._changed:
             self._reader.restart()
+            self._moved.clear()
             self.boots += 1
             self._changed.notify_all()

@@ -1,6 +1,6 @@
 """The boot report: what the guest's PID 1 says about each step of its boot, read and judged.
 
-    {"t": 1.234567, "event": "start|done|fail|ready|exit|restart|booted|shutdown|off", "step": "onboot/000-dhcp",
+    {"t": 1.234567, "event": "start|done|fail|ready|health|exit|restart|booted|shutdown|off", "step": "onboot/000-dhcp",
      "status": 0, "signal": 0, "ms": 12.5, "message": "…", "log": ["last", "lines"]}
 
 One JSON object a line, at most 4096 bytes (docs/design/overview.md). The guest is not trusted: everything is bounded,
@@ -27,7 +27,7 @@ class State(StrEnum):
     RUNNING = "running"
     DONE = "done"
     FAILED = "failed"
-    EXITED = "exited"  # a service that ended
+    EXITED = "exited"  # a service that ended well
 
 
 #: the state of a step after an event; a service that is ready goes on running
@@ -47,11 +47,16 @@ class Event:
     message: str = ""
     log: tuple[str, ...] = ()
     ok: bool | None = None
+    health: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step of the boot. `start` in seconds since the kernel started, `ms` how long it took (None: unknown)."""
+    """One step of the boot. `start` in seconds since the kernel started, `ms` how long it took (None: unknown).
+
+    A service's `status`, `signal` and `log` are those of its last end, also when it runs again. `health` is "" without
+    a health check, else starting, healthy or unhealthy. `waiting`: it ended and is to start again, or it keeps ending.
+    """
 
     name: str
     state: State
@@ -62,6 +67,17 @@ class Step:
     restarts: int = 0
     message: str = ""
     log: tuple[str, ...] = ()
+    health: str = ""
+    waiting: bool = False
+
+    @property
+    def bad(self) -> bool:
+        """It failed, keeps ending, or is unhealthy."""
+        return self.state is State.FAILED or self.waiting or self.health == "unhealthy"
+
+    @property
+    def service(self) -> bool:
+        return self.name.startswith("service/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +98,7 @@ class BootReport:
 
     @property
     def failed(self) -> tuple[Step, ...]:
-        return tuple(step for step in self.steps if step.state is State.FAILED)
+        return tuple(step for step in self.steps if step.bad)
 
     def step(self, name: str) -> Step | None:
         """The step of that name."""
@@ -91,9 +107,11 @@ class BootReport:
     def as_json(self) -> dict[str, Any]:
         """For `--report-file`; keys as in the dataclasses, absent values left out."""
         return {
-            "ok": self.ok, "booted": self.booted, "off": self.off, "dropped": self.dropped,
+            "ok": self.ok if self.ok is None else self.ok and not self.failed,
+            "booted": self.booted, "off": self.off, "dropped": self.dropped,
             "steps": [
-                {key: value for key in Step.__slots__ if (value := getattr(step, key)) not in (None, "", ())}
+                {key: value for key in Step.__slots__
+                 if (value := getattr(step, key)) not in (None, "", ()) and value is not False}
                 for step in self.steps
             ],
         }  # fmt: skip
@@ -130,7 +148,7 @@ def parse_event(line: bytes) -> Event | None:
         t=t, event=_text(event), step=_text(step), status=_small(said.get("status")), signal=_small(said.get("signal")),
         ms=_number(said.get("ms")), message=_text(said.get("message", "")),
         log=tuple(_text(entry) for entry in log[-MAX_LOG_LINES:]) if isinstance(log, list) else (),
-        ok=ok if isinstance(ok, bool) else None,
+        ok=ok if isinstance(ok, bool) else None, health=_text(said.get("health", ""))[:16],
     )  # fmt: skip
 
 
@@ -146,6 +164,10 @@ class ReportReader:
     @property
     def report(self) -> BootReport:
         return replace(self._rest, steps=tuple(self._steps.values()))
+
+    @property
+    def _failed(self) -> bool:
+        return any(step.state is State.FAILED for step in self._steps.values())
 
     def restart(self) -> None:
         """The machine was reset: a new boot begins, with an empty report."""
@@ -170,7 +192,7 @@ class ReportReader:
 
     def _take(self, e: Event) -> None:
         if e.event == "booted":
-            self._rest = replace(self._rest, booted=e.t, ok=e.ok is not False and not self.report.failed)
+            self._rest = replace(self._rest, booted=e.t, ok=e.ok is not False and not self._failed)
         elif e.event == "off":
             self._rest = replace(self._rest, off=True)
         if e.step == "boot":
@@ -188,6 +210,8 @@ class ReportReader:
             ms=old.ms if e.ms is None else e.ms,
             message=e.message or old.message,
             log=e.log or old.log,
+            waiting=e.event == "restart" or (old.waiting and e.event not in ("ready", "exit", "fail")),
+            health=e.health if e.health or e.event in ("ready", "exit") else old.health,
         )
         if e.event in ("fail", "done", "ready", "off"):
             new = replace(new, state=ENDS[e.event])

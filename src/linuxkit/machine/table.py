@@ -31,6 +31,10 @@ LOG_HINTS: tuple[tuple[str, str], ...] = (
         r"network is unreachable|temporary failure in name resolution|no route to host",
         "there is no network yet: put a DHCP client in `onboot`, before this",
     ),
+    (
+        r"port \d+: connection (refused|reset)",
+        "nothing answers there: check the port of `healthcheck`, or give it longer with `start_period`",
+    ),
     (r"cannot allocate memory|out of memory", "the machine has too little memory: give it more with --mem"),
     (r"no space left", "the root is in memory and full: give the machine more with --mem, or write to a disk"),
     (
@@ -69,22 +73,27 @@ def hint_for(step: Step) -> str:
 
 
 def outcome(step: Step) -> str:
-    """How a step ended, in a word or two."""
+    """How a step ended, or how it is, in a word or two."""
+    ended = _end(step)
+    if step.waiting:
+        word = "keeps ending"
+    elif step.state is State.RUNNING:
+        word = step.health if step.health == "unhealthy" else "running"
+        word += ", healthy" if step.health == "healthy" else ", not healthy yet" if step.health == "starting" else ""
+    else:
+        word = ended or ("failed" if step.state is State.FAILED else "ok" if step.state is State.DONE else "exit 0")
+    if not step.restarts:
+        return word
+    return f"{word}, restarted {step.restarts}x" + (f", last {ended}" if ended and word != ended else "")
+
+
+def _end(step: Step) -> str:
     if step.signal:
         try:
-            name = signal.Signals(step.signal).name
+            return f"signal {signal.Signals(step.signal).name}"
         except ValueError:
-            name = str(step.signal)
-        word = f"signal {name}"
-    elif step.status:
-        word = f"exit {step.status}"
-    elif step.state is State.FAILED:
-        word = "failed"
-    elif step.state is State.RUNNING:
-        word = "running"
-    else:
-        word = "ok" if step.state is State.DONE else "exit 0"
-    return word + (f", restarted {step.restarts}x" if step.restarts else "")
+            return f"signal {step.signal}"
+    return f"exit {step.status}" if step.status else ""
 
 
 def _duration(ms: float | None) -> str:
@@ -110,15 +119,27 @@ def render(report: BootReport, *, colour: bool = False) -> str:
 
     lines = [paint("1", line(titles))]
     for step, row in zip(report.steps, rows, strict=True):
-        bad = step.state is State.FAILED
-        lines.append(paint("31", line(row)) if bad else line(row))
-        if bad:
+        lines.append(paint("31", line(row)) if step.bad else paint("33", line(row)) if step.restarts else line(row))
+        if step.bad or step.restarts:
             pad = " " * (widths[0] + widths[1] + 4)
             lines += [f"{pad}{text}" for text in ([step.message] if step.message else [])]
             lines += [f"{pad}| {text}" for text in step.log[-8:]]
             lines += [f"{pad}{paint('1', 'hint')}: {hint}" for hint in [hint_for(step)] if hint]
     lines.append(_verdict(report))
     return "\n".join(lines)
+
+
+def later(before: BootReport, after: BootReport, *, colour: bool = False) -> str:
+    """What services did after the report was printed, as text; "" when nothing failed or restarted."""
+    known = {step.name: step for step in before.steps}
+    news = [
+        step for step in after.steps
+        if step.service and (step.bad or step.restarts) and step != known.get(step.name)
+    ]  # fmt: skip
+    if not news:
+        return ""
+    table = render(BootReport(steps=tuple(news), booted=after.booted), colour=colour).splitlines()[:-1]
+    return "\n".join(["since the report:", *table])
 
 
 def _verdict(report: BootReport) -> str:
@@ -128,6 +149,8 @@ def _verdict(report: BootReport) -> str:
         verdict = "did not finish booting" + (f"; failed: {names}" if failed else "")
     elif report.ok and not failed:
         verdict = f"booted in {report.booted:.3f} s"
+        again = [step.name for step in report.steps if step.restarts]
+        verdict += f"; restarted: {', '.join(again[:5])}" + (" …" if len(again) > 5 else "") if again else ""
     else:
         verdict = f"booted in {report.booted:.3f} s with failures" + (f": {names}" if failed else "")
     return verdict + (f" ({report.dropped} unreadable lines)" if report.dropped else "")

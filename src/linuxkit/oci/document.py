@@ -12,12 +12,13 @@ from typing import Any
 
 from linuxkit.errors import ImageError
 from linuxkit.foreign import read_json
-from linuxkit.oci.media import Descriptor, ImageConfig, Platform
+from linuxkit.oci.media import Descriptor, ImageConfig, ImageHealthcheck, Platform
 from linuxkit.oci.reference import is_digest
 
 MAX_MANIFEST = 4 << 20  # bytes of an index or manifest; what registries promise to take
 MAX_CONFIG = 8 << 20
 MAX_LAYERS = 512
+MAX_HEALTH = 24 * 3600 * 10**9  # nanoseconds of any time of a health check
 MAX_SIZE = 1 << 40  # bytes of any one blob
 
 
@@ -171,4 +172,21 @@ def parse_config(document: Mapping[str, Any], where: str) -> ImageConfig:
         working_dir=text(config, "WorkingDir", where),
         labels=strings(config, "Labels", where),
         diff_ids=diff_ids,
+        healthcheck=_healthcheck(config.get("Healthcheck")),
     )
+
+
+def _healthcheck(found: Any) -> ImageHealthcheck | None:
+    """Docker's extension of the configuration. None when there is none, or none that an engine would heed."""
+    if not isinstance(found, dict):
+        return None
+    test = found.get("Test")
+    if not isinstance(test, list) or not all(isinstance(word, str) for word in test) or not test:
+        return None
+    numbers = {
+        ours: value
+        for ours, theirs in (("interval", "Interval"), ("timeout", "Timeout"), ("start_period", "StartPeriod"),
+                             ("retries", "Retries"))
+        if isinstance(value := found.get(theirs), int) and not isinstance(value, bool) and 0 < value <= MAX_HEALTH
+    }  # fmt: skip
+    return ImageHealthcheck(tuple(test), **numbers)

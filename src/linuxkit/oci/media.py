@@ -46,6 +46,17 @@ class Descriptor:
 
 
 @dataclass(frozen=True, slots=True)
+class ImageHealthcheck:
+    """Docker's `Healthcheck` of an image's configuration; times in nanoseconds, 0: not given."""
+
+    test: tuple[str, ...] = ()
+    interval: int = 0
+    timeout: int = 0
+    start_period: int = 0
+    retries: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class ImageConfig:
     """The parts of an image's configuration that a build looks at."""
 
@@ -57,6 +68,7 @@ class ImageConfig:
     working_dir: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     diff_ids: tuple[str, ...] = ()
+    healthcheck: ImageHealthcheck | None = None
 
 
 @dataclass(frozen=True, slots=True)

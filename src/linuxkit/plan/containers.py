@@ -24,12 +24,15 @@ from linuxkit.runtime.bootplan import (
     PlannedVolume,
     boot_plan,
     containerd_specs,
+    plan_version,
 )  # fmt: skip
 from linuxkit.runtime.containment import contain
+from linuxkit.runtime.health import health_of, seconds
 from linuxkit.runtime.label import merge_settings, settings_from_label
 from linuxkit.runtime.oci_spec import oci_spec
 from linuxkit.runtime.runtime_spec import runtime_spec
 
+MAX_TIMEOUT = 24 * 3600
 SECTIONS = ("onboot", "onshutdown", "services")
 
 
@@ -92,9 +95,12 @@ def _bundle(
         container, settings, image.config, around.ids, around.volumes, around.architecture, around.profiles
     )  # fmt: skip
     runtime = runtime_spec(settings, rootfs_mounts(directory, root, readonly))
+    health = health_of(container, image.config.healthcheck) if section == "services" else None
+    timeout = seconds(container.settings.timeout) if container.settings.timeout is not None else 0
     return BundlePlan(
-        section, container.name, directory, origin, readonly, spec, runtime, tree, settings.restart, settings.onfail
-    )
+        section, container.name, directory, origin, readonly, spec, runtime, tree, settings.restart, settings.onfail,
+        min(timeout, MAX_TIMEOUT), health,
+    )  # fmt: skip
 
 
 def container_directory(section: str, number: int, container: Container) -> str:
@@ -124,21 +130,28 @@ def rootfs_mounts(directory: str, root: str, readonly: bool) -> tuple[Mount, ...
 
 
 def guest_files(
-    config: Config, volumes: Sequence[VolumePlan], bundles: Sequence[BundlePlan]
+    config: Config, volumes: Sequence[VolumePlan], bundles: Sequence[BundlePlan], newest: int
 ) -> tuple[PlannedFile, ...]:
     """What our own guest reads: etc/linuxkit/plan, and a config.json for containerd for each service.
 
+    Args:
+        newest: the newest plan that the init image reads.
+
     Raises:
-        InputError: runtime settings that cannot be carried out.
+        InputError: runtime settings that cannot be carried out, also because the init image is too old.
     """
     kinds: dict[str, Kind] = {"onboot": "onboot", "onshutdown": "onshutdown", "services": "service"}
     containers = [
         PlannedContainer(
             kinds[b.section], b.name, f"/{b.directory}", b.runtime, b.config, b.restart or Restart.NO,
             b.onfail or OnFail.CONTINUE, entry.position, f"{entry.path}.name" if entry.path else "",
+            b.timeout, b.health,
         )
         for b, entry in zip(bundles, (*config.onboot, *config.onshutdown, *config.services), strict=True)
     ]  # fmt: skip
+    if plan_version(containers) > newest:
+        raise InputError("the init image is older than this program: it knows neither healthcheck nor timeout",
+                         hint="update the lock, or use kit://init; or leave these keys out")  # fmt: skip
     kept = [
         PlannedVolume(v.name, f"/{v.directory}", v.readonly, entry.position)
         for v, entry in zip(volumes, config.volumes, strict=True)

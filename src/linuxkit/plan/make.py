@@ -28,7 +28,7 @@ from linuxkit.plan.model import (
     Tree,
     VolumePlan,
 )
-from linuxkit.runtime.bootplan import GUEST_LABEL, GUEST_VERSION
+from linuxkit.runtime.bootplan import GUEST_LABEL, GUEST_VERSIONS
 from linuxkit.runtime.ids import id_map
 
 
@@ -56,14 +56,14 @@ def make_plan(
         Tree(images[item.image], "", (item.image, f"init[{n}]")) for n, item in enumerate(config.init)
     )
     volumes = tuple(_volume(volume, n, images) for n, volume in enumerate(config.volumes))
-    guested = any(tree.image.config.labels.get(GUEST_LABEL) == GUEST_VERSION for tree in init)
-    security = config.security or default_security(config, guested)
+    newest = max((GUEST_VERSIONS.get(tree.image.config.labels.get(GUEST_LABEL, ""), 0) for tree in init), default=0)
+    security = config.security or default_security(config, newest > 0)
     bundles = plan_bundles(config, images, ids, options.architecture, security, profiles or {})
     files = plan_files(config.files, sources, metadata, ids)
     kernel = _kernel(config.kernel, images, options)
     guest: tuple[PlannedFile, ...] = ()
-    if guested:
-        guest = guest_files(config, volumes, bundles)
+    if newest:
+        guest = guest_files(config, volumes, bundles, newest)
     sbom = None
     if options.sbom:
         trees = [*init, *(v.tree for v in volumes if v.tree), *(b.tree for b in bundles if b.tree)]

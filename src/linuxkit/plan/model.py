@@ -11,6 +11,7 @@ from typing import Any
 from linuxkit.config.model import OnFail, Restart
 from linuxkit.entry import Kind
 from linuxkit.oci.media import Image
+from linuxkit.runtime.health import Health
 
 #: Raise it when the same inputs give other bytes.
 VERSION = 2
@@ -95,6 +96,8 @@ class BundlePlan:
     tree: Tree | None = None
     restart: Restart | None = None
     onfail: OnFail | None = None
+    timeout: int = 0  # seconds; onshutdown
+    health: Health | None = None
 
 
 @dataclass(frozen=True, slots=True)

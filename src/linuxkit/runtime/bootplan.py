@@ -1,6 +1,6 @@
 """The guest's boot plan: LinuxKit's runtime.json files and the volumes as lines that C reads without a JSON parser.
 
-    linuxkit-plan 1                              one record a line, fields separated by a tab
+    linuxkit-plan 1|2                            one record a line, fields separated by a tab
     volume        data  /containers/volumes/data  rw
     container     onboot  000-dhcp  /containers/onboot/000-dhcp
     onfail        continue
@@ -21,13 +21,14 @@ from typing import Any, Literal
 
 from linuxkit.config.model import OnFail, Position, Restart
 from linuxkit.errors import InputError, Problem
+from linuxkit.runtime.health import Health
 from linuxkit.runtime.planrules import MAX_PLAN, NAME_RULE, NAMESPACES, fault, good_name
 
 Json = dict[str, Any]
 Kind = Literal["onboot", "onshutdown", "service"]
 
 GUEST_LABEL = "org.linuxkit.guest"  # on an init image whose guest reads this plan
-GUEST_VERSION = "plan/1"
+GUEST_VERSIONS = {"plan/1": 1, "plan/2": 2}  # its value, and the newest plan that such a guest reads
 PLAN_PATH = "etc/linuxkit/plan"
 SPEC_FOLDER = "etc/linuxkit/containerd"
 NOWHERE = Position()
@@ -87,6 +88,8 @@ class PlannedContainer:
     onfail: OnFail = OnFail.CONTINUE
     position: Position = NOWHERE
     path: str = ""  # in the YAML
+    timeout: int = 0  # seconds that an onshutdown container may take; 0: the guest's default
+    health: Health | None = None
 
     @property
     def id(self) -> str:
@@ -99,7 +102,8 @@ def boot_plan(volumes: Iterable[PlannedVolume], containers: Iterable[PlannedCont
     Raises:
         InputError: what the guest would refuse, for instance a name or a mount without destination; all of it.
     """
-    lines = [_line("linuxkit-plan", "1")]
+    containers = tuple(containers)
+    lines = [_line("linuxkit-plan", str(plan_version(containers)))]
     problems: list[Problem] = []
     for volume in volumes:
         try:
@@ -127,6 +131,11 @@ def boot_plan(volumes: Iterable[PlannedVolume], containers: Iterable[PlannedCont
     if problems:
         raise InputError("the guest cannot carry this out", problems=problems)
     return text
+
+
+def plan_version(containers: Iterable[PlannedContainer]) -> int:
+    """What a guest has to read: 2 when one of these has a limit or a health check."""
+    return 2 if any(container.timeout or container.health for container in containers) else 1
 
 
 def containerd_specs(containers: Iterable[PlannedContainer]) -> dict[str, bytes]:
@@ -169,6 +178,9 @@ def _container(container: PlannedContainer) -> list[str]:
         lines.append(_line("restart", container.restart.value))
     elif container.kind == "onboot":
         lines.append(_line("onfail", container.onfail.value))
+    if container.timeout:
+        lines.append(_line("timeout", str(container.timeout)))
+    lines += _health(container.health)
     for mount in runtime.get("mounts") or ():
         lines += _mount(container, mount)
     lines += [_line("mkdir", _inside(directory, path)) for path in runtime.get("mkdir") or ()]
@@ -179,6 +191,17 @@ def _container(container: PlannedContainer) -> list[str]:
     if container.kind == "service" and runtime.get("namespace"):
         lines.append(_line("namespace", runtime["namespace"]))
     return lines
+
+
+def _health(health: Health | None) -> list[str]:
+    if health is None:
+        return []
+    times = (health.interval, health.timeout, health.start_period, health.retries)
+    lines = [_line("health", *map(str, times))]
+    if health.kind == "exec":
+        return lines + [_line("test", word) for word in health.test]
+    where = (str(health.port), health.path) if health.kind == "http" else (str(health.port),)
+    return [*lines, _line(health.kind, *where)]
 
 
 def _mount(container: PlannedContainer, mount: Json) -> list[str]:

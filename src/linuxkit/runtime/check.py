@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from linuxkit.config.model import Config, ImageSettings
 from linuxkit.errors import InputError, Problem
-from linuxkit.oci.media import ImageConfig
+from linuxkit.oci.media import ImageConfig, ImageHealthcheck
+from linuxkit.runtime.health import health_of
 from linuxkit.runtime.ids import id_map, resolve_id
 from linuxkit.runtime.label import merge_settings
 from linuxkit.runtime.oci_spec import oci_spec
@@ -21,6 +22,11 @@ def check_settings(config: Config) -> None:
     for container in (*config.onboot, *config.onshutdown, *config.services):
         try:
             oci_spec(container, merge_settings(container.settings, ImageSettings()), ImageConfig(), ids, volumes)
+        except InputError as e:
+            problems += e.problems
+    for container in config.services:
+        try:
+            health_of(container, ImageHealthcheck(("CMD", "whatever the image brings")))
         except InputError as e:
             problems += e.problems
     for n, file in enumerate(config.files):

@@ -14,6 +14,7 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
 _FLAGS = re.compile(r"[0-9]{1,1000}")
 #: Fields of a line, its word among them.
 _FIELDS = 8
+DAY = 86400
 NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts")
 NAME_RULE = "letters, digits, '_', '.' and '-' only, no '.' or '-' in front, at most 200"
 
@@ -52,6 +53,23 @@ def _interface(name: str, _add: str, peer: str, root: str) -> str:
     return "bad interface" if root not in ("0", "1") or not name or long else ""
 
 
+def _is_number(text: str, least: int, most: int) -> bool:
+    return _FLAGS.fullmatch(text) is not None and least <= int(text) <= most
+
+
+def _health(interval: str, timeout: str, start: str, retries: str) -> str:
+    if not all(_is_number(text, 0, DAY * 1000) for text in (interval, timeout, start)):
+        return "times of a health check are milliseconds"
+    good = int(interval) and int(timeout) and _is_number(retries, 1, 1000)
+    return "" if good else "a health check needs an interval, a timeout and retries"
+
+
+def _http(port: str, path: str) -> str:
+    if not path.startswith("/") or any(c in path for c in " \r\n"):
+        return "bad path"
+    return "" if _is_number(port, 1, 65535) else "bad port"
+
+
 def _one_of(words: Sequence[str], message: str) -> Callable[[str], str]:
     return lambda word: "" if word in words else message
 
@@ -68,6 +86,11 @@ WORDS: dict[str, tuple[int, Callable[..., str]]] = {
     "interface": (4, _interface),
     "bindns": (2, lambda kind, path: "" if kind in NAMESPACES and good_path(path) else "bad namespace"),
     "namespace": (1, lambda name: "" if good_name(name) else "bad containerd namespace"),
+    "timeout": (1, lambda text: "" if _is_number(text, 1, DAY) else "a timeout is a number of seconds"),
+    "health": (4, _health),
+    "test": (1, lambda _word: ""),
+    "http": (2, _http),
+    "tcp": (1, lambda port: "" if _is_number(port, 1, 65535) else "bad port"),
 }
 
 
