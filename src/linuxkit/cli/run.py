@@ -289,12 +289,14 @@ def settled(machine: Machine, watch: Watch) -> BootReport:
     Raises:
         MachineError: not within --boot-timeout; or, with --once, it ended first.
     """
+    from linuxkit.machine.settle import wait_settled
+
     start = time.monotonic()
     report = machine.wait_booted(watch.boot_timeout) if watch.once else machine.settle(watch.boot_timeout)
     if report.booted is None:
         return report
     left = None if watch.boot_timeout is None else max(0.01, watch.boot_timeout - (time.monotonic() - start))
-    return machine.wait_settled(watch.settle, left)
+    return wait_settled(machine, watch.settle, left)
 
 
 def judged(report: BootReport, last: BootReport) -> BootReport:

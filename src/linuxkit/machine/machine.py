@@ -24,7 +24,7 @@ from linuxkit.machine.helper import Device
 from linuxkit.machine.process import Process
 from linuxkit.machine.qmp import Qmp
 from linuxkit.machine.report import BootReport, Event, ReportReader
-from linuxkit.machine.settle import judge, left, note
+from linuxkit.machine.settle import Moves
 
 MAX_TYPED = 1 << 20
 
@@ -70,7 +70,7 @@ class Machine:
         self._qmp, self._reader = Qmp(), ReportReader()
         self._pending = bytearray()  # typed, not yet taken by the guest
         self._changed = threading.Condition()
-        self._moved: dict[str, float] = {}  # service → when it last started or ended, on our clock
+        self.moves = Moves()
         self._ended = False
         self._killed = False
         self._failure: BaseException | None = None
@@ -150,7 +150,7 @@ class Machine:
         Raises:
             MachineError: `timeout` seconds passed.
         """
-        self._until(lambda: self._ended or self._reader.report.booted is not None, timeout, "the guest did not boot")
+        self.until(lambda: self._ended or self._reader.report.booted is not None, timeout, "the guest did not boot")
         return self.report
 
     def wait_booted(self, timeout: float | None = None) -> BootReport:
@@ -164,28 +164,6 @@ class Machine:
             raise MachineError("the machine ended before it had booted" + self._tail(), hint=self._log_hint())
         return self.report
 
-    def wait_settled(self, seconds: float, timeout: float | None = None) -> BootReport:
-        """Wait until every service has run for some seconds and has the result of its health check, if it has one.
-
-        One that keeps ending is waited for three times as long, and is `waiting` in what is returned. A machine without
-        services, or one that ends, is not waited for.
-
-        Raises:
-            MachineError: `timeout` seconds passed.
-        """
-        start = time.monotonic()
-        with self._changed:
-            while not self._ended:
-                wait = left(self._reader.report, self._moved, seconds, start, time.monotonic())
-                rest = wait if timeout is None else start + timeout - time.monotonic()
-                if wait <= 0:
-                    break
-                if rest <= 0:
-                    raise MachineError("the services did not settle in time" + self._tail(),
-                                       hint="give them longer with --boot-timeout, or wait less: --settle")  # fmt: skip
-                self._changed.wait(min(wait, rest))
-            return judge(self._reader.report, self._moved, seconds, time.monotonic())
-
     def wait_console(self, pattern: str, timeout: float) -> re.Match[str]:
         """Wait until the console shows something.
 
@@ -197,7 +175,7 @@ class Machine:
         def found() -> re.Match[str] | None:
             return wanted.search(self._shown.text)
 
-        self._until(lambda: self._ended or found(), timeout, f"the console did not show {pattern!r}")
+        self.until(lambda: self._ended or found(), timeout, f"the console did not show {pattern!r}")
         with self._changed:
             match = found()
         if match is None:
@@ -211,7 +189,7 @@ class Machine:
         Raises:
             MachineError: its kernel panicked, QEMU failed, or `timeout` seconds passed.
         """
-        self._until(lambda: self._ended, timeout, "the machine is still running")
+        self.until(lambda: self._ended, timeout, "the machine is still running")
         self._raise_end()
         return self.report
 
@@ -270,14 +248,15 @@ class Machine:
         shown = [line for line in self.console.replace("\r", "").splitlines() if line.strip()][-lines:]
         return "".join(f"\n  {line}" for line in shown) if shown else "; its console stayed empty"
 
-    def _until(self, done: Callable[[], object], timeout: float | None, what: str) -> None:
+    def until(self, done: Callable[[], object], timeout: float | None, what: str, every: float = 1e6) -> None:
+        """Wait until `done()`, asked at each change and every so many seconds; else MachineError "WHAT within …"."""
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._changed:
             while not done():
                 left = None if deadline is None else deadline - time.monotonic()
                 if left is not None and left <= 0:
                     break
-                self._changed.wait(left)
+                self._changed.wait(every if left is None else min(every, left))
             else:
                 return
         raise MachineError(f"{what} within {timeout:g} s" + self._tail(), hint=self._log_hint())
@@ -289,8 +268,7 @@ class Machine:
             return
         if self._shown.panic is not None:
             raise MachineError(f"kernel panic: {self._shown.panic}" + self._tail(), hint=self._log_hint())
-        status = self._process.poll()
-        if status == 0 or self._killed:
+        if (status := self._process.poll()) == 0 or self._killed:
             return
         signalled = f"killed by signal {-status}" if status is not None and status < 0 else ""
         for helper in self._helpers:
@@ -391,7 +369,7 @@ class Machine:
         with self._changed:
             events = list(self._reader.feed(data))
             for event in events:
-                note(self._moved, event, time.monotonic())
+                self.moves.note(event, time.monotonic())
             self._changed.notify_all()
         if self._on_event is not None:
             for event in events:
@@ -417,6 +395,6 @@ class Machine:
             pass
         with self._changed:
             self._reader.restart()
-            self._moved.clear()
+            self.moves = Moves()
             self.boots += 1
             self._changed.notify_all()

@@ -1,52 +1,73 @@
-"""When services count as running: each has run for some seconds and, where it has a health check, that has a result. Pure.
+"""When services count as running: each ran for some seconds, and has a result of its health check if it has one.
 
-Times are seconds on the host's monotonic clock; `moved` says when each service last started or ended.
+Times are seconds on the host's monotonic clock.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+import time
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from linuxkit.machine.report import BootReport, Event, State, Step
+
+if TYPE_CHECKING:
+    from linuxkit.machine.machine import Machine
 
 PATIENCE = 3  # times the settling time, for services that end again and again
 
 
-def note(moved: dict[str, float], event: Event, now: float) -> None:
-    """Keep in `moved` when a service started or ended."""
-    if event.step.startswith("service/") and event.event in ("ready", "exit", "fail"):
-        moved[event.step] = now
+@dataclass
+class Moves:
+    """When each service last started or ended."""
+
+    at: dict[str, float] = field(default_factory=dict)
+
+    def note(self, event: Event, now: float) -> None:
+        if event.step.startswith("service/") and event.event in ("ready", "exit", "fail"):
+            self.at[event.step] = now
+
+    def settled(self, report: BootReport, seconds: float, start: float, now: float) -> bool:
+        """Is there nothing more to wait for?
+
+        Args:
+            seconds: that a service has to run.
+            start: when the waiting began.
+        """
+        impatient = now - start >= PATIENCE * seconds
+
+        def done(step: Step) -> bool:
+            if not step.service or step.state is not State.RUNNING or (impatient and step.restarts):
+                return True
+            young = now - self.at.get(step.name, start) < seconds
+            return not (step.waiting or young or step.health == "starting")
+
+        return not seconds or all(done(step) for step in report.steps)
+
+    def judge(self, report: BootReport, seconds: float, now: float) -> BootReport:
+        """The report, in which a service that keeps ending is marked as one that waits for its next start."""
+
+        def judged(step: Step) -> Step:
+            young = step.name in self.at and now - self.at[step.name] < seconds
+            dying = step.service and step.state is State.RUNNING and step.restarts and young
+            return replace(step, waiting=True) if dying else step
+
+        return replace(report, steps=tuple(judged(step) for step in report.steps))
 
 
-def left(report: BootReport, moved: Mapping[str, float], seconds: float, start: float, now: float) -> float:
-    """How long to wait before looking again; 0: the services have settled, or never will.
+def wait_settled(machine: Machine, seconds: float, timeout: float | None = None) -> BootReport:
+    """Wait until every service has run for some seconds and has the result of its health check, if it has one.
 
-    Args:
-        seconds: that a service has to run.
-        start: when the waiting began.
+    One that keeps ending is waited for three times as long, and is `waiting` in what is returned. A machine that ends
+    is not waited for.
+
+    Raises:
+        MachineError: `timeout` seconds passed.
     """
-    patience = start + PATIENCE * seconds - now
-    waits = [0.0]
-    for step in report.steps if seconds else ():
-        if not step.service or step.state is not State.RUNNING:
-            continue
-        if step.waiting:
-            waits.append(min(seconds, patience))
-            continue
-        young = moved.get(step.name, start) + seconds - now
-        waits.append(min(young, patience) if step.restarts else young)
-        if step.health == "starting" and (not step.restarts or patience > 0):
-            waits.append(1.0)
-    return max(waits)
+    start, now = time.monotonic(), time.monotonic
 
+    def done() -> bool:
+        return not machine.running or machine.moves.settled(machine.report, seconds, start, now())
 
-def judge(report: BootReport, moved: Mapping[str, float], seconds: float, now: float) -> BootReport:
-    """The report, in which a service that keeps ending is marked as one that waits for its next start."""
-
-    def judged(step: Step) -> Step:
-        young = step.name in moved and now - moved[step.name] < seconds
-        dying = step.service and step.state is State.RUNNING and step.restarts and young
-        return replace(step, waiting=True) if dying else step
-
-    return replace(report, steps=tuple(judged(step) for step in report.steps))
+    machine.until(done, timeout, "the services did not settle", every=0.2)
+    return machine.moves.judge(machine.report, seconds, now())

@@ -76,7 +76,7 @@ def outcome(step: Step) -> str:
     """How a step ended, or how it is, in a word or two."""
     ended = _end(step)
     if step.waiting:
-        word = "keeps ending"
+        word = ended or "keeps ending"
     elif step.state is State.RUNNING:
         word = step.health if step.health == "unhealthy" else "running"
         word += ", healthy" if step.health == "healthy" else ", not healthy yet" if step.health == "starting" else ""
