@@ -54,7 +54,7 @@ STARTING = {"event": "ready", "health": "starting"}
         ([(0, READY), (0.1, EXIT | {"status": 0})], 0.1, 0.3, [], "exit 0"),
         ([(0, READY), (0.1, EXIT), (0.1, AGAIN), (0.2, READY)], 0.5, 0.65, [], "running, restarted 1x, last exit 3"),
         ([(0, READY), (0.1, EXIT), (0.1, AGAIN)], 0.8, 1.1, ["service/a"], "exit 3, restarted 1x"),
-        ([(n / 5, e) for n in range(20) for e in (READY, EXIT, AGAIN, READY)], 0.8, 1.1, ["service/a"], "exit 3, resta"),
+        ([(n / 5, e) for n in range(20) for e in (READY, EXIT, AGAIN)], 0.8, 1.1, ["service/a"], "exit 3, resta"),
         ([(0, STARTING), (0.6, {"event": "health", "health": "healthy"})], 0.6, 0.8, [], "running, healthy"),
         ([(0, STARTING), (0.6, {"event": "health", "health": "unhealthy", "message": "port 80: Connection refused"})],
          0.6, 0.8, ["service/a"], "unhealthy"),
