@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 import urllib.error
 import urllib.request
@@ -11,7 +12,7 @@ import pytest
 
 import linuxkit
 from linuxkit.machine.machine import Machine
-from linuxkit.machine.report import State, Step
+from linuxkit.machine.report import Event, State, Step
 from support.system import CONTAINERD, CRUN, Build, image_cache
 from support.vm import boot
 
@@ -106,9 +107,16 @@ def test_a_service_that_dies_says_so_and_is_restarted_if_it_asks_for_that(build:
     system += container("again", "echo falling over >&2; sleep 0.3; exit 7", restart="on-failure")
     system += container("content", "sleep 0.2; exit 0", restart="on-failure")
     system += container("once", "exit 9")
-    with boot(build(system), seconds=120) as machine:
+    # and what health checks find, in images without anything for them, and a keeper that is killed
+    answer = "while :; do printf 'HTTP/1.0 200 OK\\r\\n\\r\\nhi' | nc -l -p 80; done"
+    system += container("web", answer, net="new", healthcheck="{http: 80/x, interval: 2s}")
+    system += container("deaf", "sleep 1000", healthcheck="{tcp: 81, interval: 1s, retries: 2}")
+    system += container("checked", "touch /here; sleep 1000", healthcheck="{test: 'test -e /here', interval: 2s}")
+    kill = "sleep 4; kill -9 $(cat /run/linuxkit/supervisor.pid); sleep 1000"
+    system += container("killer", kill, pid="host", binds="['/run:/run']", capabilities="[all]")
+    with boot(build(system), seconds=150) as machine:
         machine.wait_booted(90)
-        until = time.monotonic() + 30
+        until = time.monotonic() + 60
 
         def said(step: str, event: str) -> list[int]:
             return [e.status or 0 for e in machine.events if (e.step, e.event) == (step, event)]  # type: ignore[attr-defined]
@@ -124,6 +132,25 @@ def test_a_service_that_dies_says_so_and_is_restarted_if_it_asks_for_that(build:
         assert not said("service/once", "restart")
         exits = [e for e in machine.events if (e.step, e.event) == ("service/again", "exit")]  # type: ignore[attr-defined]
         assert "falling over" in "\n".join(exits[0].log)
+
+        def of(event: str, step: str) -> list[Event]:
+            return [e for e in machine.events if (e.event, e.step) == (event, step)]  # type: ignore[attr-defined]
+
+        while not of("ready", "keeper") or not all(of("health", f"service/{n}") for n in ("web", "deaf", "checked")):
+            assert time.monotonic() < until, "no other keeper, or no result of the checks"
+            time.sleep(0.2)
+        states = {name: of("health", f"service/{name}")[0].health for name in ("web", "deaf", "checked")}
+        assert states == {"web": "healthy", "deaf": "unhealthy", "checked": "healthy"}
+        assert "Connection refused" in of("health", "service/deaf")[0].message
+        assert of("exit", "keeper")[0].signal == 9
+        assert re.fullmatch(r"took over [45] running of 7 services", of("ready", "keeper")[0].message)
+        again = len(said("service/again", "exit"))
+        while len(said("service/again", "exit")) <= again:  # the new keeper goes on
+            assert time.monotonic() < until + 30, "nothing restarts any more"
+            time.sleep(0.2)
+        for name in ("web", "deaf", "checked", "killer"):
+            assert not said(f"service/{name}", "exit"), name
+        assert machine.power_off(30).off
 
 
 def test_readonly_and_writable_containers_and_the_root(build: Build) -> None:
