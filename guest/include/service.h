@@ -97,6 +97,7 @@ void containerd_args(struct command *command, const char *verb, const struct con
 void command_free(struct command *command);
 /* The status that the task ended with, from what `ctr task delete` wrote and its own status; -1: ctr itself failed. */
 int containerd_end_status(const char *path, int ctr_status);
+bool containerd_forgot(const char *path); /* there it says that there is no such task (any more) */
 int hook_main(const struct plan *plan, const char *name); /* createRuntime hook: the state comes on standard input */
 
 /* --- control.c: service start|stop|restart|status */

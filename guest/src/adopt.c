@@ -75,8 +75,8 @@ void service_note(const struct service *one)
                                     (unsigned long long)started_at(pid), one->restarts, (int)one->made, one->status,
                                     (int)one->first, (int)one->wanted, one->started);
     replace(path, text);
-    if (one->state == RUNNING) {
-        scoped_free char *end = format(ENDS "/%d", (int)one->pid);
+    if (one->state == RUNNING || one->state == CLEANING) { /* how a task ended is what its removal ends with */
+        scoped_free char *end = format(ENDS "/%d", (int)pid);
         make_dirs(ENDS, 0700);
         write_file(end, "");
     }
@@ -152,9 +152,16 @@ bool service_adopt(struct supervisor *all, struct service *one)
         health_begin(one);
         return true;
     }
-    if (!ran) { /* killed in the middle of a start or an end: clean up, and begin again unless it is to be down */
-        one->wanted = one->wanted == WANT_RUN && one->state != CLEANING ? WANT_RESTART : one->wanted;
-        one->started = one->state == CLEANING ? one->started : 0;
+    if (one->state == CLEANING) { /* that is done by now */
+        int end = end_take(pid);
+        end_forget(pid);
+        one->ended = now();
+        helper_ended(all, one, end);
+        return true;
+    }
+    if (!ran) { /* killed in the middle of a start: clean up, and begin again unless it is to be down */
+        one->wanted = one->wanted == WANT_RUN ? WANT_RESTART : one->wanted;
+        one->started = 0;
     }
     service_ended(all, one, ran ? end_take(one->pid) : one->status);
     return true;

@@ -164,6 +164,12 @@ int containerd_end_status(const char *path, int ctr_status)
     return ctr_status;
 }
 
+bool containerd_forgot(const char *path)
+{
+    scoped_free char *text = read_file(path, 1 << 16, NULL);
+    return text && strstr(text, "not found");
+}
+
 void containerd_remove(const char *namespace, const char *id)
 {
     const char *const task[] = {CTR, "--namespace", namespace, "task", "delete", "--force", id, NULL};

@@ -199,7 +199,7 @@ static void cleaned(struct supervisor *all, struct service *one, int status)
     bool silent = false;
     if (all->containerd) {
         int code = containerd_end_status(one->end, status_code(status));
-        if (code < 0 && one->tries++ < DELETE_TRIES) {
+        if (code < 0 && !containerd_forgot(one->end) && one->tries++ < DELETE_TRIES) {
             pause_ms(50);
             if (call(all, one, "delete"))
                 return;
@@ -214,6 +214,7 @@ static void cleaned(struct supervisor *all, struct service *one, int status)
 
 void helper_ended(struct supervisor *all, struct service *one, int status)
 {
+    end_forget(one->helper);
     one->helper = 0;
     if (one->state == CLEANING)
         cleaned(all, one, status);

@@ -108,11 +108,11 @@ def test_a_service_that_dies_says_so_and_is_restarted_if_it_asks_for_that(build:
     system += container("content", "sleep 0.2; exit 0", restart="on-failure")
     system += container("once", "exit 9")
     # and what health checks find, in images without anything for them, and a keeper that is killed
-    answer = "while :; do printf 'HTTP/1.0 200 OK\\r\\n\\r\\nhi' | nc -l -p 80; done"
-    system += container("web", answer, net="new", healthcheck="{http: 80/x, interval: 2s}")
+    answer = "while :; do printf 'HTTP/1.0 200 OK\\r\\n\\r\\nhi' | nc -l -p 8080; done"
+    system += container("web", answer, net="new", healthcheck="{http: 8080/x, interval: 2s}")
     system += container("deaf", "sleep 1000", healthcheck="{tcp: 81, interval: 1s, retries: 2}")
     system += container("checked", "touch /here; sleep 1000", healthcheck="{test: 'test -e /here', interval: 2s}")
-    kill = "sleep 4; kill -9 $(cat /run/linuxkit/supervisor.pid); sleep 1000"
+    kill = "sleep 6; kill -9 $(cat /run/linuxkit/supervisor.pid); sleep 1000"
     system += container("killer", kill, pid="host", binds="['/run:/run']", capabilities="[all]")
     with boot(build(system), seconds=150) as machine:
         machine.wait_booted(90)
@@ -143,7 +143,7 @@ def test_a_service_that_dies_says_so_and_is_restarted_if_it_asks_for_that(build:
         assert states == {"web": "healthy", "deaf": "unhealthy", "checked": "healthy"}
         assert "Connection refused" in of("health", "service/deaf")[0].message
         assert of("exit", "keeper")[0].signal == 9
-        assert re.fullmatch(r"took over [45] running of 7 services", of("ready", "keeper")[0].message)
+        assert re.fullmatch(r"took over \d running of 7 services", of("ready", "keeper")[0].message)
         again = len(said("service/again", "exit"))
         while len(said("service/again", "exit")) <= again:  # the new keeper goes on
             assert time.monotonic() < until + 30, "nothing restarts any more"
