@@ -130,6 +130,7 @@ def test_times(text: str, ms: int) -> None:
 def test_an_init_image_that_is_too_old_is_refused() -> None:
     check = Health("tcp", port=1)
     bundle = BundlePlan("services", "a", "containers/services/a", ("a", "b"), False, {}, {}, health=check)
+    config = parse_config(entry("{tcp: 1}"))
     with pytest.raises(InputError, match="init image is older"):
-        guest_files((), (bundle,), 1)
-    assert guest_files((), (bundle,), 2)
+        guest_files(config, (), (bundle,), 1)
+    assert guest_files(config, (), (bundle,), 2)
