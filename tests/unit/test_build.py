@@ -408,3 +408,71 @@ def test_two_names_of_one_image_share_its_tree(work: Path, cache: Path) -> None:
     first = "containers/onboot/000-first/lower/bin/app"
     assert made["docker.io/t/app:1"] == made["t/app:1"] == {first, "containers/services/closed/rootfs/bin/tool"}
     assert made["t/tool:1"] == {first, "containers/services/app/lower/bin/tool"}
+
+
+MOUNTS = """\
+    readonly: true
+    binds: ["/etc/motd:/etc/motd:ro", "/var/lib/x:/data/deep", "/run/s.sock:/run/s.sock", "/dev:/dev", "/etc:/run2/etc"]
+    tmpfs: [/tmp, /run/inside, "/caps"]
+    mounts:
+      - {type: bind, source: /bin/sh, destination: /usr/bin/tool, options: [bind]}
+      - {type: tmpfs, source: tmpfs, destination: /run/inside/deeper}
+"""
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_mount_points_that_a_read_only_image_lacks_are_made(work: Path, cache: Path, shared: bool) -> None:
+    """As Docker makes them; what the image has, a file for a directory or not, stays as it is."""
+    image = [directory("run3"), symlink("run2", "run3"), member("caps", b"c"), directory("data", 0o700)]
+    make_image(Store(cache), "docker.io/t/tool:1", tar_of(*image))
+    text = YAML.replace("    readonly: true\n", MOUNTS)
+    root = "containers/services/closed/rootfs"
+    if shared:
+        text = text.replace("    image: t/app:1\nservices", "    image: t/tool:1\nservices")
+        root = "containers/onboot/000-first/lower"
+    (work / "web.yml").write_text(text)
+    linuxkit("build", "--format", "tar", "web.yml", cwd=work, cache=cache)
+    with tarfile.open(work / "web.tar") as tar:
+        found = {one.name.removeprefix(f"{root}/"): (one.isfile(), one.mode, one.size) for one in tar}
+    linuxkit("build", "--compress", "none", "--no-preflight", "web.yml", cwd=work, cache=cache)
+    out = work / "out"
+    out.mkdir()
+    for data in archives((work / "web-initrd.img").read_bytes()):
+        subprocess.run(["cpio", "-idmu", "--quiet"], cwd=out, check=True, capture_output=True, input=data)
+    for path, wanted in {
+        "data/deep": (False, 0o755, 0), "data": (False, 0o700, 0), "run/s.sock": (True, 0o644, 0),
+        "tmp": (False, 0o755, 0), "run3/etc": (False, 0o755, 0), "usr/bin/tool": (True, 0o644, 0),
+        "caps": (True, 0o644, 1), "etc/motd": (True, 0o644, 0), "run/inside": (False, 0o755, 0),
+    }.items():  # fmt: skip
+        assert found[path] == wanted or (path == "caps" and found[path][0]), path
+        there = out / root / path
+        assert (there.is_file(), there.stat().st_size if there.is_file() else 0) == (wanted[0], wanted[2]), path
+    assert "run/inside/deeper" not in found
+    assert (out / root / "run2").readlink() == Path("run3")
+
+
+def test_a_container_that_can_be_written_to_gets_no_mount_points(work: Path, cache: Path) -> None:
+    (work / "web.yml").write_text(YAML.replace("    readonly: true\n", MOUNTS.replace("true", "false")))
+    linuxkit("build", "--format", "tar", "web.yml", cwd=work, cache=cache)
+    with tarfile.open(work / "web.tar") as tar:
+        assert not [name for name in tar.getnames() if name.endswith("data/deep")]
+
+
+ACL = "\2\0\0\0\1\0\6\0\xff\xff\xff\xff\4\0\4\0\xff\xff\xff\xff\x20\0\4\0\xff\xff\xff\xff"
+
+
+@pytest.mark.parametrize(("format_", "warned"), [
+    ("tar", False), ("oci", False), ("kernel+erofs", False), ("kernel+initrd", True), ("kernel+squashfs", True),
+    ("kernel+iso", True), ("kernel+erofs,kernel+squashfs", True),
+])  # fmt: skip
+def test_access_control_lists_are_kept_or_left_out_with_one_warning(
+    work: Path, cache: Path, format_: str, warned: bool
+) -> None:
+    fields = {"SCHILY.xattr.system.posix_acl_access": ACL, "SCHILY.xattr.user.x": "y"}
+    layer = tar_of(member("a", pax_headers=fields), member("b", pax_headers=fields))
+    make_image(Store(cache), "docker.io/t/tool:1", layer)
+    for name in ("web", "again"):
+        done = linuxkit("build", "--format", format_, "--name", name, "web.yml", cwd=work, cache=cache)
+        said = "warning: 2 files have access control lists, the first is /a of docker.io/t/tool:1"
+        assert done.stderr.count(said) == warned
+        assert done.stderr.count("warning") == warned

@@ -25,6 +25,7 @@ from linuxkit.outputs.build import Build
 from linuxkit.outputs.initrd import whole as whole_initrd
 from linuxkit.outputs.pieces import OutputFile
 from linuxkit.outputs.recall import whole
+from linuxkit.rootfs.acls import without
 
 KIND = "filesystems"
 LABEL = "LinuxKit"
@@ -93,7 +94,7 @@ def _squashfs(build: Build) -> list[Piece]:
 
     def make() -> list[Piece]:
         with BlockCache(build.content.derived, repr(about), key) as shelf:
-            return squashfs.image(build.root, how, shelf=shelf, threads=build.encoder.threads)
+            return squashfs.image(without(build.root), how, shelf=shelf, threads=build.encoder.threads)
 
     return once(build, key, make)
 

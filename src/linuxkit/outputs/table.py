@@ -13,6 +13,7 @@ from linuxkit.outputs.build import Build, DataPartition
 from linuxkit.outputs.filesystems import FILESYSTEMS
 from linuxkit.outputs.pieces import OutputFile
 from linuxkit.plan.asked import BOOTSTAGE, EFI_BOOT, RPI_BOOT, SYSLINUX
+from linuxkit.rootfs.acls import dropped_by, left_out
 
 DEFAULT, DEFAULT_STREAM = "kernel+initrd", "tar"
 #: Values of --root; what --verity alone means.
@@ -58,6 +59,10 @@ class Format:
     def in_memory(self, root: str) -> bool:
         """Its root filesystem is in an initrd, when `root` is the filesystem of a disk's root partition."""
         return self.name not in ARCHIVES and not self.on_device and not (self.root == DISK and root)
+
+    def filesystem(self, root: str) -> str:
+        """What its root filesystem is, when `root` is that of a disk's root partition; empty: an initrd."""
+        return root if self.root == DISK else self.root
 
     @property
     def on_device(self) -> bool:
@@ -177,6 +182,9 @@ def make(build: Build, target: Target) -> list[OutputFile]:
     Raises:
         LinuxkitError: of any kind.
     """
+    roots = [one.filesystem(build.disk_root) for one in target.formats if one.name not in ARCHIVES]
+    if dropped_by(roots) and (said := left_out(build.plan, build.content)):
+        build.content.warn(f"{said}: an initrd, a squashfs and an ISO can't hold them, and they are left out there")
     made: dict[str, OutputFile] = {}
     for format_ in target.formats:
         for file in format_.make(build, target.name or "image"):

@@ -8,6 +8,7 @@
     SECTION/NAME      a container's tree
     containers        everything small around the trees: config.json, runtime.json, empty directories, the boot plan
     files             the section of that name
+    mount points      of read-only containers, where their images have none
     sbom
 
 A later segment's entry replaces an earlier one's of the same path.
@@ -16,6 +17,7 @@ A later segment's entry replaces an earlier one's of the same path.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from linuxkit.entry import FIXED_MTIME, MAX_MODE, Bytes, Entry, Kind, digest_of, read_all
 from linuxkit.follow import follow
@@ -32,6 +34,7 @@ from linuxkit.plan.model import (
 from linuxkit.rootfs import flatten as flat
 from linuxkit.rootfs import kernel as krn
 from linuxkit.rootfs.content import Content, HostFile, layers_of
+from linuxkit.rootfs.mountpoints import mount_points
 from linuxkit.rootfs.segment import Segment
 from linuxkit.runtime.json import go_json
 
@@ -68,6 +71,8 @@ def assemble(plan: BuildPlan, content: Content, *, boot: bool) -> list[Segment]:
     if plan.files:
         small = sum(f.source.size if f.source else len(f.data) for f in plan.files) <= SMALL
         segments.append(_files(plan.files, small))
+    if points := list(mount_points(plan.bundles)):
+        segments.append(replace(generated("mount points", points), missing=True))
     if plan.sbom is not None:
         from linuxkit.rootfs.sbom import sbom_segment
 
@@ -155,8 +160,6 @@ def _around_bundles(bundles: Iterable[BundlePlan]) -> Iterator[Entry]:
 
 
 def _file(like: Entry, path: str, data: bytes) -> Entry:
-    from dataclasses import replace
-
     return replace(like, path=path, source=Bytes(data))
 
 

@@ -53,6 +53,11 @@ class Content:
                 self._unsigned[key] = self._attested(image) if image.index is not None else ""
             return self._unsigned[key]
 
+    def warn(self, text: str) -> None:
+        """A line for people."""
+        if self._log is not None:
+            self._log(f"warning: {text}")
+
     def tree(self, image: Image) -> list[Entry]:
         """An image's layers, merged.
 

@@ -26,6 +26,7 @@ from linuxkit.errors import ImageError
 from linuxkit.follow import follow
 from linuxkit.rootfs.content import Content
 from linuxkit.rootfs.flatten import implied
+from linuxkit.rootfs.mountpoints import looks_like_a_file
 from linuxkit.rootfs.names import Name, names_of
 from linuxkit.rootfs.segment import Segment
 
@@ -168,7 +169,11 @@ class _Tree:
         if row.kind is Kind.HARDLINK:
             row.named = self.at.get(self._place(name.target))
         existing = self.at.get(place)
-        if existing is None:
+        if self.segments[row.part].missing:
+            place = self._look(follow(place, self._link, self._root))
+            if place not in self.at and (row.kind is Kind.FILE) is self._is_file(name.target):
+                self._put(row, place)
+        elif existing is None:
             self._put(row, place)
         elif row.kind is Kind.DIRECTORY:
             self._directory(row, name, place, existing)
@@ -179,6 +184,16 @@ class _Tree:
         else:
             self._drop(place)
             self._put(row, place)
+
+    def _is_file(self, source: str) -> bool:
+        """Whether the source of a bind is no directory, as far as can be told; empty: it is a file system."""
+        if not source.startswith("/"):
+            return False
+        try:
+            there = self.at.get(follow(posixpath.normpath(source).strip("/"), self._link, self._root))
+        except ImageError:
+            return False
+        return there.kind is not Kind.DIRECTORY if there is not None else looks_like_a_file(source)
 
     def _put(self, row: _Row, place: str) -> None:
         missing, folder = list[str](), place.rpartition("/")[0]

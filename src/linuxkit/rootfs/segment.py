@@ -20,6 +20,7 @@ class Segment:
     layers    image layers (with their diff_id) that `entries` is going to read, for reading ahead.
     prefix    all its entries are below this, apart from the directories above it; no other segment has the same.
     path      of its only entry, a file that takes long to make.
+    missing   its entries are made only where nothing is (rootfs/mountpoints.py).
     generated everything in it is small and made by the builder: not worth a place in the cache.
     """
 
@@ -31,3 +32,4 @@ class Segment:
     generated: bool = field(default=False)
     prefix: str = ""
     path: str = ""
+    missing: bool = False
