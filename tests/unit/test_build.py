@@ -425,6 +425,7 @@ def test_mount_points_that_a_read_only_image_lacks_are_made(work: Path, cache: P
     """As Docker makes them; what the image has, a file for a directory or not, stays as it is."""
     image = [directory("run3"), symlink("run2", "run3"), member("caps", b"c"), directory("data", 0o700)]
     make_image(Store(cache), "docker.io/t/tool:1", tar_of(*image))
+    _guest(cache)
     text = YAML.replace("    readonly: true\n", MOUNTS)
     root = "containers/services/closed/rootfs"
     if shared:
@@ -451,8 +452,19 @@ def test_mount_points_that_a_read_only_image_lacks_are_made(work: Path, cache: P
     assert (out / root / "run2").readlink() == Path("run3")
 
 
-def test_a_container_that_can_be_written_to_gets_no_mount_points(work: Path, cache: Path) -> None:
-    (work / "web.yml").write_text(YAML.replace("    readonly: true\n", MOUNTS.replace("true", "false")))
+def _guest(cache: Path) -> None:
+    """An init image that brings the kit's guest."""
+    tar = tar_of(directory("bin"), member("bin/sh", b"shell", mode=0o755), member("init", b"#!/bin/sh\n", mode=0o755))
+    make_image(Store(cache), "docker.io/t/init:1", tar, config={"Labels": {"org.linuxkit.guest": "plan/1"}})
+
+
+@pytest.mark.parametrize("guest", [False, True])
+def test_others_get_no_mount_points(work: Path, cache: Path, guest: bool) -> None:
+    """A container that can be written to gets them at boot; LinuxKit's own init gets LinuxKit's tree."""
+    if guest:
+        _guest(cache)
+    mounts = MOUNTS.replace("true", "false") if guest else MOUNTS
+    (work / "web.yml").write_text(YAML.replace("    readonly: true\n", mounts))
     linuxkit("build", "--format", "tar", "web.yml", cwd=work, cache=cache)
     with tarfile.open(work / "web.tar") as tar:
         assert not [name for name in tar.getnames() if name.endswith("data/deep")]

@@ -71,7 +71,7 @@ def assemble(plan: BuildPlan, content: Content, *, boot: bool) -> list[Segment]:
     if plan.files:
         small = sum(f.source.size if f.source else len(f.data) for f in plan.files) <= SMALL
         segments.append(_files(plan.files, small))
-    if points := list(mount_points(plan.bundles)):
+    if plan.guest and (points := list(mount_points(plan.bundles))):  # others get LinuxKit's tree
         segments.append(replace(generated("mount points", points), missing=True))
     if plan.sbom is not None:
         from linuxkit.rootfs.sbom import sbom_segment
