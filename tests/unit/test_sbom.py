@@ -172,6 +172,24 @@ def test_a_database_that_a_layer_removes_does_not_count(store: Store, tmp_path: 
     assert inventory(image, content_of(store, tmp_path)).packages == ()
 
 
+@pytest.mark.parametrize("layers", [
+    [[symlink("var/lib/dpkg", "../../usr/lib/dpkg")], [member("var/lib/dpkg/status", DPKG)]],
+    [[symlink("lib", "usr/lib"), directory("usr/lib")], [member("lib/apk/db/installed", APK)]],
+    [[symlink("lib", "usr/lib"), member("lib/apk/db/installed", APK), directory("usr/lib/apk/db")]],
+    [[symlink("lib", "usr/lib"), member("usr/lib/apk/db/installed", APK)], [member("lib/apk/db/other")]],
+])  # fmt: skip
+def test_a_database_that_goes_through_a_link_counts(store: Store, tmp_path: Path, layers: list) -> None:
+    image = make_image(store, "docker.io/t/a:1", *(tar_of(*layer) for layer in layers))
+    assert inventory(image, content_of(store, tmp_path)).packages
+
+
+def test_a_database_that_goes_through_a_link_replaces_and_can_be_deleted(store: Store, tmp_path: Path) -> None:
+    lower = tar_of(symlink("lib", "usr/lib"), directory("usr/lib"), member("usr/lib/apk/db/installed", APK))
+    for upper in (member("lib/apk/db/installed", b""), member("lib/apk/db/.wh.installed")):
+        image = make_image(store, "docker.io/t/a:1", lower, tar_of(upper))
+        assert inventory(image, content_of(store, tmp_path)).packages == ()
+
+
 @pytest.mark.parametrize(("whiteouts", "count"), [("oci", 0), ("linuxkit", 2)])
 def test_an_opaque_folder_counts_as_the_build_reads_it(
     store: Store, tmp_path: Path, whiteouts: str, count: int

@@ -37,13 +37,15 @@ def has_whiteouts(layers: Sequence[Sequence[Entry]]) -> bool:
 
 
 def merge_layers(
-    layers: Sequence[Sequence[Entry]], *, whiteouts: Whiteouts = Whiteouts.LINUXKIT, where: str = "the image"
-) -> list[Entry]:
+    layers: Sequence[Sequence[Entry]], *, whiteouts: Whiteouts = Whiteouts.LINUXKIT, where: str = "the image",
+    some: bool = False,
+) -> list[Entry]:  # fmt: skip
     """The tree that the layers make together.
 
     Args:
         layers: bottom first, each as LayerCache.entries gives it.
         where: the image, for messages.
+        some: these are not all members, so that a link may lead to a place that is not among them.
 
     Returns:
         Every path once, sorted, so that a directory stands before what is in it; hard links last, each naming a FILE
@@ -52,7 +54,7 @@ def merge_layers(
     Raises:
         ImageError: a hard link names nothing, or a layer puts nodes below something that is not a directory.
     """
-    layers = at_their_places(layers, where)
+    layers = at_their_places(layers, where, some=some)
     latest = [_last_of_each(layer) for layer in layers]
     chosen: dict[str, int] = {}  # path → number of its layer
     closed: set[str] = set()  # nothing of the layers below may be at or under these
@@ -89,7 +91,9 @@ def merge_layers(
     return _ordered(chosen, latest, where)
 
 
-def at_their_places(layers: Sequence[Sequence[Entry]], where: str) -> Sequence[Sequence[Entry]]:
+def at_their_places(
+    layers: Sequence[Sequence[Entry]], where: str, *, some: bool = False
+) -> Sequence[Sequence[Entry]]:
     """The layers with the path of every member as the place that it leads to through the links that are there then.
 
     Raises:
@@ -98,7 +102,8 @@ def at_their_places(layers: Sequence[Sequence[Entry]], where: str) -> Sequence[S
     links = {entry.path for layer in layers for entry in layer if entry.kind is Kind.SYMLINK}
     if not links or links.isdisjoint(_folders(layers)):
         return layers
-    places = _Places(where, _folders(layers) | {entry.path for layer in layers for entry in layer})
+    named = None if some else _folders(layers) | {entry.path for layer in layers for entry in layer}
+    places = _Places(where, named)
     return [places.layer(level, layer) for level, layer in enumerate(layers)]
 
 
@@ -118,9 +123,9 @@ def _folders(layers: Sequence[Sequence[Entry]]) -> set[str]:
 class _Places:
     """The tree so far, as far as it decides where members go."""
 
-    def __init__(self, where: str, named: Set[str]) -> None:
+    def __init__(self, where: str, named: Set[str] | None) -> None:
         self._where, self._level = where, 0
-        self._named = named  # paths of members and of the directories above them
+        self._named = named  # paths of members and of the directories above them; None: not all are known
         self._nodes: dict[str, tuple[int, Entry]] = {}  # place → its layer, and what is there
         self._closed: dict[str, int] = {}  # at and under these nothing of the layers below that one is left
         self._emptied: dict[str, int] = {}  # under these the same
@@ -163,7 +168,7 @@ class _Places:
                 raise ImageError(f"{self._where}: layer {self._level + 1}: '{path}': {e.message}") from e
             if place != folder:
                 self._check(place, path)
-            if self._own_link and place not in self._named:
+            if self._own_link and self._named is not None and place not in self._named:
                 raise ImageError(f"{self._where}: layer {self._level + 1}: '{path}' lies below '{self._own_link}', a "
                                  f"link to '/{place}', which is not a directory of the image")  # fmt: skip
             self._known[folder] = place

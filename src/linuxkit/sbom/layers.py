@@ -1,7 +1,7 @@
 """An image → its Inventory: what matters of each layer is parsed once, and kept in the derived cache.
 
     derived/sbom/<diff id>.<VERSION>.json
-        nodes   [path, kind]: databases, licences, os-release; and what hides those of the layers below
+        nodes   [path, kind, target]: databases, licences, os-release; what hides those of the layers below; links above
         files   path → {packages, notes} | {os} | {licence}
 
 The layers are merged by the rules of the build, so a database that an upper layer replaces or deletes does not count.
@@ -28,7 +28,7 @@ from linuxkit.sbom.model import Database, Distribution, Inventory, Package
 
 KIND = "sbom"
 #: Raise it when the same layer gives another record.
-VERSION = 1
+VERSION = 2
 MAX_READ = 512 << 20  # bytes of databases in one layer
 MAX_FILES = 50_000  # databases and licences in one layer
 
@@ -80,12 +80,12 @@ def inventory(image: Image, content: Contents) -> Inventory:
         content.layers.prefetch(missing)
     records = [_record(layer, diff_id, content) for layer, diff_id in pairs]
     nodes = [
-        [Entry(path, Kind(kind), origin=(str(level), path)) for path, kind in record["nodes"]]
+        [Entry(path, Kind(kind), target=target, origin=(str(level), path)) for path, kind, target in record["nodes"]]
         for level, record in enumerate(records)
     ]
     files: dict[str, dict[str, Any]] = {}
-    for entry in merge_layers(nodes, whiteouts=Whiteouts(content.whiteouts), where=image.reference):
-        files[entry.path] = records[int(entry.origin[0])]["files"].get(entry.path, {})
+    for entry in merge_layers(nodes, whiteouts=Whiteouts(content.whiteouts), where=image.reference, some=True):
+        files[entry.path] = records[int(entry.origin[0])]["files"].get(entry.origin[1], {})
     return _combine(image, files, content)
 
 
@@ -150,17 +150,17 @@ def _scan(entries: Sequence[Entry]) -> dict[str, Any]:
         folder, _, name = path.rpartition("/")
         if name == OPAQUE:
             if not folder or _ABOVE.fullmatch(folder):
-                nodes.append([path, str(Kind.FILE)])
+                nodes.append([path, str(Kind.FILE), ""])
             continue
         if name.startswith(WHITEOUT):
             hidden = f"{folder}/{name[len(WHITEOUT):]}".lstrip("/")
             if _ABOVE.fullmatch(hidden) or _wanted(hidden):
-                nodes.append([path, str(Kind.FILE)])
+                nodes.append([path, str(Kind.FILE), ""])
             continue
         if _wanted(path):
             if entry.kind is Kind.HARDLINK:
                 entry = tree.get(entry.target, entry)
-            nodes.append([path, str(Kind.FILE)])
+            nodes.append([path, str(Kind.FILE), ""])
             left -= min(entry.size, rpm.MAX_DATABASE)
             if left < 0 or len(nodes) > MAX_FILES or count > model.MAX_PACKAGES:
                 files[path] = {"notes": ["the layer has more databases than any honest one: the rest is not read"]}
@@ -168,7 +168,7 @@ def _scan(entries: Sequence[Entry]) -> dict[str, Any]:
             files[path] = _read(path, entry)
             count += len(files[path].get("packages", ()))
         elif entry.kind is not Kind.DIRECTORY and _ABOVE.fullmatch(path):
-            nodes.append([path, str(Kind.SYMLINK)])
+            nodes.append([path, str(Kind.SYMLINK if entry.target else Kind.FILE), entry.target])
     return {"nodes": nodes, "files": files}
 
 
