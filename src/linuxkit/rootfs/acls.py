@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import replace
 
 from linuxkit.encode.tree import Node, walk
 from linuxkit.entry import Entry
+from linuxkit.errors import ImageError
 from linuxkit.oci.media import Image
 from linuxkit.plan.model import BuildPlan
 from linuxkit.rootfs.content import Content, layers_of
@@ -22,6 +25,10 @@ KIND, VERSION = "layers", 1
 def left_out(plan: BuildPlan, content: Content) -> str:
     """How many files of the build's images have any, and which is the first; empty: none has."""
     trees = [*plan.init, *(v.tree for v in plan.volumes if v.tree), *(b.tree for b in plan.bundles if b.tree)]
+    pairs = [pair for tree in trees for pair in layers_of(tree.image)]
+    if new := [pair for pair in pairs if content.derived.get(KIND, _key(pair[1])) is None]:
+        with suppress(ImageError):  # comes again below, where it is known whose layer that is
+            content.layers.prefetch(new)
     total, first = 0, ""
     for tree in trees:
         count, path = _of_image(tree.image, content)
@@ -33,19 +40,26 @@ def left_out(plan: BuildPlan, content: Content) -> str:
 def _of_image(image: Image, content: Content) -> tuple[int, str]:
     total, first = 0, ""
     for layer, diff_id in layers_of(image):
-        key = f"{diff_id[7:]}.acls.{VERSION}.json"
+        key = _key(diff_id)
         kept = content.derived.get(KIND, key)
         try:
             count, path = json.loads(kept.read_bytes()) if kept is not None else (None, "")
         except (OSError, ValueError, TypeError):
             count, path = None, ""  # damaged: made anew
         if count is None:
-            found = [entry.path for entry in content.layers.entries(layer, diff_id) if _has(entry)]
+            try:
+                found = [entry.path for entry in content.layers.entries(layer, diff_id) if _has(entry)]
+            except ImageError as e:
+                raise ImageError(f"image {image.reference}: {e.message}", hint=e.hint) from e
             count, path = len(found), (found or [""])[0]
             with content.derived.put(KIND, key) as out:
                 out.write(json.dumps([count, path]).encode())
         total, first = total + count, first or path
     return total, first
+
+
+def _key(diff_id: str) -> str:
+    return f"{diff_id[7:]}.acls.{VERSION}.json"
 
 
 def _has(entry: Entry) -> bool:
@@ -56,8 +70,6 @@ def without(root: Node) -> Node:
     """The same tree without any."""
     if not any(_has(node.entry) for _, node in walk(root)):
         return root
-    from dataclasses import replace
-
     made: dict[int, Node] = {}
     for _, node in walk(root):
         if id(node) not in made:
