@@ -43,6 +43,7 @@ class Sources:
     logins       of registries, in front of those of Docker's configuration.
     own_lock     with `bundle`: the lock is the user's own, not the one that came in the bundle.
     own_yaml     with `bundle`: the YAML is the user's own, and may name files of this machine.
+    rollback     take lists of the Debian archive that are older than those seen before.
     local_files  YAML that is fetched may name files of this machine.
     alpine       the Alpine mirror of native recipes, and `alpine_keys` the folder of its keys; empty: this machine's.
     packages     image name → folder of what @pkg: stands for; filled as YAML is read.
@@ -64,6 +65,7 @@ class Sources:
     alpine_keys: Path | None = None
     own_lock: bool = False
     own_yaml: bool = False
+    rollback: bool = False
     local_files: bool = False
     packages: dict[str, str] = field(default_factory=dict, compare=False)
 
@@ -124,7 +126,7 @@ class Sources:
         compiler = self.environment.get("ZIG_GLOBAL_CACHE_DIR")
         return Kit(self.store, self.cache / "kit", mirror=self.debian, fetch=self.fetch, offline=self.offline,
                    compiler_cache=Path(compiler) if compiler else None, say=self.log, alpine_mirror=self.alpine,
-                   alpine_keys=self.alpine_keys)  # fmt: skip
+                   alpine_keys=self.alpine_keys, rollback=self.rollback)  # fmt: skip
 
     @cached_property
     def resolver(self) -> Resolver:

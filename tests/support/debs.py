@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from support.images import directory, member, tar_of
 
@@ -141,12 +142,21 @@ def armour(kind: str, data: bytes) -> bytes:
     return f"-----BEGIN PGP {kind}-----\n\n{text}-----END PGP {kind}-----\n".encode()
 
 
+#: Name → number in OpenPGP, and what stands before a digest in a signature (PKCS #1).
+_HASHES = {
+    "sha256": (8, "3031300d060960864801650304020105000420"), "sha1": (2, "3021300906052b0e03021a05000414"),
+    "md5": (1, "3020300c06082a864886f70d020505000410"), "ripemd160": (3, "3021300906052b2403020105000414"),
+    "sha512": (10, "3051300d060960864801650304020305000440"),
+}  # fmt: skip
+
+
 class Signer:
     """A key that signs. The same seed is the same key."""
 
     BORN = 1_700_000_000
 
-    def __init__(self, seed: str) -> None:
+    def __init__(self, seed: str, *, lasts: int = 0, revoked: bool = False) -> None:
+        self._lasts, self._revoked = lasts, revoked
         p, q = _prime(seed.encode() + b"p"), _prime(seed.encode() + b"q")
         self._n, self._e = p * q, 65537
         self._d = pow(self._e, -1, (p - 1) * (q - 1))
@@ -155,14 +165,19 @@ class Signer:
         self._id = hashlib.sha1(self._framed).digest()
         self.fingerprint = self._id.hex().upper()
 
-    def _signature(self, kind: int, signed: bytes, when: int) -> bytes:
+    def _signature(self, kind: int, signed: bytes, when: int, *, hash: str = "sha256", lasts: int = 0) -> bytes:
         hashed = _sub(2, when.to_bytes(4, "big")) + _sub(33, b"\x04" + self._id)
         if kind == 0x13:
             hashed += _sub(27, b"\x03")
-        head = bytes([4, kind, 1, 8]) + len(hashed).to_bytes(2, "big") + hashed
-        digest = hashlib.sha256(signed + head + b"\x04\xff" + len(head).to_bytes(4, "big")).digest()
+            if self._lasts:
+                hashed += _sub(9, self._lasts.to_bytes(4, "big"))
+        if lasts:
+            hashed += _sub(3, lasts.to_bytes(4, "big"))
+        number, prefix = _HASHES[hash]
+        head = bytes([4, kind, 1, number]) + len(hashed).to_bytes(2, "big") + hashed
+        digest = hashlib.new(hash, signed + head + b"\x04\xff" + len(head).to_bytes(4, "big")).digest()
         size = (self._n.bit_length() + 7) // 8
-        info = bytes.fromhex("3031300d060960864801650304020105000420") + digest
+        info = bytes.fromhex(prefix) + digest
         block = b"\x00\x01" + b"\xff" * (size - len(info) - 3) + b"\x00" + info
         value = pow(int.from_bytes(block, "big"), self._d, self._n)
         loose = _sub(16, self._id[-8:])
@@ -171,23 +186,29 @@ class Signer:
     def public_key(self) -> bytes:
         name = b"Test archive <test@example.invalid>"
         bound = self._framed + b"\xb4" + len(name).to_bytes(4, "big") + name
-        return armour("PUBLIC KEY BLOCK",
-                      _packet(6, self._body) + _packet(13, name) + self._signature(0x13, bound, self.BORN))  # fmt: skip
+        revoked = self._signature(0x20, self._framed, self.BORN + 1) if self._revoked else b""
+        return armour("PUBLIC KEY BLOCK", _packet(6, self._body) + revoked + _packet(13, name)
+                      + self._signature(0x13, bound, self.BORN))  # fmt: skip
 
-    def clearsign(self, text: bytes, *others: Signer) -> bytes:
-        """`text` as an InRelease file is: in the clear, with the signatures behind it, those of `others` first."""
+    def clearsign(self, text: bytes, *others: Signer, **options: Any) -> bytes:
+        """`text` as an InRelease file is: in the clear, with the signatures behind it, those of `others` first.
+
+        Args:
+            options: of our own signature: `hash` and, in seconds, `lasts`.
+        """
         text = text.rstrip(b"\n")
         signed = text.replace(b"\n", b"\r\n")
-        signature = b"".join(one._signature(1, signed, self.BORN + 60) for one in (*others, self))
+        signature = b"".join(one._signature(1, signed, self.BORN + 60) for one in others)
+        signature += self._signature(1, signed, self.BORN + 60, **options)
         escaped = b"\n".join(b"- " + line if line.startswith(b"-") else line for line in text.split(b"\n"))
         head = b"-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA256\n\n"
         return head + escaped + b"\n" + armour("SIGNATURE", signature)
 
 
 @cache
-def signer(seed: str) -> Signer:
-    """A key, made once: looking for primes takes a second."""
-    return Signer(seed)
+def signer(seed: str, **options: Any) -> Signer:
+    """A key, made once: looking for primes takes a second. `lasts`: seconds of its life; `revoked`."""
+    return Signer(seed, **options)
 
 
 # -- an archive
@@ -201,6 +222,7 @@ class FakeArchive:
     signer: Signer
     component: str = "main"
     until: str = ""  # Valid-Until
+    date: str = "Tue, 14 Nov 2023 22:13:20 UTC"
     by_hash: bool = True
     packages: dict[str, list[tuple[dict[str, str], bytes]]] = field(default_factory=dict)  # suite → (fields, file)
 
@@ -238,7 +260,8 @@ class FakeArchive:
             f" {hashlib.sha256(data).hexdigest()} {len(data)} {self.component}/binary-{arch}/{name}\n"
             for name, data in (("Packages", text), ("Packages.xz", squeezed))
         )
-        head = f"Origin: Test\nSuite: stable\nCodename: {suite}\nDate: Tue, 14 Nov 2023 22:13:20 UTC\n"
+        head = f"Origin: Test\nSuite: stable\nCodename: {suite}\n"
+        head += f"Date: {self.date}\n" if self.date else ""
         head += f"Valid-Until: {self.until}\n" if self.until else ""
         head += "Acquire-By-Hash: yes\n" if self.by_hash else ""
         return f"{head}Components: {self.component}\nArchitectures: {arch}\nSHA256:\n{rows}".encode()

@@ -155,6 +155,22 @@ def test_an_outdated_release_is_refused(mirror: Mirror, kit: Callable[..., Kit])
         kit().resolve("tool", AMD64)
 
 
+def test_a_mirror_that_goes_back_is_refused(tmp_path: Path, mirror: Mirror, kit: Callable[..., Kit]) -> None:
+    here = kit()
+    old, new = mirror.archive.date, "Wed, 15 Nov 2023 22:13:20 UTC"
+    mirror.archive.date = new
+    mirror.archive.write()
+    here.newest(["tool"], AMD64)
+    mirror.archive.date = old
+    mirror.archive.write()
+    with pytest.raises(ImageError, match="older than the one seen before, of 2023-11-15"):
+        here.newest(["tool"], AMD64)
+    assert kit(rollback=True).newest(["tool"], AMD64)  # the flag, and the control: nothing else is wrong with it
+    mirror.archive.date = new
+    mirror.archive.write()
+    assert kit().newest(["tool"], AMD64)
+
+
 def test_a_release_of_another_suite_is_refused(mirror: Mirror, kit: Callable[..., Kit]) -> None:
     root = mirror.archive.root / "debian/dists"
     (root / "trixie/InRelease").write_bytes((root / "trixie-updates/InRelease").read_bytes())

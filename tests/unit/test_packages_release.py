@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from linuxkit.errors import HostError, ImageError
-from linuxkit.packages import release
+from linuxkit.packages import openpgp, release
 from linuxkit.packages.release import Key
 from support.debs import Signer, signer
 
@@ -100,6 +104,102 @@ def test_without_a_verifier_the_way_out_is_told(good: Signer, monkeypatch: pytes
     with pytest.raises(HostError) as caught:
         release.verify(good.clearsign(TEXT), [key(good)], "x")
     assert "linuxkit[deb]" in caught.value.hint
+
+
+DAY = 24 * 3600
+AFTER = datetime.fromtimestamp(Signer.BORN + 10 * DAY, UTC)
+
+
+@pytest.mark.parametrize(("options", "says"), [
+    ({}, ""), ({"hash": "sha512"}, ""), ({"lasts": 20 * 365 * DAY}, ""),  # the controls
+    ({"hash": "sha1"}, "made with SHA-1"), ({"hash": "md5"}, "made with MD5"),
+    ({"hash": "ripemd160"}, "made with RIPEMD-160"), ({"lasts": DAY}, "it has expired"),
+])  # fmt: skip
+def test_a_signature_that_does_not_hold(good: Signer, verifier: str, options: dict[str, Any], says: str) -> None:
+    data = good.clearsign(TEXT, **options)
+    if not says:
+        assert release.verify(data, [key(good)], "x", now=AFTER)
+        return
+    with pytest.raises(ImageError, match=f"not signed by a key that we trust.*{says}"):
+        release.verify(data, [key(good)], "x", now=AFTER)
+
+
+def test_a_signature_expires_by_the_clock_given(good: Signer) -> None:
+    data = good.clearsign(TEXT, lasts=20 * 365 * DAY)
+    assert release.verify(data, [key(good)], "x", now=datetime.fromtimestamp(Signer.BORN + 19 * 365 * DAY, UTC))
+    with pytest.raises(ImageError, match="it has expired"):
+        release.verify(data, [key(good)], "x", now=datetime.fromtimestamp(Signer.BORN + 21 * 365 * DAY, UTC))
+    with pytest.raises(ImageError, match="made in the future"):
+        release.verify(data, [key(good)], "x", now=datetime.fromtimestamp(Signer.BORN - 2 * DAY, UTC))
+
+
+@pytest.mark.parametrize(("options", "says"), [({"lasts": DAY}, "has expired"), ({"revoked": True}, "was revoked")])
+def test_a_key_that_does_not_hold(verifier: str, options: dict[str, Any], says: str) -> None:
+    """gpgv calls these signatures valid; the control is the same key with neither."""
+    bad = signer("good", **options)
+    assert bad.fingerprint == signer("good").fingerprint
+    data = bad.clearsign(TEXT)
+    assert release.verify(data, [key(signer("good"))], "x", now=AFTER)
+    with pytest.raises(ImageError, match=f"its key {bad.fingerprint} {says}"):
+        release.verify(data, [key(bad)], "x", now=AFTER)
+
+
+def test_a_good_signature_beside_one_that_does_not_hold(good: Signer, other: Signer, verifier: str) -> None:
+    expired = signer("other", lasts=DAY)
+    data = good.clearsign(TEXT, expired)
+    assert release.verify(data, [key(good), key(expired)], "x", now=AFTER)
+
+
+def test_what_gpgv_says() -> None:
+    """The control of the status lines: VALIDSIG by itself is not enough."""
+    valid = "[GNUPG:] VALIDSIG AA 2023-11-14 1700000060 0 4 0 1 8 01 BB"
+    for word, found in (("GOODSIG", {"BB"}), ("EXPKEYSIG", set()), ("REVKEYSIG", set()), ("EXPSIG", set())):
+        assert release._gpgv_signers(f"[GNUPG:] NEWSIG\n[GNUPG:] {word} AA name\n{valid}\n") == found
+
+
+def test_the_carried_keys_hold() -> None:
+    known = openpgp.ring([release.dearmour(one.armour) for one in release.trusted_keys()])
+    assert {one.fingerprint for one in release.trusted_keys()} <= set(known)
+    assert len(known) == 5
+    for fact, primary in known.values():
+        assert not fact.revoked
+        assert fact.made + fact.lasts > 1_900_000_000  # into 2030
+        assert fact.bits == 4096 or fact.algorithm == 22
+        assert primary.fingerprint in known
+
+
+@given(st.binary(max_size=300))
+@settings(max_examples=300, deadline=None)
+def test_any_bytes_are_no_signature_or_one(data: bytes) -> None:
+    for read in (lambda: list(openpgp.packets(data)), lambda: openpgp.signature(data), lambda: openpgp.keys(data)):
+        with suppress(ValueError):
+            read()
+
+
+def release_of(date: str) -> release.Release:
+    return parse(TEXT + (f"Date: {date}\n".encode() if date else b""))
+
+
+def test_an_older_release_than_the_one_seen_is_refused(tmp_path: Path) -> None:
+    old, new = release_of("Sun, 01 Jun 2025 10:00:00 UTC"), release_of("Mon, 02 Jun 2025 10:00:00 UTC")
+    seen = release.Seen(tmp_path)
+    for one in (old, old, new, new):
+        seen.check("trixie", one, "x")
+    seen.check("bookworm", old, "x")  # another suite
+    for one in (old, release_of("")):
+        with pytest.raises(release.RollbackError, match="older than the one seen before, of 2025-06-02") as caught:
+            release.Seen(tmp_path).check("trixie", one, "x")
+        assert "--allow-release-rollback" in caught.value.hint
+    release.Seen(tmp_path, allow=True).check("trixie", old, "x")
+    with pytest.raises(release.RollbackError):  # allowed once, not for ever
+        seen.check("trixie", old, "x")
+    seen.check("trixie", release_of("Mon, 02 Jun 2025 12:00:00 +0100"), "x")
+
+
+@pytest.mark.parametrize("text", ["", "x", "2025-06-02", "\xff" * 9])
+def test_a_note_that_cannot_be_read(text: str, tmp_path: Path) -> None:
+    (tmp_path / "seen-trixie").write_text(text)
+    release.Seen(tmp_path).check("trixie", release_of("Sun, 01 Jun 2025 10:00:00 UTC"), "x")
 
 
 @pytest.mark.parametrize("data", [

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from linuxkit.cli.main import Settings, allow_local_files
+from linuxkit.cli.main import Settings, allow_local_files, allow_release_rollback
 
 
 @click.command()
@@ -27,6 +27,7 @@ from linuxkit.cli.main import Settings, allow_local_files
 @click.option("--debian-mirror", default="", envvar="LINUXKIT_DEBIAN_MIRROR", show_envvar=True,
               metavar="URL[,SECURITY-URL]", help="For kit packages.  [default: the one apt uses]")
 @allow_local_files
+@allow_release_rollback
 @click.pass_obj
 def bundle(settings: Settings, files: tuple[str, ...], output: str, name: str, lock_file: Path | None, no_lock: bool,
            arches: tuple[str, ...], platforms: tuple[str, ...], formats: tuple[str, ...], offline: bool,
@@ -55,7 +56,7 @@ def bundle(settings: Settings, files: tuple[str, ...], output: str, name: str, l
 
     sources = api.Sources(settings.cache, settings.mirrors, settings.cert_files, offline, debian=debian_mirror,
                           environment=os.environ, log=note, policy=policy_of(settings),
-                          local_files=settings.local_files)  # fmt: skip
+                          local_files=settings.local_files, rollback=settings.rollback)  # fmt: skip
     path = chosen(files, name, lock_file, no_lock)
     documents: list[tuple[str, bytes]] = []
     packages: dict[str, str] = {}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from linuxkit.cli.main import Settings
+    from linuxkit.cli.main import Settings, allow_release_rollback
     from linuxkit.packages.kit import Kit
 
 _MIRROR = "Debian mirror, URL or URL,SECURITY-URL.  [default: the one that this machine's apt uses]"
@@ -30,7 +30,7 @@ def open_kit(settings: Settings, mirror: str = "") -> Kit:
             click.echo(line, err=True)
 
     return api.Sources(settings.cache, settings.mirrors, settings.cert_files, debian=mirror, environment=os.environ,
-                       log=log).kit  # fmt: skip
+                       log=log, rollback=settings.rollback).kit  # fmt: skip
 
 
 def host_architecture() -> str:
@@ -65,6 +65,7 @@ def ls(settings: Settings, names: bool) -> None:
 @click.option("--force", is_flag=True, help="Build also what is there.")
 @click.option("--debian-mirror", default="", metavar="URL", envvar="LINUXKIT_DEBIAN_MIRROR", show_envvar=True,
               help=_MIRROR)
+@allow_release_rollback
 @click.pass_obj
 def build(settings: Settings, names: tuple[str, ...], everything: bool, arch: str | None, force: bool,
           debian_mirror: str) -> None:

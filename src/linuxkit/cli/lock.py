@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from linuxkit.cli.main import Settings, allow_local_files
+from linuxkit.cli.main import Settings, allow_local_files, allow_release_rollback
 
 if TYPE_CHECKING:
     from linuxkit.api import Sources
@@ -79,6 +79,7 @@ _MIRROR = click.option("--debian-mirror", default="", envvar="LINUXKIT_DEBIAN_MI
 @click.option("--offline", is_flag=True, envvar="LINUXKIT_OFFLINE", show_envvar=True, help="Never use the network.")
 @_MIRROR
 @allow_local_files
+@allow_release_rollback
 @click.pass_obj
 def lock(settings: Settings, files: tuple[str, ...], name: str, output: Path | None, arches: tuple[str, ...],
          platforms: tuple[str, ...], formats: tuple[str, ...], pull: bool, offline: bool, debian_mirror: str) -> None:
@@ -119,6 +120,7 @@ def lock(settings: Settings, files: tuple[str, ...], name: str, output: Path | N
               help="Write nothing; exit with 1 when the lock is outdated.")
 @_MIRROR
 @allow_local_files
+@allow_release_rollback
 @click.pass_obj
 def update(settings: Settings, files: tuple[str, ...], name: str, path: Path | None, only: tuple[str, ...],
            arches: tuple[str, ...], platforms: tuple[str, ...], formats: tuple[str, ...], check: bool,
@@ -162,7 +164,7 @@ def _inputs(settings: Settings, files: tuple[str, ...], offline: bool, debian_mi
 
     sources = api.Sources(settings.cache, settings.mirrors, settings.cert_files, offline, debian=debian_mirror,
                           environment=os.environ, log=note, policy=policy_of(settings),
-                          local_files=settings.local_files)  # fmt: skip
+                          local_files=settings.local_files, rollback=settings.rollback)  # fmt: skip
     documents: list[tuple[str, bytes]] = []
     config = api.load(*files, sources=sources, stdin=sys.stdin.buffer.read, seen=lambda *one: documents.append(one))
     return sources, config, documents

@@ -59,6 +59,7 @@ class Settings:
     cert_files: tuple[Path, ...]
     policy_file: Path | None = None  # which images have to be signed; None: none
     local_files: bool = False  # YAML that is fetched may name files of this machine
+    rollback: bool = False  # package lists may be older than those seen before
 
     def with_flags(self, given: dict[str, list[str]]) -> Settings:
         """Global flags that stand behind a command, over those in front of it.
@@ -76,17 +77,26 @@ class Settings:
             mirrors=(*self.mirrors, *given.get("mirrors", ())),
             cert_files=(*self.cert_files, *map(Path, given.get("cert_files", ()))),
             policy_file=last.get("trust_policy", self.policy_file), local_files=self.local_files,
+            rollback=self.rollback,
         )  # fmt: skip
 
 
-def allow_local_files(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The flag --allow-local-files of a command that takes YAML by its address; it reaches the command in Settings."""
+def _noted(name: str, field: str, text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """A flag of some commands that reaches them in Settings."""
 
     def note(ctx: click.Context, _: click.Parameter, value: bool) -> None:
-        ctx.obj = replace(ctx.obj, local_files=value)
+        changed: dict[str, Any] = {field: value}
+        ctx.obj = replace(ctx.obj, **changed)
 
-    return click.option("--allow-local-files", is_flag=True, expose_value=False, callback=note,
-                        help="YAML from an address may name files of this machine.")(command)  # fmt: skip
+    return click.option(name, is_flag=True, expose_value=False, callback=note, help=text)
+
+
+#: Of commands that take YAML by its address.
+allow_local_files = _noted("--allow-local-files", "local_files",
+                           "YAML from an address may name files of this machine.")  # fmt: skip
+#: Of commands that draw on the Debian archive.
+allow_release_rollback = _noted("--allow-release-rollback", "rollback",
+                                "Take package lists that are older than those seen before.")  # fmt: skip
 
 
 class _Lazy(click.Group):

@@ -16,7 +16,7 @@ from linuxkit.cli.pkg import DIRECTORY, Command, Common, common, pkg
 
 if TYPE_CHECKING:
     from linuxkit.api import Sources
-    from linuxkit.cli.main import Settings
+    from linuxkit.cli.main import Settings, allow_release_rollback
     from linuxkit.pkg.engines.make import EngineOptions, Engines
     from linuxkit.pkg.model import Package
     from linuxkit.pkg.naming import Naming
@@ -68,6 +68,7 @@ _FLAGS = (
 
 
 ARCHIVES = (
+    allow_release_rollback,
     click.option("--debian-mirror", default="", metavar="URL", envvar="LINUXKIT_DEBIAN_MIRROR", show_envvar=True,
                  help="Debian mirror of native recipes, URL or URL,SECURITY-URL.  [default: apt's]"),
     click.option("--alpine-mirror", default="", metavar="URL", envvar="LINUXKIT_ALPINE_MIRROR", show_envvar=True,
@@ -289,4 +290,4 @@ def open_sources(settings: Settings, flags: Common, stack: ExitStack, rest: Mapp
     return api.Sources(settings.cache, settings.mirrors, settings.cert_files, debian=given.get("debian_mirror", ""),
                        environment=os.environ, log=progress.line, progress=progress, policy=policy,
                        logins=parse_logins(flags.registry_creds), alpine=given.get("alpine_mirror", ""),
-                       alpine_keys=given.get("alpine_keys"))  # fmt: skip
+                       alpine_keys=given.get("alpine_keys"), rollback=settings.rollback)  # fmt: skip

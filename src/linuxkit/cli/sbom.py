@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from linuxkit.cli.main import Settings, allow_local_files
+from linuxkit.cli.main import Settings, allow_local_files, allow_release_rollback
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -114,6 +114,7 @@ def _shown(name: str) -> str:
 @click.option("--debian-mirror", default="", envvar="LINUXKIT_DEBIAN_MIRROR", show_envvar=True,
               metavar="URL[,SECURITY-URL]", help="For kit packages.  [default: the one apt uses]")
 @allow_local_files
+@allow_release_rollback
 @click.pass_obj
 def sbom(
     settings: Settings, names: tuple[str, ...], format_: str, arch: str, outfile: str, current_time: bool,
@@ -142,7 +143,8 @@ def sbom(
             click.echo(line, err=True)
 
     sources = api.Sources(settings.cache, settings.mirrors, settings.cert_files, offline, pull, debian_mirror,
-                          os.environ, note, policy=policy_of(settings), local_files=settings.local_files)  # fmt: skip
+                          os.environ, note, policy=policy_of(settings),
+                          local_files=settings.local_files, rollback=settings.rollback)  # fmt: skip
     images = _images(names, sources, architecture(arch), whiteouts)
     content = Content(sources.store, Derived(cache_root(settings.cache)), whiteouts=whiteouts,
                       attested=sources.unsigned)  # fmt: skip

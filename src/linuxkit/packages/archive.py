@@ -35,18 +35,19 @@ class Archive:
     Args:
         folder: where its lists are kept; one per suite and architecture.
         fetch: how a URL is read.
-        keys, now: as for Debian, which checks again.
+        keys, now, seen: as for Debian, which checks again.
         component: the one of the archive that is looked into.
     """
 
     def __init__(self, folder: Path, mirror: Mirror, suite: str, architecture: str, fetch: Fetch, *,
                  keys: Sequence[release.Key] | None = None, component: str = "main",
-                 now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:  # fmt: skip
+                 now: Callable[[], datetime] = lambda: datetime.now(UTC), seen: release.Seen | None = None,
+                 ) -> None:  # fmt: skip
         self._folder, self._fetch, self._architecture = folder, fetch, architecture
         self._component = component
         self._suites = mirror.suites(suite)
         self._keys = list(keys) if keys is not None else release.trusted_keys()
-        self._now = now
+        self._now, self._seen = now, seen
 
     def update(self) -> None:
         """Raises: NetworkError, ImageError."""
@@ -60,9 +61,10 @@ class Archive:
         where = f"{suite}/InRelease"
         base = f"{mirror}/dists/{suite}"
         data = read_whole(self._fetch, f"{base}/InRelease", _MOST_RELEASE)
-        signed = release.parse(
-            release.verify(data, self._keys, where), codename=suite, now=self._now(), where=where
-        )
+        now = self._now()
+        signed = release.parse(release.verify(data, self._keys, where, now=now), codename=suite, now=now, where=where)
+        if self._seen is not None:
+            self._seen.check(suite, signed, where)  # before the lists from before are replaced
         folder = f"{self._component}/binary-{self._architecture}"
         plain, packed = f"{folder}/Packages", f"{folder}/Packages.xz"
         if plain not in signed.files or packed not in signed.files:

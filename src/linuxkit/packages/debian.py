@@ -72,6 +72,7 @@ class Debian:
         keys: whom to trust.
         now: the clock, for freshness and Valid-Until.
         say: told what is going on, a line at a time.
+        seen: of which release files have been seen; noted in `root` when not given.
     """
 
     kind = "debian"
@@ -80,7 +81,7 @@ class Debian:
     def __init__(
         self, root: Path, transport: Transport, *, architecture: str, component: str = "main",
         keys: Sequence[release.Key] | None = None, now: Callable[[], datetime] = lambda: datetime.now(UTC),
-        say: Callable[[str], None] = lambda _: None,
+        say: Callable[[str], None] = lambda _: None, seen: release.Seen | None = None,
     ) -> None:  # fmt: skip
         self._debs = root / "debs"
         triplet = next((long for short, long in ARCHITECTURES.values() if short == architecture), "")
@@ -88,6 +89,7 @@ class Debian:
         self._transport, self.architecture, self._component = transport, architecture, component
         self._keys = list(keys) if keys is not None else release.trusted_keys()
         self._now, self._say = now, say
+        self._seen = seen or release.Seen(root)
         self._lock = threading.RLock()
         self._index: Index | None = None
 
@@ -135,8 +137,14 @@ class Debian:
 
     def _checked(self, one: Listing) -> Path | None:
         where = f"{one.suite}/InRelease"
-        text = release.verify(one.release.read_bytes(), self._keys, where)
-        signed = release.parse(text, codename=one.suite, now=self._now(), where=where)
+        now = self._now()
+        text = release.verify(one.release.read_bytes(), self._keys, where, now=now)
+        signed = release.parse(text, codename=one.suite, now=now, where=where)
+        try:
+            self._seen.check(one.suite, signed, where)
+        except release.RollbackError:
+            one.release.with_name("updated").unlink(missing_ok=True)  # the next time, the mirror is asked again
+            raise
         name = f"{self._component}/binary-{self.architecture}/Packages"
         if name not in signed.files:
             raise ImageError(f"{where}: the archive has no packages for {self.architecture}")

@@ -64,6 +64,7 @@ class Kit:
         compiler_cache: where the C compiler keeps its libraries; below `cache` when not given.
         keys: folder of the archive keys to trust, as in packages/keys; the project's own when not given.
         alpine_mirror, alpine_keys: of recipes that draw on Alpine: a URL and a folder; this machine's when not given.
+        rollback: take lists of the Debian archive that are older than those seen before.
         say: told what is going on, a line at a time.
     """
 
@@ -71,7 +72,7 @@ class Kit:
         self, store: Store, cache: Path, *, folder: Path | None = None, guest: Path | None = None, mirror: str = "",
         fetch: Fetch | None = None, apt: bool = True, offline: bool = False,
         compiler_cache: Path | None = None, keys: Path | None = None,
-        alpine_mirror: str = "", alpine_keys: Path | None = None,
+        alpine_mirror: str = "", alpine_keys: Path | None = None, rollback: bool = False,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:  # fmt: skip
         self._store, self._cache, self._mirror, self._fetch = store, cache, mirror, fetch
@@ -79,6 +80,7 @@ class Kit:
         self._apt, self._offline, self._say = apt, offline, say
         self._compiler_cache = compiler_cache or cache / "compiler"
         self._keys = keys or Path(__file__).parent / "keys"
+        self._rollback = rollback
         self._alpine_mirror, self._alpine_keys = alpine_mirror, alpine_keys
 
     # -- what there is
@@ -291,7 +293,7 @@ class Kit:
     def _debian(self, suite: str, architecture: str) -> Debian:
         from linuxkit.packages import sources
         from linuxkit.packages.debian import Debian
-        from linuxkit.packages.release import trusted_keys
+        from linuxkit.packages.release import Seen, trusted_keys
 
         mirror = sources.parse(self._mirror) if self._mirror else sources.of_host()
         root = self._cache / "debian"
@@ -302,21 +304,23 @@ class Kit:
         folder = root / f"{suite}-{architecture}-{tag}{'' if component == 'main' else f'-{component}'}"
         transport = self._transport(folder, mirror, suite, architecture, component)
         trusted = trusted_keys(self._keys)
-        return Debian(root, transport, architecture=architecture, component=component, keys=trusted, say=self._say)
+        return Debian(root, transport, architecture=architecture, component=component, keys=trusted, say=self._say,
+                      seen=Seen(root, allow=self._rollback))  # fmt: skip
 
     def _transport(self, folder: Path, mirror: object, suite: str, architecture: str, component: str) -> Transport:
         import shutil
 
         from linuxkit.packages.apt import Apt
         from linuxkit.packages.archive import Archive
-        from linuxkit.packages.release import trusted_keys
+        from linuxkit.packages.release import Seen, trusted_keys
         from linuxkit.packages.sources import Mirror
 
         assert isinstance(mirror, Mirror)
         if self._fetch is None or (self._apt and shutil.which("apt-get")):
             return Apt(folder, mirror, suite, architecture, sorted(self._keys.glob("*.asc")), component)
         trusted = trusted_keys(self._keys)
-        return Archive(folder, mirror, suite, architecture, self._fetch, keys=trusted, component=component)
+        return Archive(folder, mirror, suite, architecture, self._fetch, keys=trusted, component=component,
+                       seen=Seen(self._cache / "debian", allow=self._rollback))  # fmt: skip
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

@@ -18,6 +18,8 @@ from pathlib import Path
 
 from linuxkit.errors import HostError, ImageError
 from linuxkit.foreign import number
+from linuxkit.oci.files import replacing
+from linuxkit.packages import openpgp
 
 _BEGIN = b"-----BEGIN PGP SIGNED MESSAGE-----"
 _SIGNATURE = b"-----BEGIN PGP SIGNATURE-----"
@@ -38,6 +40,7 @@ class Release:
     codename: str
     by_hash: bool
     files: Mapping[str, tuple[str, int]]  # path below dists/SUITE → (hex SHA-256, size)
+    date: datetime | None = None  # when it was made
 
 
 def trusted_keys(folder: Path | None = None) -> list[Key]:
@@ -69,21 +72,52 @@ def split(data: bytes, where: str) -> tuple[bytes, bytes]:
     return b"\n".join(text), b"\n".join(lines[middle : end + 1]) + b"\n"
 
 
-def verify(data: bytes, keys: Sequence[Key], where: str) -> bytes:
+def verify(data: bytes, keys: Sequence[Key], where: str, *, now: datetime | None = None) -> bytes:
     """The text of an InRelease file that one of `keys` has signed.
 
+    Args:
+        now: the time to judge signatures and keys by; this machine's when not given.
+
     Raises:
-        ImageError: nobody we trust signed it, or it has been changed.
+        ImageError: nobody we trust signed it, it has been changed, or what signed it does not hold (any more).
         HostError: this machine has nothing that verifies OpenPGP signatures.
     """
     text, signature = split(data, where)
-    signers = _signers(data, text, signature, keys)
-    if not signers & {key.fingerprint for key in keys}:
+    good, faults = _judged(signature, keys, now or datetime.now(UTC), where)
+    signers: set[str] = set()
+    if good:  # the verifier sees these only, in both forms
+        armoured = openpgp.armour("SIGNATURE", b"".join(good))
+        whole = data.replace(b"\r\n", b"\n").partition(_SIGNATURE)[0] + armoured
+        signers = _signers(whole, text, armoured, keys)
+    if not good or not signers & {key.fingerprint for key in keys}:
+        why = f": {'; '.join(faults)}" if faults else ""
         raise ImageError(
-            f"{where}: not signed by a key that we trust, or changed after signing",
+            f"{where}: not signed by a key that we trust, or changed after signing{why}",
             hint="another mirror may help; the keys are in docs/kit.md",
         )
     return text
+
+
+def _judged(armoured: bytes, keys: Sequence[Key], now: datetime, where: str) -> tuple[list[bytes], list[str]]:
+    """The signatures that may count, as packets, and why the others don't."""
+    good: list[bytes] = []
+    faults: list[str] = []
+    try:
+        known = openpgp.ring([dearmour(key.armour) for key in keys])
+        for tag, body, whole in openpgp.packets(dearmour(armoured, b"SIGNATURE")):
+            if tag != openpgp.SIGNATURE:
+                raise ValueError("something that is no signature")
+            try:
+                fault = openpgp.judge(openpgp.signature(body), known, now)
+            except ValueError as e:
+                fault = str(e)
+            if fault:
+                faults.append(fault)
+            else:
+                good.append(whole)
+    except ValueError as e:  # binascii.Error is one
+        raise ImageError(f"{where}: not a signed release file: {e}") from None
+    return good, list(dict.fromkeys(faults))[:4]
 
 
 def _signers(data: bytes, text: bytes, signature: bytes, keys: Sequence[Key]) -> set[str]:
@@ -106,16 +140,28 @@ def _signers(data: bytes, text: bytes, signature: bytes, keys: Sequence[Key]) ->
                  names["text"]], check=False, timeout=60,
             )  # fmt: skip
             # a release has several signatures, and gpgv fails when it lacks the key of one: its status lines decide
-            return {
-                line.split()[-1] for line in done.stdout.decode("ascii", "replace").splitlines()
-                if line.startswith("[GNUPG:] VALIDSIG ")
-            }  # fmt: skip
+            return _gpgv_signers(done.stdout.decode("ascii", "replace"))
         try:
             sqv = host.find_tool("sqv", why="to check the archive's signature")
         except HostError:
             return _pysequoia(data, text, keys)
         done = host.run([sqv, "--keyring", names["ring.asc"], names["sig"], names["text"]], check=False, timeout=60)
         return set(done.stdout.decode("ascii", "replace").split()) if done.returncode == 0 else set()
+
+
+def _gpgv_signers(said: str) -> set[str]:
+    """Fingerprints of the signers that gpgv calls good. By an expired key it says VALIDSIG too, no GOODSIG."""
+    found: set[str] = set()
+    good = False
+    for line in said.splitlines():
+        words = line.removeprefix("[GNUPG:] ").split()
+        if words[:1] == ["NEWSIG"] or (words and words[0] in ("BADSIG", "ERRSIG", "EXPSIG", "EXPKEYSIG", "REVKEYSIG")):
+            good = False
+        elif words[:1] == ["GOODSIG"]:
+            good = True
+        elif words[:1] == ["VALIDSIG"] and good:
+            found.add(words[-1])
+    return found
 
 
 def _pysequoia(data: bytes, text: bytes, keys: Sequence[Key]) -> set[str]:
@@ -136,9 +182,9 @@ def _pysequoia(data: bytes, text: bytes, keys: Sequence[Key]) -> set[str]:
     return {str(valid.certificate).upper() for valid in done.valid_sigs}
 
 
-def dearmour(data: bytes) -> bytes:
-    """The binary form of an ASCII-armoured key (RFC 9580 section 6.2)."""
-    body = data.split(b"-----BEGIN PGP PUBLIC KEY BLOCK-----", 1)[-1].split(b"-----END PGP", 1)[0]
+def dearmour(data: bytes, kind: bytes = b"PUBLIC KEY BLOCK") -> bytes:
+    """The binary form of what is ASCII-armoured (RFC 9580 section 6.2)."""
+    body = data.split(b"-----BEGIN PGP " + kind + b"-----", 1)[-1].split(b"-----END PGP", 1)[0]
     lines = body.strip(b"\n").split(b"\n")
     if b"" in lines:
         lines = lines[lines.index(b"") + 1 :]
@@ -166,14 +212,61 @@ def parse(text: bytes, *, codename: str, now: datetime, where: str) -> Release:
             files[m[3]] = (m[1], number(m[2]))
     if codename not in (field.get("Codename"), field.get("Suite")):
         raise ImageError(f"{where}: the mirror answered with suite {field.get('Codename', '?')!r}, not {codename!r}")
-    until = field.get("Valid-Until")
-    if until:
+    limit = _time(field.get("Valid-Until", ""), "Valid-Until", where)
+    if limit is not None and now > limit:
+        raise ImageError(f"{where}: out of date since {field['Valid-Until']}",
+                         hint="use a mirror that is kept up to date")  # fmt: skip
+    return Release(field.get("Suite", ""), field.get("Codename", ""), field.get("Acquire-By-Hash") == "yes", files,
+                   _time(field.get("Date", ""), "Date", where))  # fmt: skip
+
+
+def _time(text: str, name: str, where: str) -> datetime | None:
+    if not text:
+        return None
+    try:
+        found = parsedate_to_datetime(text.replace("UTC", "GMT"))
+        return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+    except (ValueError, OverflowError) as e:
+        raise ImageError(f"{where}: damaged {name} {text[:60]!r}") from e
+
+
+class RollbackError(ImageError):
+    """A release file that is older than one that was seen before."""
+
+
+class Seen:
+    """The newest release file of each suite that this cache has seen, so that no mirror can go back behind a fix.
+
+    Args:
+        folder: where that is noted, a file for each suite: the date, ISO 8601.
+        allow: take an older one all the same; what is noted stays.
+    """
+
+    def __init__(self, folder: Path, *, allow: bool = False) -> None:
+        self._folder, self._allow = folder, allow
+
+    def check(self, suite: str, found: Release, where: str) -> None:
+        """Note a verified release file.
+
+        Raises:
+            RollbackError: a newer one was seen.
+        """
+        path = self._folder / f"seen-{suite.replace('/', '_')}"
         try:
-            limit = parsedate_to_datetime(until.replace("UTC", "GMT"))
-        except ValueError as e:
-            raise ImageError(f"{where}: damaged Valid-Until {until!r}") from e
-        if limit.tzinfo is None:
-            limit = limit.replace(tzinfo=UTC)
-        if now > limit:
-            raise ImageError(f"{where}: out of date since {until}", hint="use a mirror that is kept up to date")
-    return Release(field.get("Suite", ""), field.get("Codename", ""), field.get("Acquire-By-Hash") == "yes", files)
+            before = datetime.fromisoformat(path.read_text().strip())
+        except (OSError, ValueError):
+            before = None
+        if before is not None and before.tzinfo is None:
+            before = None
+        if before is not None and (found.date is None or found.date < before):
+            if self._allow:
+                return
+            now = f"of {found.date:%Y-%m-%d %H:%M}" if found.date else "without a date"
+            raise RollbackError(
+                f"{where}: the mirror's list is {now}, older than the one seen before, of {before:%Y-%m-%d %H:%M} UTC",
+                hint="use a mirror that is kept up to date; an old one on purpose: --allow-release-rollback",
+            )
+        if found.date is not None and found.date != before:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as out:
+                out.write(found.date.isoformat().encode() + b"\n")
