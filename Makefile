@@ -2,6 +2,7 @@
 # make test   everything that CI runs
 # make fuzz   the parsers, fed with changed inputs for FUZZ_SECONDS
 # make check  the quick part: lint, types, unit tests
+# make endure kills, full disks, gc beside builds, boots in a row, power cuts; RUNS="kills cuts" chooses, N=20 says how often
 SHELL := /bin/bash
 VENV  := .venv
 BIN   := $(VENV)/bin
@@ -11,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # the C library is compiled once for all image caches
 export ZIG_GLOBAL_CACHE_DIR ?= $(HOME)/.cache/zig
 
-.PHONY: fuzz demo test check lint unit golden interop guest boot bench clean
+.PHONY: demo test check lint unit golden interop guest boot fuzz endure bench clean
 
 demo: $(STAMP)-run
 	@tools/setup.sh qemu
@@ -36,6 +37,10 @@ unit golden interop guest boot: $(STAMP)-dev
 fuzz: $(STAMP)-dev
 	FUZZ_SECONDS=$${FUZZ_SECONDS:-600} FUZZ_SEED=$${FUZZ_SEED:-$$RANDOM} $(BIN)/python -m pytest -p no:cacheprovider -q -s \
 		$(wildcard tests/fuzz) tests/guest/test_fuzz.py
+
+endure: $(STAMP)-dev
+	@tools/setup.sh qemu test
+	PYTHONPATH=tests $(BIN)/python -m endure $(RUNS) $(if $(N),--count $(N))
 
 bench: $(STAMP)-dev
 	@tools/setup.sh qemu test
