@@ -36,7 +36,8 @@ PACKAGE = Object("package", (
     Field("arches", "arches", ListOf(_ARCH), "Architectures it is built for. An empty list: none.",
           "amd64, arm64, riscv64; of a native recipe amd64, arm64", example="[amd64, arm64]"),
     Field("extra-sources", "extra_sources", ListOf(Str()), "`source:destination`: files from elsewhere in the git "
-          "repository that the build finds at `destination`. They count for the hash.", "none",
+          "repository that the build finds at `destination`; links and `..` may not lead out of the repository. "
+          "They count for the hash.", "none",
           example='["../../lib:lib"]'),
     Field("gitrepo", "git_repo", Str(), "Address of the sources, for the label `org.opencontainers.image.source`.",
           "https://github.com/linuxkit/linuxkit"),
