@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import shutil
 from pathlib import Path
 
 import pytest
@@ -98,7 +99,15 @@ def test_a_squashfs_of_more_than_the_memory_boots(build: Build, tmp_path: Path) 
 
 
 def test_a_cd_boots_wherever_it_is(build: Build) -> None:
-    judge(build(SYSTEM, "--format", "kernel+iso"), "/dev/sr0 / iso9660 ro")
+    prefix = build(SYSTEM, "--format", "kernel+iso")
+    judge(prefix, "/dev/sr0 / iso9660 ro")
+    (image,) = Path(prefix).parent.glob("*.iso")
+    copy = image.with_suffix(".copy")
+    shutil.copy(image, copy)  # the same on a disk: nobody can tell which of the two is meant
+    with boot(prefix, seconds=60, memory=256, disks=(str(copy),)) as machine:
+        machine.wait_console(r"no root: root=LABEL=LinuxKit is on 2 disks: /dev/sr0 \(LABEL=.*/dev/vda \(", 50)
+        with pytest.raises(MachineError):
+            machine.wait_booted(10)
 
 
 
