@@ -20,7 +20,7 @@ from linuxkit.rootfs.content import Content
 from linuxkit.runtime.doomed import doomed
 
 if TYPE_CHECKING:
-    from linuxkit.config.model import Config
+    from linuxkit.config.model import Config, Position
     from linuxkit.plan.lock import Lock
 
 
@@ -72,11 +72,31 @@ def found_in(
 ) -> list[Finding]:
     """What is wrong with a build; with the configuration, what is odd about its `files:` too."""
     found = [*_directories(build, config), *_settings(build, config)] if config is not None else []
-    if not memory:
-        return found + preflight(build, formats)
-    from linuxkit.platforms.memory import least_for
+    least: Memory | None = None
+    if memory:
+        from linuxkit.platforms.memory import least_for
 
-    return found + preflight(build, formats, Memory(memory, least_for))
+        least = Memory(memory, least_for)
+    judged = preflight(build, formats, least)
+    return found + ([_placed(one, config) for one in judged] if config is not None else judged)
+
+
+def _placed(one: Finding, config: Config) -> Finding:
+    """With the line of the container or file that it is about."""
+    problem = one.problem
+    if problem.file:
+        return one
+    at: Position | None = None
+    for section in ("onboot", "onshutdown", "services"):
+        for entry in getattr(config, section):
+            if at is None and problem.path == f"{section}.{entry.name}":
+                at = entry.positions.get("command", entry.position)
+    for file in config.files:
+        if problem.path == f"/{file.path.strip('/')}":
+            at = file.position
+    if at is None:
+        return one
+    return replace(one, problem=replace(problem, file=at.file, line=at.line, column=at.column))
 
 
 def _settings(build: Build, config: Config) -> Iterator[Finding]:

@@ -16,9 +16,11 @@ from linuxkit.errors import InputError, Problem
 from linuxkit.outputs import bootstage, devices
 from linuxkit.outputs.build import Build
 from linuxkit.outputs.kernelfile import KernelFile, inspect
-from linuxkit.outputs.rootfacts import Facts, Program, facts
+from linuxkit.outputs.rootfacts import MACHINES, Facts, Program, facts
+from linuxkit.outputs.starts import Starts, starts
 from linuxkit.outputs.table import ARCHIVES, DISK, Format
 from linuxkit.plan.asked import EFI_BOOT, LOADER_ARCHITECTURES, SYSLINUX
+from linuxkit.plan.containers import guest_tree
 
 #: Formats whose files somebody may put together with others.
 IN_PARTS = frozenset(("kernel+initrd", "tar-kernel-initrd"))
@@ -42,8 +44,6 @@ OPTIONS = (
     *EROFS_CODECS.values(), *ROOTS.values(), *(option for _, option in CONSOLES.values()), "VT_CONSOLE",
     *devices.OPTIONS,
 )  # fmt: skip
-#: e_machine of ELF programs that run nowhere but there; 32-bit ones of the same family may run.
-MACHINES = {62: "amd64", 183: "arm64", 243: "riscv64", 22: "s390x", 21: "ppc64le", 258: "loong64"}
 INITS = ("sbin/init", "etc/init", "bin/init", "bin/sh")
 DHCP_CLIENTS = frozenset(("dhcpcd", "udhcpc", "dhclient"))
 
@@ -81,10 +81,11 @@ def preflight(build: Build, formats: Iterable[Format], memory: Memory | None = N
     roots = sorted({root for one in formats if (root := _device_root(build, one))})
     drivers = [*(bootstage.FILESYSTEMS[root] for root in roots), *_verity(build)] if roots else []
     known = facts(build, kernel, _paths(words), OPTIONS, drivers)
+    told = starts(build, _paths(words), guest_tree(build.plan))
     found = [
         *_kernel(build, kernel), *_firmware(build, kernel, formats), *_consoles(build, known, words),
-        *_filesystems(build, known, formats), *_modules(build, known), *_init(build, known, formats, words),
-        *_containers(build, known), *_devices(known, formats),
+        *_filesystems(build, known, formats), *_modules(build, known), *_init(build, known, formats, words, told),
+        *_containers(build, known), *_starts(build, told), *_devices(known, formats),
     ]  # fmt: skip
     if not any(one.fatal for one in found):  # what has to be encoded first
         found += _sizes(build, kernel, formats, memory)
@@ -211,7 +212,9 @@ def _paths(words: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(["init", *INITS, *named]))
 
 
-def _init(build: Build, known: Facts, formats: Sequence[Format], words: Sequence[str]) -> Iterator[Finding]:
+def _init(
+    build: Build, known: Facts, formats: Sequence[Format], words: Sequence[str], told: Starts
+) -> Iterator[Finding]:
     apart = not build.plan.init and not build.plan.files  # a kernel alone, or a part of a system
     in_memory = any(not _device_root(build, one) and not (apart and one.name in IN_PARTS) for one in formats)
     said = set[str]()
@@ -222,16 +225,16 @@ def _init(build: Build, known: Facts, formats: Sequence[Format], words: Sequence
         if program.kind == "missing" and not given and any(w.startswith("root=") for w in words):
             return  # the kernel goes on to another root by itself
         said.add(path)
-        yield from _first(build, path, program, "init")
+        yield from _first(build, path, program, "init", told)
     if any(_device_root(build, format_) for format_ in formats):
         given = [w[5:].lstrip("/") for w in words if w.startswith("init=")]
         candidates = given[-1:] or INITS
         path = next((path for path in candidates if known.programs[path].kind != "missing"), candidates[0])
         if path not in said:
-            yield from _first(build, path, known.programs[path], "init")
+            yield from _first(build, path, known.programs[path], "init", told)
 
 
-def _first(build: Build, path: str, program: Program, where: str) -> Iterator[Finding]:
+def _first(build: Build, path: str, program: Program, where: str, told: Starts) -> Iterator[Finding]:
     """What is wrong with the first program."""
     wanted = build.plan.architecture
     if program.kind == "missing":
@@ -244,6 +247,8 @@ def _first(build: Build, path: str, program: Program, where: str) -> Iterator[Fi
     elif other := _foreign(program, wanted):
         yield _fault(where, f"/{path} is for {other}, and the image for {wanted}",
                      f"take images for {wanted}, or build with --arch {other}")  # fmt: skip
+    elif path in told.root:
+        yield _fault(where, told.root[path], "add an image with it, or take a static program")
 
 
 def _foreign(program: Program, wanted: str) -> str:
@@ -294,16 +299,48 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + more
 
 
+def _emulator(build: Build) -> bool:
+    """Whether something among the containers may run other machines' programs."""
+    bundles = build.plan.bundles
+    images = [b.tree.image.reference for b in bundles if b.tree is not None]
+    return any("binfmt" in text or "qemu" in text for text in (*images, *(b.name for b in bundles)))
+
+
 def _containers(build: Build, known: Facts) -> Iterator[Finding]:
     """Programs of another architecture, unless an emulator may be among the containers."""
     plan, wanted = build.plan, build.plan.architecture
-    images = [b.tree.image.reference for b in plan.bundles if b.tree is not None]
-    if any("binfmt" in text or "qemu" in text for text in (*images, *(b.name for b in plan.bundles))):
+    if _emulator(build):
         return
     for bundle, (name, program) in zip(plan.bundles, known.containers, strict=True):
         if other := _foreign(program, wanted):
             yield _fault(f"{bundle.section}.{bundle.name}", f"{name} is for {other}, and the image for {wanted}",
                          f"take an image for {wanted}")  # fmt: skip
+
+
+def _starts(build: Build, told: Starts) -> Iterator[Finding]:
+    """Programs that lack something, and binds of what is not there."""
+    plan, ours = build.plan, bool(build.plan.guest)
+    emulated = _emulator(build)
+    for bundle, message, sources in zip(plan.bundles, told.containers, told.sources, strict=True):
+        where = f"{bundle.section}.{bundle.name}"
+        if message and not (emulated and "is no program" in message):
+            yield _fault(where, message, "take an image that has it, or write command:" if "no " in message else "")
+        for source in sources:
+            problem = Problem(f"{source} is bound into it, and nobody makes it", path=where,
+                              hint=_bound_hint(source))  # fmt: skip
+            yield Finding(problem, fatal=ours)
+    for path in sorted(told.root):
+        if "/" in path and path.startswith("etc/"):
+            yield _fault(f"/{path}", told.root[path], "add an init image that brings it")
+    for path in told.replaced:
+        yield _fault("init", f"something else than the guest's own program is at /{path}, and the boot plan needs that",
+                     "leave out the init image or the file that brings it, or put kit://init last")  # fmt: skip
+
+
+def _bound_hint(source: str) -> str:
+    if source.rpartition("/")[2] in ("containerd", "ctr", "runc"):
+        return "add kit://containerd and kit://runc to init:, or write binds: without it"
+    return "make it under files:, or write binds: without it"
 
 
 def _sizes(build: Build, kernel: KernelFile, formats: Sequence[Format], memory: Memory | None) -> Iterator[Finding]:

@@ -39,6 +39,8 @@ _MODULE = re.compile(r"(?:usr/)?lib/modules/[^/]+/(?:.*/)?([^/]+)\.ko(?:\.\w+)?"
 _BUILTIN = re.compile(r"(?:usr/)?lib/modules/[^/]+/modules\.builtin")
 _LINKS = 40
 _HEAD = 64
+#: e_machine of ELF programs that run nowhere but there; 32-bit ones of the same family may run.
+MACHINES = {62: "amd64", 183: "arm64", 243: "riscv64", 22: "s390x", 21: "ppc64le", 258: "loong64"}
 _ELF, _SCRIPT = b"\x7fELF", b"#!"
 
 
@@ -86,15 +88,15 @@ def facts(
     plan = build.plan
     assert plan.kernel is not None
     segments = [s for s in build.segments(boot=False) if s.name in ("kernel", "files") or s.name.startswith("init")]
-    starts = [_arguments(bundle) for bundle in plan.bundles]
+    starts = [arguments(bundle) for bundle in plan.bundles]
     key = digest_of(part.encode(errors="surrogateescape") for part in (
         str(VERSION), build.content.whiteouts, plan.kernel.image.digest, plan.kernel.binary, *paths, *options, *drivers,
-        *(segment.key for segment in segments if segment.name != "files"), *map(_described, plan.files),
+        *(segment.key for segment in segments if segment.name != "files"), *map(described, plan.files),
         *(repr((start, bundle.tree.image.config.diff_ids if bundle.tree else ()))
           for start, bundle in zip(starts, plan.bundles, strict=True)),
     ))  # fmt: skip
     derived = build.content.derived
-    row = _kept(derived.get(KIND, key))
+    row = kept(derived.get(KIND, key))
     if row is None:
         _read_ahead(build, segments)
         row = {
@@ -113,7 +115,7 @@ def facts(
     )  # fmt: skip
 
 
-def _described(file: PlannedFile) -> str:
+def described(file: PlannedFile) -> str:
     """All of a file that can make a difference: not the content of one that is neither a program nor about modules."""
     said = [file.path, file.kind, file.mode, file.target]
     if file.mode & 0o111 or "lib/modules/" in file.path:
@@ -121,7 +123,7 @@ def _described(file: PlannedFile) -> str:
     return repr(said)
 
 
-def _kept(path: Path | None) -> dict[str, Any] | None:
+def kept(path: Path | None) -> dict[str, Any] | None:
     if path is None:
         return None
     try:
@@ -149,7 +151,7 @@ def _root(segments: Sequence[Segment], paths: Sequence[str]) -> dict[str, Any]:
         if found := _MODULE.fullmatch(path):
             modules.add(_name(found[1]))
         elif _BUILTIN.fullmatch(path) and entry.kind is Kind.FILE:
-            lines = _start(entry, MAX_CONFIG).decode("utf-8", "replace").split()
+            lines = start_of(entry, MAX_CONFIG).decode("utf-8", "replace").split()
             builtin = (builtin or set()) | {_name(line.rpartition("/")[2].partition(".ko")[0]) for line in lines}
     return {
         "programs": {path: astuple(program(entries, path)) for path in paths},
@@ -164,7 +166,7 @@ def _lacking(build: Build, drivers: Sequence[str]) -> list[str]:
     return [name for name in drivers if modules.lacks(name)]
 
 
-def _arguments(bundle: BundlePlan) -> tuple[str, ...]:
+def arguments(bundle: BundlePlan) -> tuple[str, ...]:
     """The program that a container starts, and the paths at which it may be."""
     process = bundle.config.get("process") or {}
     name = str((process.get("args") or [""])[0])
@@ -191,7 +193,7 @@ def _config(build: Build, plan: KernelPlan, kernel: KernelFile, options: Sequenc
     found: dict[str, str] = {}
     for entry in build.content.tree(plan.image):
         if CONFIGS.fullmatch(entry.path) and entry.kind is Kind.FILE:
-            found = parse_config(_plain(_start(entry, MAX_CONFIG)))
+            found = parse_config(_plain(start_of(entry, MAX_CONFIG)))
             if len(found) >= WHOLE:
                 break
     if len(found) < WHOLE:
@@ -213,12 +215,12 @@ def _plain(data: bytes) -> bytes:
 
 def program(entries: Mapping[str, Entry], path: str) -> Program:
     """What an absolute path is, in a tree of entries by path."""
-    entry = _find(entries, path)
+    entry = find(entries, path)
     if entry is None or isinstance(entry, str):
         return Program(entry or "")
     if entry.kind is not Kind.FILE:
         return Program("other")
-    head = _start(entry, _HEAD)
+    head = start_of(entry, _HEAD)
     kind = "elf" if head[:4] == _ELF else "script" if head[:2] == _SCRIPT else "other"
     machine = 0
     if kind == "elf" and len(head) >= 20:
@@ -226,7 +228,7 @@ def program(entries: Mapping[str, Entry], path: str) -> Program:
     return Program(kind, machine, bool(entry.mode & 0o111))
 
 
-def _find(entries: Mapping[str, Entry], path: str) -> Entry | str | None:
+def find(entries: Mapping[str, Entry], path: str) -> Entry | str | None:
     """The entry at a path, through symlinks; "missing" when nothing is there; None: it is where we don't look."""
     way, left, links = list[str](), [part for part in reversed(path.split("/")) if part], 0
     while left:
@@ -256,7 +258,7 @@ def _name(text: str) -> str:
     return text.replace("-", "_")
 
 
-def _start(entry: Entry, size: int) -> bytes:
+def start_of(entry: Entry, size: int) -> bytes:
     if entry.source is None:
         return b""
     with entry.source.open() as stream:

@@ -15,8 +15,10 @@ from linuxkit.config.model import Config, Container, Json, Mount, OnFail, Restar
 from linuxkit.entry import Kind as FileKind
 from linuxkit.errors import InputError, Problem
 from linuxkit.oci.media import Image
-from linuxkit.plan.model import BundlePlan, PlannedFile, Tree, VolumePlan
+from linuxkit.plan.model import BuildPlan, BundlePlan, PlannedFile, Tree, VolumePlan
 from linuxkit.runtime.bootplan import (
+    GUEST_LABEL,
+    GUEST_VERSION,
     PLAN_PATH,
     SPEC_FOLDER,
     Kind,
@@ -127,6 +129,11 @@ def rootfs_mounts(directory: str, root: str, readonly: bool) -> tuple[Mount, ...
         Mount(tmp, options=("remount", "private")),
         Mount(rootfs, "overlay", "overlay", (f"lowerdir=/{root}", f"upperdir={tmp}/upper", f"workdir={tmp}/work")),
     )
+
+
+def guest_tree(plan: BuildPlan) -> Tree | None:
+    """The init image that brings the kit's guest."""
+    return next((t for t in plan.init if t.image.config.labels.get(GUEST_LABEL) == GUEST_VERSION), None)
 
 
 def guest_files(
