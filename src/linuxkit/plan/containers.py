@@ -18,7 +18,7 @@ from linuxkit.oci.media import Image
 from linuxkit.plan.model import BuildPlan, BundlePlan, PlannedFile, Tree, VolumePlan
 from linuxkit.runtime.bootplan import (
     GUEST_LABEL,
-    GUEST_VERSION,
+    GUEST_VERSIONS,
     PLAN_PATH,
     SPEC_FOLDER,
     Kind,
@@ -133,7 +133,7 @@ def rootfs_mounts(directory: str, root: str, readonly: bool) -> tuple[Mount, ...
 
 def guest_tree(plan: BuildPlan) -> Tree | None:
     """The init image that brings the kit's guest."""
-    return next((t for t in plan.init if t.image.config.labels.get(GUEST_LABEL) == GUEST_VERSION), None)
+    return next((t for t in plan.init if t.image.config.labels.get(GUEST_LABEL) in GUEST_VERSIONS), None)
 
 
 def guest_files(
