@@ -146,7 +146,7 @@ def is_stream(path: Path) -> bool:
     """Is a VMDK of the compressed kind?"""
     with path.open("rb") as f:
         head = f.read(12)
-    return head[:4] == b"KDMV" and bool(head[10] & 1)
+    return len(head) == 12 and head[:4] == b"KDMV" and bool(head[10] & 1)
 
 
 def unpack_stream(path: Path, to: Path) -> None:

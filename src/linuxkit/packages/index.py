@@ -169,7 +169,7 @@ class Index:
         return offers[min(offers)] if offers else None
 
     def names(self) -> list[str]:
-        return [name.decode() for name in self._names]
+        return [name.decode("utf-8", "replace") for name in self._names]
 
     def _parse(self, number: int, start: int) -> Package:
         mirror, data = self._files[number]
@@ -177,15 +177,17 @@ class Index:
         text = data[start : end if end >= 0 else len(data)].decode("utf-8", "replace")
         field = {name.lower(): value.strip() for name, value in _FIELD.findall(text)}
         try:
-            size = number_of(field["size"])
+            name, size = field["package"], number_of(field["size"])
             digest, filename = field["sha256"].lower(), field["filename"]
             version, architecture = field["version"], field["architecture"]
         except (KeyError, ValueError) as e:
             raise ImageError(f"the package index has a damaged entry for {field.get('package', '?')[:100]}: {e}") from e
-        if not re.fullmatch(r"[0-9a-f]{64}", digest) or ".." in filename.split("/") or filename.startswith("/"):
+        source = (field.get("source", "").split() or [name])[0]
+        outside = ".." in filename.split("/") or filename.startswith("/")
+        if not name or not re.fullmatch(r"[0-9a-f]{64}", digest) or outside:
             raise ImageError(f"the package index has a damaged entry for {field['package']}")
         needs = ", ".join(field[key] for key in ("pre-depends", "depends") if key in field)
         return Package(
             field["package"], version, architecture, filename, size, digest, field.get("section", ""), mirror,
-            field.get("source", field["package"]).split()[0], relations(needs), relations(field.get("provides", "")),
+            source, relations(needs), relations(field.get("provides", "")),
         )  # fmt: skip

@@ -208,7 +208,7 @@ def parse(text: bytes, *, codename: str, now: datetime, where: str) -> Release:
         if not line.startswith(" "):
             key, _, value = line.partition(":")
             field[key] = value.strip()
-        elif key == "SHA256" and (m := re.fullmatch(r" ([0-9a-f]{64}) +(\d+) (\S+)", line)):
+        elif key == "SHA256" and (m := re.fullmatch(r" ([0-9a-f]{64}) +([0-9]{1,18}) (\S+)", line)):
             files[m[3]] = (m[1], number(m[2]))
     if codename not in (field.get("Codename"), field.get("Suite")):
         raise ImageError(f"{where}: the mirror answered with suite {field.get('Codename', '?')!r}, not {codename!r}")

@@ -94,12 +94,16 @@ def look(path: Path, *, trust: bool = False) -> Image:
                 return replace(_raw(f, path, head), format=named)
     except OSError as e:
         raise InputError(f"{path} cannot be read: {e.strerror or e}") from e
+    except struct.error:
+        raise InputError(f"{path} is cut short in the middle of its tables", hint="build it again") from None
     found = next((form for magic, form in MAGIC.items() if head.startswith(magic)), "")
     if head[0x40:0x44] == b"\x7f\x10\xda\xbe":
         found = "vdi"
     if found != named:
         raise InputError(f"{path} is no {named} file" + (f", but {found}" if found else ""),
                          hint=f"rename it to {path.stem}.{_ending(found)}" if found else "build it again")  # fmt: skip
+    if len(head) < 12:
+        raise InputError(f"{path} is cut short: it has {len(head)} bytes", hint="build it again")
     if not trust:
         otherfiles.refuse(path, named)
     compressed = named == "vmdk" and head[:4] == b"KDMV" and bool(head[10] & 1)  # streamOptimized: QEMU reads them only
