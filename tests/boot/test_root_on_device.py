@@ -32,9 +32,12 @@ onboot:
         awk '/MemTotal/{t=$2} /MemAvailable/{a=$2} END{print "memory-used", int((t-a)/1024)}' /proc/meminfo
     binds: ["/:/machine:rbind"]
 services:
-  - name: service
+  - name: service  # with mount points that its image lacks
     image: kit://busybox
-    command: ["/bin/sh", "-c", "sleep 1000"]
+    readonly: true
+    tmpfs: [/not/there]
+    binds: ["/var/lib/kept/file:/nor/this"]
+    command: ["/bin/sh", "-c", "grep -q kept-in-var /nor/this && touch /not/there/file && sleep 1000"]
 files:
   - path: var/lib/kept/file
     contents: "kept-in-var\\n"
@@ -184,6 +187,8 @@ def test_the_memory_that_an_image_needs(build: Build, tmp_path: Path, monkeypatc
         assert machine.wait_booted(90).ok
         machine.wait_console(hashlib.sha256(noise.read_bytes()).hexdigest(), 5)
         assert LINKED in machine.console
+        service = machine.report.step("service/service")
+        assert service is not None and service.state is State.RUNNING
     monkeypatch.setattr(memory, "least_for", lambda *given: 0)
     with boot(prefix, seconds=100, memory=least // MIB - 80) as machine:
         assert not machine.wait_booted(90).ok
