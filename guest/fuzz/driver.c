@@ -34,7 +34,12 @@ static unsigned char reached[1 << 16];
 static bool reached_more;
 
 void __sanitizer_cov_trace_pc(void);
-__attribute__((no_sanitize("address", "undefined"), no_sanitize_coverage)) void __sanitizer_cov_trace_pc(void)
+#ifdef __clang__
+#define UNSEEN no_sanitize("address", "undefined", "coverage")
+#else
+#define UNSEEN no_sanitize("address", "undefined"), no_sanitize_coverage
+#endif
+__attribute__((UNSEEN)) void __sanitizer_cov_trace_pc(void)
 {
     uintptr_t at = (uintptr_t)__builtin_return_address(0);
     unsigned char *place = &reached[(at ^ at >> 16) & 0xFFFF];

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,23 @@ def test_no_input_upsets_a_parser(fuzz: Path, tmp_path: Path, target: str) -> No
     done = _run(fuzz, tmp_path / "found", target, SECONDS, *corpus)
     print(done.stderr)
     assert done.returncode == 0, f"{done.stderr}\nthe input is {tmp_path / 'found'}; fuzz {target} FILE repeats it"
+
+
+@pytest.fixture(scope="module")
+def clangs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same by clang, whose checks for undefined behaviour are others than gcc's."""
+    out = tmp_path_factory.mktemp("clang")
+    compiler = f"{sys.executable} -m ziglang cc -target x86_64-linux-musl"
+    variables = [f"CC={compiler}", "SANITIZE=undefined", "COVERAGE=", f"OUT={out}"]
+    made = subprocess.run(["make", "-s", "-C", str(GUEST), *variables, f"{out}/fuzz"], capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr
+    return out / "fuzz"
+
+
+def test_clangs_sanitizer_has_nothing_to_say(clangs: Path, tmp_path: Path) -> None:
+    for target in TARGETS:
+        done = _run(clangs, tmp_path / target, target, SECONDS / 6, *sorted((CORPUS / target).iterdir()))
+        assert done.returncode == 0, done.stderr
 
 
 def test_every_parser_is_fuzzed(fuzz: Path) -> None:
