@@ -11,7 +11,7 @@ FILLER = "".join(f"CONFIG_FILLER_{n}=y\n" for n in range(400))
 #: What a kernel for containers has.
 USUAL = (
     "BLK_DEV_INITRD", "RD_GZIP", "RD_ZSTD", "RD_XZ", "RD_LZ4", "OVERLAY_FS", "PACKET", "SQUASHFS", "SQUASHFS_ZSTD",
-    "EROFS_FS", "EROFS_FS_ZIP", "ISO9660_FS", "SERIAL_8250_CONSOLE", "VT_CONSOLE",
+    "EROFS_FS", "EROFS_FS_ZIP", "ISO9660_FS", "SERIAL_8250_CONSOLE", "VT_CONSOLE", "SECCOMP_FILTER",
 )  # fmt: skip
 
 

@@ -130,6 +130,14 @@ def system(tmp_path: Path) -> System:
     return System(tmp_path)
 
 
+def test_a_kernel_without_seccomp(system: System) -> None:
+    kernel = {"kernel": bzimage(), "kernel-config": config(without=["SECCOMP_FILTER"]), "kernel.tar": tar_of()}
+    make_image(system.store, "docker.io/t/kernel:1", tar_of(*(member(n, d) for n, d in kernel.items())))
+    told = [(said, fatal) for said, fatal in system.found(service("")) if "CONFIG_SECCOMP_FILTER" in said]
+    assert len(told) == 1 and told[0][1] and "services.web" in told[0][0]
+    assert not [said for said, _ in system.found(service("seccomp: unconfined")) if "SECCOMP" in said]
+
+
 def service(keys: str) -> str:
     return "services:\n  - name: web\n    image: t/app:1\n" + "".join(f"    {line}\n" for line in keys.splitlines())
 

@@ -40,7 +40,7 @@ CONSOLES = {
     "hvc": (("amd64", "arm64", "riscv64"), "HVC_DRIVER"),
 }  # fmt: skip
 OPTIONS = (
-    "BLK_DEV_INITRD", "OVERLAY_FS", "PACKET", *INITRD_CODECS.values(), *SQUASHFS_CODECS.values(),
+    "BLK_DEV_INITRD", "OVERLAY_FS", "PACKET", "SECCOMP_FILTER", *INITRD_CODECS.values(), *SQUASHFS_CODECS.values(),
     *EROFS_CODECS.values(), *ROOTS.values(), *(option for _, option in CONSOLES.values()), "VT_CONSOLE",
     *devices.OPTIONS,
 )  # fmt: skip
@@ -283,6 +283,10 @@ def _modules(build: Build, known: Facts) -> Iterator[Finding]:
     hint = "take a tar: that has it" if plan.kernel.tar else "remove tar: none"
     written = [f"{b.section}.{b.name}" for b in plan.bundles if not b.readonly]
     written += [f"volumes.{v.name}" for v in plan.volumes if not v.readonly]
+    filtered = [f"{b.section}.{b.name}" for b in plan.bundles if b.config.get("linux", {}).get("seccomp")]
+    if filtered and known.config is not None and "SECCOMP_FILTER" not in known.config:
+        yield _fault("kernel.image", f"the kernel has no CONFIG_SECCOMP_FILTER, which {_listed(filtered)} needs",
+                     "take a kernel that has it, or set seccomp: unconfined")  # fmt: skip
     if written and (why := _lacks(known, "OVERLAY_FS", "overlay")):
         yield _fault("kernel.tar", f"{why}, and {_listed(written)} can be written to, which needs it",
                      f"{hint}, or set readonly: true")  # fmt: skip
