@@ -95,7 +95,8 @@ def test_the_watchdog_ends_a_machine_that_a_test_waits_for_too_long(testguest: G
 
 
 def test_once_prints_the_report_and_ends_well(testguest: Guest, tmp_path: Path) -> None:
-    done = linuxkit("qemu", "--once", "--report", "--report-file", str(tmp_path / "r.json"), testguest("ok"))
+    flags = ("--once", "--settle", "1", "--report", "--report-file", str(tmp_path / "r.json"))
+    done = linuxkit("qemu", *flags, testguest("ok"))
     assert done.returncode == 0, done.stderr
     assert "hello" in done.stdout
     assert "memory: 1024 MB" in done.stderr
@@ -113,6 +114,15 @@ def test_once_fails_when_a_step_failed_and_says_which(testguest: Guest) -> None:
     assert "| /bin/first: no such file or directory" in done.stderr
     assert "hint: a file is missing" in done.stderr
     assert "error: the machine booted with failures: onboot/000-first" in done.stderr
+
+
+def test_once_fails_when_a_service_keeps_ending_and_shows_why(testguest: Guest) -> None:
+    prefix = testguest("dying")
+    done = linuxkit("--once", "--report", "--settle", "1", prefix)
+    assert done.returncode == 1
+    assert "exit 3, restarted 3x" in done.stderr
+    assert "| bind: address in use" in done.stderr and "hint: another service listens on that port" in done.stderr
+    assert "error: the machine booted with failures: service/web" in done.stderr
 
 
 def test_ctrl_c_in_a_terminal_shuts_the_guest_down_and_leaves_the_terminal_as_it_was(testguest: Guest) -> None:

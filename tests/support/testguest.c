@@ -6,6 +6,7 @@
  *   panic    reports a step and exits, so that the kernel panics
  *   off      reports booted and powers off by itself
  *   noise    writes garbage between its reports
+ *   dying    boots, and then its service ends three times and is to start again
  *   deaf     boots, and ignores every request to power off
  */
 #include <dirent.h>
@@ -143,6 +144,13 @@ int main(void)
 	printf("hello\n");
 	if (!strcmp(word, "off") || !strcmp(word, "reboot"))
 		stop(RB_POWER_OFF);
+	for (int i = 0; i < 3 && !strcmp(word, "dying"); i++) {
+		usleep(300000);
+		say("\"event\": \"ready\", \"step\": \"service/web\"}");
+		usleep(100000);
+		say("\"event\": \"exit\", \"step\": \"service/web\", \"status\": 3, \"log\": [\"bind: address in use\"]}");
+		say("\"event\": \"restart\", \"step\": \"service/web\"}");
+	}
 	wait_for_orders(!strcmp(word, "deaf"));
 	return 0;
 }
