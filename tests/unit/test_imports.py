@@ -89,3 +89,11 @@ def test_a_module_imports_only_what_its_layer_may(path: Path) -> None:
 def test_modules_stay_small() -> None:
     long = {str(p.relative_to(SRC)): n for p in modules() if (n := len(p.read_text().splitlines())) > 400}
     assert not long
+
+
+@pytest.mark.parametrize("path", sorted((SRC / "cli").glob("*.py")), ids=lambda p: p.stem)
+def test_every_command_can_be_imported(path: Path) -> None:
+    """A name that only type checkers see is no name at run time."""
+    import importlib
+
+    assert importlib.import_module(f"linuxkit.cli.{path.stem}")

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from linuxkit.cli.main import allow_release_rollback
+
 if TYPE_CHECKING:
-    from linuxkit.cli.main import Settings, allow_release_rollback
+    from linuxkit.cli.main import Settings
     from linuxkit.packages.kit import Kit
 
 _MIRROR = "Debian mirror, URL or URL,SECURITY-URL.  [default: the one that this machine's apt uses]"

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from linuxkit.cli.main import allow_release_rollback
 from linuxkit.cli.pkg import DIRECTORY, Command, Common, common, pkg
 
 if TYPE_CHECKING:
     from linuxkit.api import Sources
-    from linuxkit.cli.main import Settings, allow_release_rollback
+    from linuxkit.cli.main import Settings
     from linuxkit.pkg.engines.make import EngineOptions, Engines
     from linuxkit.pkg.model import Package
     from linuxkit.pkg.naming import Naming
