@@ -201,7 +201,7 @@ def build(
     from linuxkit.outputs.encoder import Encoder
     from linuxkit.outputs.files import write_files
     from linuxkit.outputs.recall import Recorded
-    from linuxkit.outputs.table import make
+    from linuxkit.outputs.table import make, warn_of_acls
     from linuxkit.rootfs.content import Content
     from linuxkit.runtime.containment import profile_files
 
@@ -233,6 +233,7 @@ def build(
 
         judge(made, target.formats, memory, sources.log, config)
     encoder.counts.used.clear()
+    warn_of_acls(made, target.formats)
     files = make(made, target)
     check_used(encoder.counts.used, compress, level if level != level_of(codec, None) else None)
     beside = _provenance(provenance, planned, files, target.output) if provenance is not None else []

@@ -182,9 +182,6 @@ def make(build: Build, target: Target) -> list[OutputFile]:
     Raises:
         LinuxkitError: of any kind.
     """
-    roots = [one.filesystem(build.disk_root) for one in target.formats if one.name not in ARCHIVES]
-    if dropped_by(roots) and (said := left_out(build.plan, build.content)):
-        build.content.warn(f"{said}: an initrd, a squashfs and an ISO can't hold them, and they are left out there")
     made: dict[str, OutputFile] = {}
     for format_ in target.formats:
         for file in format_.make(build, target.name or "image"):
@@ -193,6 +190,17 @@ def make(build: Build, target: Target) -> list[OutputFile]:
                 raise InputError(f"{other.format} and {format_.name} both write {file.name}, and not the same into it",
                                  hint="build one after the other, with another --name or --dir")  # fmt: skip
     return list(made.values())
+
+
+def warn_of_acls(build: Build, formats: Iterable[Format]) -> None:
+    """One warning when files have access control lists that a format's root filesystem can't hold.
+
+    Raises:
+        ImageError: a layer is missing or damaged.
+    """
+    roots = [one.filesystem(build.disk_root) for one in formats if one.name not in ARCHIVES]
+    if dropped_by(roots) and (said := left_out(build.plan, build.content)):
+        build.content.warn(f"{said}: an initrd, a squashfs and an ISO can't hold them, and they are left out there")
 
 
 def loaders(formats: Iterable[Format], *, rooted: bool = False) -> tuple[str, ...]:
