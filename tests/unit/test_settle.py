@@ -50,8 +50,9 @@ STARTING = {"event": "ready", "health": "starting"}
     [
         ([(0, BOOTED)], 0, 0.15, [], "booted in 9.000 s"),
         ([(0, READY)], 0.3, 0.45, [], "running"),
-        ([(0, READY), (0.1, EXIT)], 0.1, 0.3, ["service/a"], "exit 3"),
-        ([(0, READY), (0.1, EXIT | {"status": 0})], 0.1, 0.3, [], "exit 0"),
+        ([(0, READY), (0.1, EXIT)], 0.4, 0.6, ["service/a"], "exit 3"),
+        ([(0, READY), (0.1, EXIT | {"status": 0})], 0.4, 0.6, [], "exit 0"),
+        ([(0, READY), (0.1, EXIT), (0.2, AGAIN), (0.3, READY)], 0.6, 0.8, [], "running, restarted 1x, last exit 3"),
         ([(0, READY), (0.1, EXIT), (0.1, AGAIN), (0.2, READY)], 0.5, 0.65, [], "running, restarted 1x, last exit 3"),
         ([(0, READY), (0.1, EXIT), (0.1, AGAIN)], 0.8, 1.1, ["service/a"], "exit 3, restarted 1x"),
         ([(n / 5, e) for n in range(20) for e in (READY, EXIT, AGAIN)], 0.8, 1.1, ["service/a"], "exit 3, resta"),

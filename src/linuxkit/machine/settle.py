@@ -14,6 +14,7 @@ from linuxkit.machine.report import BootReport, Event, State, Step
 if TYPE_CHECKING:
     from linuxkit.machine.machine import Machine
 
+SECOND_WORD = 1.0
 PATIENCE = 3  # times the settling time, for services that end again and again
 
 
@@ -37,9 +38,12 @@ class Moves:
         impatient = now - start >= PATIENCE * seconds
 
         def done(step: Step) -> bool:
-            if not step.service or step.state is not State.RUNNING or (impatient and step.restarts):
+            if not step.service or (impatient and step.restarts):
                 return True
-            young = now - self.at.get(step.name, start) < seconds
+            age = now - self.at.get(step.name, start)
+            if step.state is not State.RUNNING:
+                return age >= min(seconds, SECOND_WORD)  # whether it starts again is said after that it ended
+            young = age < seconds
             return not (step.waiting or young or step.health == "starting")
 
         return not seconds or all(done(step) for step in report.steps)
