@@ -231,3 +231,14 @@ def test_closed_streams(closed: str, status: int | None) -> None:
         assert done.returncode == status
     if closed == ">&-":
         assert done.stderr == b"error: standard output: Bad file descriptor\n"
+
+
+def test_every_command_can_be_imported() -> None:
+    """Names that only the type checker sees are no decorators: `linuxkit kit` once ended in a NameError."""
+    from linuxkit.cli.main import COMMANDS
+
+    script = "import importlib\n" + "".join(
+        f"importlib.import_module({where.partition(':')[0]!r})\n" for where, _ in COMMANDS.values()
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
