@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from linuxkit import api
+from linuxkit.config.document import printable
 from linuxkit.encode.compress import Codec, level_of
 from linuxkit.errors import InputError, Problem
 from linuxkit.oci.derived import Derived
@@ -14,13 +15,14 @@ from linuxkit.oci.resolve import cache_root
 from linuxkit.outputs.build import Build
 from linuxkit.outputs.encoder import Encoder
 from linuxkit.outputs.preflight import Finding, Memory, preflight, refuse
+from linuxkit.outputs.starts import tree_of
 from linuxkit.outputs.table import Format, check_options, choose, disk_root, loaders
-from linuxkit.plan.model import Options
+from linuxkit.plan.model import BundlePlan, Options
 from linuxkit.rootfs.content import Content
 from linuxkit.runtime.doomed import doomed
 
 if TYPE_CHECKING:
-    from linuxkit.config.model import Config, Position
+    from linuxkit.config.model import Config, Container, Position
     from linuxkit.plan.lock import Lock
 
 
@@ -108,12 +110,26 @@ def _settings(build: Build, config: Config) -> Iterator[Finding]:
         for problem in doomed(entry, bundle.config):
             if not (raised and "rlimits" in problem.path):
                 yield Finding(problem, fatal=ours)
+        yield from _user(build, bundle, entry)
     for n, file in enumerate(config.files):
         planned = any(one.origin[1] == f"files[{n}]" for one in build.plan.files)
         if file.optional and file.source is not None and not planned:
             at = file.position
             yield Finding(Problem(f"there is no file '{file.source}', and it is left out", at.file, at.line, at.column,
                                   f"files[{n}].source"), fatal=False, note=True)  # fmt: skip
+
+
+def _user(build: Build, bundle: BundlePlan, entry: Container) -> Iterator[Finding]:
+    """An image's User that does not count, as in LinuxKit."""
+    tree = tree_of(build.plan.bundles, bundle)
+    user = tree.image.config.user if tree is not None else ""
+    if user.partition(":")[0] in ("", "0", "root") or entry.settings.uid is not None:
+        return
+    if (bundle.config.get("process") or {}).get("user", {}).get("uid") == 0:
+        at = entry.position
+        yield Finding(Problem(f"the image's User '{printable(user[:60])}' is ignored: it runs as root", at.file,
+                              at.line, at.column, entry.path, "write uid: and gid:; uid: 0 says that root is meant"),
+                      fatal=False, note=True)  # fmt: skip
 
 
 def _directories(build: Build, config: Config) -> Iterator[Finding]:

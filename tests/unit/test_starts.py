@@ -196,6 +196,16 @@ def test_an_init_image_that_replaces_the_guests_program(system: System) -> None:
     assert system.found("  - t/getty:1\n") == []
 
 
+@pytest.mark.parametrize(("user", "noted"), [("nginx", True), ("1000:1000", True), ("0:0", False), ("root", False)])
+def test_an_images_user_that_does_not_count(system: System, user: str, noted: bool) -> None:
+    make_image(system.store, "docker.io/t/app:1", tar_of(directory("bin"), member("bin/app", AMD, mode=0o755)),
+               config={"Cmd": ["/bin/app"], "User": user})  # fmt: skip
+    told = system.found(service(""))
+    assert [fatal for _, fatal in told] == [False] * noted
+    assert not noted or f"7:11: services[0]: the image's User '{user}' is ignored: it runs as root" in told[0][0]
+    assert system.found(service("uid: 0")) == [] == system.found(service("uid: 33"))
+
+
 def test_a_32_bit_program_and_the_seccomp_profile(system: System) -> None:
     small = elf(3, wide=False) if "wide" in elf.__code__.co_varnames else elf_of(machine=3, wide=False)
     make_image(system.store, "docker.io/t/app:1", tar_of(directory("bin"), member("bin/app", small, mode=0o755)))

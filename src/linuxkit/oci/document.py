@@ -170,6 +170,7 @@ def parse_config(document: Mapping[str, Any], where: str) -> ImageConfig:
         cmd=texts(config, "Cmd", where),
         env=texts(config, "Env", where),
         working_dir=text(config, "WorkingDir", where),
+        user=str(config.get("User") or ""),
         labels=strings(config, "Labels", where),
         diff_ids=diff_ids,
         healthcheck=_healthcheck(config.get("Healthcheck")),

@@ -68,6 +68,7 @@ class ImageConfig:
     working_dir: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     diff_ids: tuple[str, ...] = ()
+    user: str = ""  # only told of: LinuxKit's containers are root unless their settings say otherwise
     healthcheck: ImageHealthcheck | None = None
 
 
