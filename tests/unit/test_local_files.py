@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
+import platform
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from linuxkit import api
 from linuxkit.config.load import Readers, load_document
-from linuxkit.errors import ImageError, InputError
+from linuxkit.errors import HostError, ImageError, InputError
 from linuxkit.oci.bundle import Bundle
 from linuxkit.packages import flags, toolchain
 from linuxkit.packages.image import own
@@ -25,6 +28,10 @@ from support.packages import git
 pytestmark = pytest.mark.unit
 URL = "https://example.com/web.yml"
 HEAD = "image: x\ndescription: x\n"
+
+
+def landlock() -> bool:
+    return ctypes.CDLL(None).syscall(444, None, ctypes.c_size_t(0), 1) >= 2
 
 
 def fetched(text: str, **options: bool) -> object:
@@ -330,6 +337,38 @@ def test_what_the_user_configured_holds(hostile: Path, tmp_path: Path, monkeypat
 
 
 # -- the compiler
+
+
+def compiled(tmp_path: Path, text: str, *, confined: bool) -> bytes:
+    folder, out = tmp_path / "sources", tmp_path / "made"
+    folder.mkdir(exist_ok=True)
+    out.mkdir(exist_ok=True)
+    (folder / "a.c").write_text(text)
+    toolchain.compile_program("amd64", folder, ["a.c"], [], out / "a", cache=tmp_path / "cache", confined=confined)
+    return (out / "a").read_bytes()
+
+
+@pytest.mark.skipif(platform.system() != "Linux" or not landlock(), reason="the kernel has no Landlock")
+def test_a_source_names_no_file_of_this_machine(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program in the compiler's place copies what the source names; the control is the same without the limits."""
+    secret = tmp_path_factory.mktemp("elsewhere") / "secret"
+    secret.write_text("a secret")
+    copier = tmp_path_factory.mktemp("tools") / "cc.py"
+    copier.write_text("import re, sys, pathlib\nout = sys.argv[sys.argv.index('-o') + 1]\n"
+                      "name = re.search('\"(.*)\"', pathlib.Path(sys.argv[-1]).read_text())[1]\n"
+                      "pathlib.Path(out).write_bytes(pathlib.Path(name).read_bytes())\n")  # fmt: skip
+    monkeypatch.setattr(toolchain, "compiler", lambda architecture: [sys.executable, "-S", str(copier)])
+    own = toolchain._own_folders()
+    monkeypatch.setattr(toolchain, "_own_folders", lambda: [*own, copier.parent])
+    text = f'#include "{secret}"\n'
+    assert compiled(tmp_path, text, confined=False) == b"a secret"
+    with pytest.raises(HostError, match="Permission denied"):
+        compiled(tmp_path, text, confined=True)
+    (tmp_path / "sources/b.h").write_text("own")
+    assert compiled(tmp_path, '#include "b.h"\n', confined=True) == b"own"
+
 
 
 def test_what_the_compiler_inherits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

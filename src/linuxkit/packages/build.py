@@ -142,7 +142,7 @@ class Builder:
             self._say(f"compiling {recipe.name}/{program.path} for {self._architecture}{first}")
             path = folder / program.path.replace("/", "_")
             toolchain.compile_program(self._architecture, sources, program.sources, program.flags, path,
-                                      cache=self._compiler_cache)  # fmt: skip
+                                      cache=self._compiler_cache, confined=sources != self._guest)  # fmt: skip
             source = Extent(str(path), 0, path.stat().st_size)
             out[program.path] = Entry(program.path, Kind.FILE, program.mode, mtime=FIXED_MTIME, source=source)
         out.update(own(recipe, folder))

@@ -50,14 +50,17 @@ def compiler(architecture: str) -> list[str | Path]:
 
 
 def compile_program(
-    architecture: str, root: Path, sources: Sequence[str], flags: Sequence[str], output: Path, *, cache: Path
-) -> None:
+    architecture: str, root: Path, sources: Sequence[str], flags: Sequence[str], output: Path, *, cache: Path,
+    confined: bool = False,
+) -> None:  # fmt: skip
     """Compile and link one static program.
 
     Args:
         root: the folder that `sources` (globs) are relative to; `root/include` is searched for headers.
         output: the program.
         cache: where the compiler may keep what it can use again.
+        confined: the sources are somebody else's: the compiler sees them, itself and what it writes, no other files,
+            where the kernel can do that.
 
     Raises:
         HostError: no compiler, or it refused the source; the message has what it said.
@@ -79,4 +82,24 @@ def compile_program(
     }  # fmt: skip
     names = [path.relative_to(root) for path in files]
     where: list[str | Path] = ["-ffile-prefix-map=.=guest", "-Iinclude", "-o", output.absolute()]
-    host.run([*compiler(architecture), *FLAGS, *flags, *where, *names], cwd=root, env=environment, timeout=900)
+    command = compiler(architecture)
+    if confined:
+        environment["TMPDIR"] = str(cache.absolute())
+        command = [*_confined([root, *_own_folders()], [cache, output.parent]), *command]
+    host.run([*command, *FLAGS, *flags, *where, *names], cwd=root, env=environment, timeout=900)
+
+
+def _own_folders() -> list[Path]:
+    """What the compiler and this Python consist of."""
+    spec = find_spec("ziglang")
+    zig = [Path(place) for place in spec.submodule_search_locations or ()] if spec is not None else []
+    own = [Path(sys.executable).resolve().parent, Path(sys.prefix), Path(sys.base_prefix)]
+    paths = (*own, *zig, *(Path(p) for p in sys.path if p.endswith("site-packages")))
+    system = [Path(name) for name in ("/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache", "/dev/urandom")]
+    return [*dict.fromkeys(path.resolve() for path in paths if path.is_dir()), *system]
+
+
+def _confined(readable: Sequence[Path], writable: Sequence[Path]) -> list[str | Path]:
+    places = [*map(Path.absolute, readable), Path("--"), *map(Path.absolute, writable), Path("/dev/null"), Path("--")]
+    return [sys.executable, "-I", Path(__file__).with_name("confine.py"),
+            *("--" if place == Path("--") else place for place in places)]  # fmt: skip
