@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ import click
 
 from linuxkit.cli.pkg import DIRECTORY, Command, Common, common, pkg
 from linuxkit.cli.pkg_build import ARCHIVES, BUILDER, build_packages, open_sources
+from linuxkit.foreign import coloured
 
 if TYPE_CHECKING:
     from linuxkit.api import Sources
@@ -115,5 +115,5 @@ def _tell(what: str, verdict: Verdict) -> None:
 
 
 def _show(data: bytes) -> None:
-    sys.stderr.buffer.write(data)
-    sys.stderr.buffer.flush()
+    text = data.replace(b"\r", b"").decode("utf-8", "replace")
+    click.echo(coloured(text, lines=True), err=True, nl=False)
