@@ -156,7 +156,10 @@ bool service_adopt(struct supervisor *all, struct service *one)
         int end = end_take(pid);
         end_forget(pid);
         one->ended = now();
-        helper_ended(all, one, end);
+        if (end != UNKNOWN && !WIFSIGNALED(end))
+            helper_ended(all, one, end);
+        else
+            service_ended(all, one, one->status); /* or it is not, and is begun again */
         return true;
     }
     if (!ran) { /* killed in the middle of a start: clean up, and begin again unless it is to be down */

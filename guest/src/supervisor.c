@@ -120,6 +120,7 @@ static void failed_start(struct service *one, int status)
     one->status = status ? status : 1 << 8;
     one->ended = now();
     announce(one, "fail", one->status, one->error);
+    one->made = one->made == MADE ? TRIED : one->made; /* what is left of it goes before the next start */
     decide(one, one->status);
 }
 

@@ -113,6 +113,11 @@ def test_a_service_that_dies_says_so_and_is_restarted_if_it_asks_for_that(build:
     system += container("deaf", "sleep 1000", healthcheck="{tcp: 81, interval: 1s, retries: 2}")
     system += container("checked", "touch /here; sleep 1000", healthcheck="{test: 'test -e /here', interval: 2s}")
     kill = "sleep 6; kill -9 $(cat /run/linuxkit/supervisor.pid); sleep 1000"
+    system += container("flood", "yes to all of it")
+    look = "until [ -s /host/var/log/flood.out.log.1 ]; do sleep 1; done; timeout 10 /service status | grep -q flood"
+    look += " && [ $(stat -c %s /host/var/log/flood.out.log.1) -le 4194304 ] && touch /good; sleep 1000"
+    system += container("look", look, binds="['/:/host', '/run:/run', '/usr/bin/service:/service']",
+                        healthcheck="{test: 'test -e /good', interval: 1s, start_period: 10m}")  # fmt: skip
     system += container("killer", kill, pid="host", binds="['/run:/run']", capabilities="[all]")
     with boot(build(system), seconds=150) as machine:
         machine.wait_booted(90)
@@ -136,19 +141,23 @@ def test_a_service_that_dies_says_so_and_is_restarted_if_it_asks_for_that(build:
         def of(event: str, step: str) -> list[Event]:
             return [e for e in machine.events if (e.event, e.step) == (event, step)]  # type: ignore[attr-defined]
 
-        while not of("ready", "keeper") or not all(of("health", f"service/{n}") for n in ("web", "deaf", "checked")):
+        checks = ("web", "deaf", "checked", "look")
+        while not of("ready", "keeper") or not all(of("health", f"service/{n}") for n in checks):
             assert time.monotonic() < until, "no other keeper, or no result of the checks"
             time.sleep(0.2)
-        states = {name: of("health", f"service/{name}")[0].health for name in ("web", "deaf", "checked")}
-        assert states == {"web": "healthy", "deaf": "unhealthy", "checked": "healthy"}
+        states = {name: of("health", f"service/{name}")[0].health for name in checks}
+        assert states == {"web": "healthy", "deaf": "unhealthy", "checked": "healthy", "look": "healthy"}
         assert "Connection refused" in of("health", "service/deaf")[0].message
         assert of("exit", "keeper")[0].signal == 9
-        assert re.fullmatch(r"took over \d running of 7 services", of("ready", "keeper")[0].message)
-        again = len(said("service/again", "exit"))
+        assert re.fullmatch(r"took over \d running of 9 services", of("ready", "keeper")[0].message)
+        machine.send(b"\x13")  # Ctrl-S on the serial console: from here on it takes nothing any more
+        time.sleep(1)
+        shown, again = machine.console, len(said("service/again", "exit"))
         while len(said("service/again", "exit")) <= again:  # the new keeper goes on
             assert time.monotonic() < until + 30, "nothing restarts any more"
             time.sleep(0.2)
-        for name in ("web", "deaf", "checked", "killer"):
+        assert machine.console == shown  # where that end was said
+        for name in ("web", "deaf", "checked", "killer", "flood", "look"):
             assert not said(f"service/{name}", "exit"), name
         assert machine.power_off(30).off
 
