@@ -119,9 +119,9 @@ def test_a_service_that_dies_says_so_and_is_restarted_if_it_asks_for_that(build:
     system += container("look", look, binds="['/:/host', '/run:/run', '/usr/bin/service:/service']",
                         healthcheck="{test: 'test -e /good', interval: 1s, start_period: 10m}")  # fmt: skip
     system += container("killer", kill, pid="host", binds="['/run:/run']", capabilities="[all]")
-    with boot(build(system), seconds=150) as machine:
+    with boot(build(system), seconds=240) as machine:
         machine.wait_booted(90)
-        until = time.monotonic() + 60
+        until = time.monotonic() + 120
 
         def said(step: str, event: str) -> list[int]:
             return [e.status or 0 for e in machine.events if (e.step, e.event) == (step, event)]  # type: ignore[attr-defined]
