@@ -17,7 +17,7 @@
 #include <sys/prctl.h>
 
 #define TURN OUT_DIR "/.turn"
-#define SETTLE 0.1 /* seconds that somebody waits for the copier */
+#define SETTLE 0.5 /* seconds that somebody waits for the copier, at most */
 
 /* Odd while something is read and not written yet. A file, so that any keeper can look at any copier's. */
 static _Atomic unsigned *turn_open(void)
