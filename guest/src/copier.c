@@ -29,12 +29,20 @@ static _Atomic unsigned *turn_open(void)
     return page == MAP_FAILED ? NULL : page;
 }
 
-static void close_others(void)
+static bool is_stream(const struct stream *streams, size_t count, long fd)
+{
+    for (size_t i = 0; i < count; i++)
+        if (streams[i].from == fd)
+            return true;
+    return false;
+}
+
+static void close_others(const struct stream *streams, size_t stream_count)
 {
     size_t count;
     char **names = list_names("/proc/self/fd", &count);
     for (size_t i = 0; names && i < count; i++)
-        if (strtol(names[i], NULL, 10) > STDERR_FILENO)
+        if (strtol(names[i], NULL, 10) > STDERR_FILENO && !is_stream(streams, stream_count, strtol(names[i], NULL, 10)))
             close((int)strtol(names[i], NULL, 10));
     if (names)
         free_names(names, count);
@@ -61,9 +69,9 @@ static void copy_round(struct stream *streams, size_t count, struct pollfd *watc
     }
 }
 
-static _Noreturn void copy_for_ever(const char *const *paths, size_t count)
+static _Noreturn void copy_for_ever(struct stream *streams, size_t count)
 {
-    close_others();
+    close_others(streams, count);
     setsid();
     prctl(PR_SET_NAME, "logs");
     /* At the end of the machine services are told to end first; we hear their last words, and go with SIGKILL. */
@@ -77,19 +85,27 @@ static _Noreturn void copy_for_ever(const char *const *paths, size_t count)
     _Atomic unsigned *turn = turn_open();
     if (turn)
         atomic_store(turn, 0);
-    struct stream *streams = must_alloc(count * sizeof(*streams));
     struct pollfd *watched = must_alloc(count * sizeof(*watched));
-    for (size_t i = 0; i < count; i++)
-        stream_open(&streams[i], paths[i], SERVICE_LOG_LIMIT, TAIL_LIMIT);
     for (;;)
         copy_round(streams, count, watched, turn);
 }
 
 pid_t copier_start(const char *const *paths, size_t count)
 {
+    /* Opened here: a FIFO that nobody has open forgets what a writer who is gone already has left in it. */
+    struct stream *streams = must_alloc(count * sizeof(*streams));
+    for (size_t i = 0; i < count; i++)
+        stream_open(&streams[i], paths[i], SERVICE_LOG_LIMIT, TAIL_LIMIT);
     pid_t pid = fork();
     if (pid == 0)
-        copy_for_ever(paths, count);
+        copy_for_ever(streams, count);
+    for (size_t i = 0; i < count; i++) {
+        if (streams[i].from >= 0)
+            close(streams[i].from);
+        free(streams[i].path);
+        free(streams[i].tail);
+    }
+    free(streams);
     return pid;
 }
 
