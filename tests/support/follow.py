@@ -4,7 +4,8 @@
         steps.until("hello")             # the console and what the program says, until a text is there
         steps.curl()                     # the next command is curl: run it, its output
 
-Only port numbers of this machine change, so that tests do not lean on which of them are free.
+Only port numbers of this machine change, so that tests do not lean on which of them are free, and `run` prints its
+report, in which nothing may have failed.
 """
 
 from __future__ import annotations
@@ -79,6 +80,7 @@ class Steps:
         """`linuxkit run …`, in the foreground as a user has it."""
         self.said = ""
         words = self.words(command or self.rest.pop(0))
+        words[4:4] = ["--report", "--settle", "1"]  # so that a failure that nobody looks for is seen
         self.child = subprocess.Popen(words, cwd=self.folder, env=self.environment(), stdin=subprocess.DEVNULL,
                                       stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # fmt: skip
         self.listener = threading.Thread(target=self._listen, args=(self.child,), daemon=True)
@@ -89,7 +91,7 @@ class Steps:
         while data := os.read(child.stdout.fileno(), 65536):
             self.said += data.decode("utf-8", "replace")
 
-    def until(self, pattern: str, seconds: float = 90) -> re.Match[str]:
+    def until(self, pattern: str, seconds: float = 120) -> re.Match[str]:
         """Wait for a text on the console or from the program."""
         end = time.monotonic() + seconds
         while (found := re.search(pattern, self.said)) is None:
@@ -97,6 +99,11 @@ class Steps:
             assert time.monotonic() < end and not ended, f"{pattern!r} never came; the last lines:\n{self.said[-4000:]}"
             time.sleep(0.05)
         return found
+
+    def booted(self, seconds: float = 120) -> None:
+        """Wait for the boot report; nothing in it may have failed."""
+        found = self.until(r"booted in [0-9.]+ s(.*)", seconds)
+        assert "with failures" not in found[1], self.said[-4000:]
 
     def curl(self, seconds: float = 30) -> str:
         """The next command, which is curl, until it succeeds."""
