@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 import re
-import shutil
 import signal
 import subprocess
-import sys
 import threading
 import urllib.request
 from pathlib import Path
 
 import pytest
 
-from support.system import build_in
+from support.follow import cluster
 
 pytestmark = pytest.mark.boot
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
 def test_three_machines_meet(tmp_path: Path) -> None:
-    build_in(tmp_path, (EXAMPLES / "node.yml").read_text(), name="node")
-    shutil.copyfile(EXAMPLES / "cluster.yml", tmp_path / "three.yml")
-    file = tmp_path / "three.yml"
-    file.write_text(file.read_text().replace('"8080:80"', '"127.0.0.1:0:80"'))
-    errors = tmp_path / "errors"
-    command = [sys.executable, "-m", "linuxkit", "run", "cluster", str(file)]
+    errors, command = tmp_path / "errors", cluster("cluster", tmp_path)
     with errors.open("wb") as stream:
-        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stream, text=True)
+        child = subprocess.Popen(command, cwd=tmp_path, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                 stderr=stream, text=True)  # fmt: skip
     lines: list[str] = []
     watchdog = threading.Timer(120, child.kill)
     try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import signal
 import subprocess
-import sys
 import threading
 import time
 import urllib.error
@@ -14,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from support.system import Build, build_in
+from support.follow import cluster
+from support.system import Build
 from support.vm import boot
 
 pytestmark = pytest.mark.boot
@@ -79,12 +79,10 @@ def test_docker_runs_containers_that_reach_the_network(build: Build, tmp_path: P
 
 
 def test_three_machines_are_a_swarm(tmp_path: Path) -> None:
-    build_in(tmp_path, (EXAMPLES / "swarm-node.yml").read_text(), name="swarm-node")
-    file, errors = tmp_path / "swarm.yml", tmp_path / "errors"
-    file.write_text((EXAMPLES / "swarm.yml").read_text().replace('"8080:80"', '"127.0.0.1:0:80"'))
-    command = [sys.executable, "-m", "linuxkit", "run", "cluster", str(file)]
+    errors, command = tmp_path / "errors", cluster("swarm", tmp_path)
     with errors.open("wb") as stream:
-        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stream, text=True)
+        child = subprocess.Popen(command, cwd=tmp_path, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                 stderr=stream, text=True)  # fmt: skip
     lines: list[str] = []
     watchdog = threading.Timer(300, child.kill)
 

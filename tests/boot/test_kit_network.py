@@ -8,11 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import shutil
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 import urllib.request
@@ -25,8 +23,9 @@ import pytest
 import yaml
 
 from linuxkit.machine.machine import Machine
+from support.follow import cluster
 from support.ssh import greeting, keypair, options, port_of, ssh
-from support.system import Build, build_in
+from support.system import Build
 from support.vm import boot, cache_dir
 
 pytestmark = pytest.mark.boot
@@ -312,11 +311,11 @@ STRANGER = """\
 
 
 def test_a_tunnel_between_two_machines(tmp_path: Path) -> None:
-    for side in ("tunnel-left", "tunnel-right"):
-        text = (EXAMPLES / f"{side}.yml").read_text().replace("files:\n", STRANGER + "files:\n", 1)
-        build_in(tmp_path, text, name=side)
-    shutil.copyfile(EXAMPLES / "tunnel.yml", tmp_path / "tunnel.yml")
-    command = [sys.executable, "-m", "linuxkit", "run", "cluster", "tunnel.yml"]
+    def add_a_stranger(examples: Path) -> None:
+        for side in (examples / "tunnel-left.yml", examples / "tunnel-right.yml"):
+            side.write_text(side.read_text().replace("files:\n", STRANGER + "files:\n", 1))
+
+    command = cluster("tunnel", tmp_path, add_a_stranger)
     with (tmp_path / "errors").open("wb") as stream:
         child = subprocess.Popen(
             command, cwd=tmp_path, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stream, text=True

@@ -20,7 +20,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -135,6 +135,21 @@ class Steps:
             self.listener.join(10)
         if self.child.stdout is not None:
             self.child.stdout.close()
+
+
+def cluster(name: str, folder: Path, change: Callable[[Path], None] = lambda examples: None) -> list[str]:
+    """Run what a cluster's header says; the command that starts it, for the folder that holds examples/.
+
+    Args:
+        change: what else the copy of examples/ gets.
+    """
+    shutil.copytree(ROOT / "examples", folder / "examples")
+    file = folder / f"examples/{name}.yml"
+    file.write_text(file.read_text().replace('"8080:80"', '"127.0.0.1:0:80"'))
+    change(folder / "examples")
+    steps = Steps(folder, commands(name))
+    steps.prepare()
+    return steps.words(steps.rest[0])
 
 
 @contextmanager
