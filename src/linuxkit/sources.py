@@ -9,8 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from linuxkit.errors import NetworkError
-from linuxkit.oci.media import Image, Platform
+from linuxkit.errors import ImageError, NetworkError
+from linuxkit.oci.media import Descriptor, Image, Platform
 
 if TYPE_CHECKING:
     from linuxkit.oci.auth import Credentials
@@ -143,6 +143,23 @@ class Sources:
         return kind(self.store, {"kit": self.kit}, registry, offline=self.offline, pull=self.pull,
                         closed=self.bundle is not None, log=self.log)
 
+    def heal(self, layer: Descriptor, error: ImageError) -> None:
+        """Bring a layer of an image that was resolved here back into the store: see oci.heal.Healer."""
+        from linuxkit.oci.heal import Healer
+
+        def again(text: str, platform: Platform, image: Image) -> None:
+            scheme, mark, rest = text.partition("://")
+            if mark and scheme == "kit":
+                from linuxkit.packages.kit import pins_of
+
+                pins = pins_of(image)
+                self.kit.ensure([rest], platform, again=True, pins={rest: pins} if pins else None)
+            else:
+                self.resolver.afresh(text, platform)
+
+        registry = None if self.offline else lambda: self.registry
+        Healer(self.store, self.resolver.images, registry, again, self.log)(layer, error)
+
     @cached_property
     def guard(self) -> Guard:
         """Applies the policy to images."""
@@ -183,6 +200,9 @@ class _Registry:
 
     def pull(self, reference: Reference, platform: Platform) -> Image:
         return self._sources.registry.pull(reference, platform)
+
+    def mend(self, reference: Reference, top: Descriptor, platform: Platform) -> Image:
+        return self._sources.registry.mend(reference, top, platform)
 
 
 def host_path(text: str, sources: Sources) -> Path:

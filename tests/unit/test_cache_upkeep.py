@@ -9,15 +9,24 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from unittest import mock
 
 import pytest
 
 from linuxkit.cli.main import main
+from linuxkit.errors import ImageError
+from linuxkit.oci import layer as layer_module
+from linuxkit.oci.derived import Derived
+from linuxkit.oci.media import Platform
+from linuxkit.oci.pack import put_layer
 from linuxkit.oci.store import Store
+from linuxkit.oci.verify import inspect
+from linuxkit.packages.kit import Kit
+from linuxkit.rootfs.content import Content
+from linuxkit.sources import Sources
 from support.client import fill
 from support.images import AMD64, make_image, member, tar_of
 from support.registry import Registry
@@ -287,3 +296,160 @@ def test_a_pull_notices_that_its_blobs_were_cleared_away(tmp_path: Path, times: 
         else:
             assert done.returncode == 1
             assert "vanish" in done.stderr
+
+
+# -- damage that is found by using it
+
+
+def sources(cache: Path, offline: bool = False, said: list[str] | None = None) -> Sources:
+    return Sources(cache, offline=offline, log=(said if said is not None else []).append)
+
+
+def used(cache: Path, name: str, **options: Any) -> list[str]:
+    """What a build does with an image: the paths in its tree."""
+    made = sources(cache, **options)
+    image = made.resolver.resolve(name, AMD64)
+    content = Content(made.store, Derived(cache / "derived"), heal=made.heal)
+    return [entry.path for entry in content.tree(image)]
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+@pytest.mark.parametrize("part", ["index", "manifest", "config", "layer", "all"])
+def test_a_build_mends_what_it_uses(tmp_path: Path, kind: str, part: str) -> None:
+    with Registry() as registry:
+        fill(registry, tmp_path)
+        name, cache = f"{registry.host}/test/app:1", tmp_path / "cache"
+        want = sources(cache).resolver.resolve(name, AMD64)
+        store, top = Store(cache), Store(cache).find(name)
+        assert top is not None
+        paths = {"index": store.blob_path(top.digest), "manifest": store.blob_path(want.digest),
+                 "config": config(cache, name), "layer": store.blob_path(want.layers[1].digest)}  # fmt: skip
+        for path in paths.values() if part == "all" else [paths[part]]:
+            DAMAGE[kind][0](path)
+        with pytest.raises(ImageError) as caught:
+            used(cache, name, offline=True)
+        assert name in caught.value.message
+        assert "linux/amd64" in caught.value.message
+        assert "cache verify --repair" in caught.value.hint
+        # the name means something else by now: what was here is fetched, not that
+        registry.manifests["test/app:1"] = ("application/vnd.oci.image.index.v1+json", b"{}")
+        assert used(cache, name) == ["a", "b"]
+        assert used(cache, name, offline=True) == ["a", "b"]
+        (cache / "derived").rename(tmp_path / "away")
+        assert used(cache, name, offline=True) == ["a", "b"]
+        (cache / "blobs" / "sha256" / "elsewhere").unlink(missing_ok=True)  # of as_a_link
+        assert "nothing is damaged" in good(cache, "verify")
+
+
+@pytest.mark.parametrize("part", ["index", "manifest", "config", "layer"])
+def test_a_pull_mends(tmp_path: Path, part: str) -> None:
+    with Registry() as registry:
+        fill(registry, tmp_path)
+        name, cache = f"{registry.host}/test/app:1", tmp_path / "cache"
+        good(cache, "pull", name)
+        store, top = Store(cache), Store(cache).find(name)
+        assert top is not None
+        image = store.image(top, name, AMD64)
+        flip({"index": store.blob_path(top.digest), "manifest": store.blob_path(image.digest),
+              "config": config(cache, name), "layer": store.blob_path(image.layers[0].digest)}[part])  # fmt: skip
+        good(cache, "pull", name)
+        assert "nothing is damaged" in good(cache, "verify")
+
+
+def test_a_layer_without_compression_is_looked_at_when_it_is_used(tmp_path: Path) -> None:
+    """Its bytes go into the image from where they are: nothing would notice later."""
+    store = Store(tmp_path / "cache")
+    blob, diff_id = put_layer(store, [SHARED], compression="none")
+    store.put_image("test/plain:1", AMD64, {"rootfs": {"diff_ids": [diff_id]}}, [blob])
+    before = used(store.root, "test/plain:1", offline=True)
+    flip(store.blob_path(blob.digest))
+    with pytest.raises(ImageError, match="damaged"):
+        used(store.root, "test/plain:1", offline=True)
+    store.blob_path(blob.digest).write_bytes(SHARED)
+    assert used(store.root, "test/plain:1", offline=True) == before
+
+
+def test_a_whole_layer_is_hashed_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A warm build hashes no layer."""
+    used(cache, "example.com/one:1", offline=True)
+    monkeypatch.setattr(Store, "verify", lambda self, descriptor: pytest.fail("hashed again"))
+    monkeypatch.setattr(layer_module, "Verified", lambda *_: pytest.fail("hashed again"))
+    assert used(cache, "example.com/one:1", offline=True)
+
+
+def test_what_is_hostile_is_not_mended(tmp_path: Path) -> None:
+    store, asked = Store(tmp_path / "cache"), list[str]()
+    image = make_image(store, "test/bad:1", b"no tar" * 2000)
+    content = Content(store, Derived(store.root / "derived"), heal=lambda blob, error: asked.append(blob.digest))
+    with pytest.raises(ImageError):
+        content.tree(image)
+    assert asked == []
+
+
+def test_an_archive_is_read_again(tmp_path: Path) -> None:
+    store = Store(tmp_path / "cache")
+    make_image(Store(tmp_path / "other"), "test/app:1", SHARED)
+    name = f"oci:{tmp_path / 'other'}"
+    assert (paths := used(store.root, name))
+    made = sources(store.root)
+    image = made.resolver.resolve(name, AMD64)
+    flip(store.blob_path(image.layers[0].digest))
+    (tmp_path / "cache" / "derived").rename(tmp_path / "away")
+    content = Content(made.store, Derived(store.root / "derived"), heal=made.heal)
+    assert [entry.path for entry in content.tree(image)] == paths
+
+
+def test_a_kit_image_without_its_layer_is_made_again(tmp_path: Path) -> None:
+    """`find` says that it is not there, and a layer that turns out to be damaged is asked for again."""
+    store = Store(tmp_path / "cache")
+    kit = Kit(store, store.root / "kit")
+    image = make_image(store, kit.reference("poweroff"), SHARED)
+    assert kit.find("poweroff", AMD64) is not None
+    path = store.blob_path(image.layers[0].digest)
+    os.truncate(path, 10)
+    assert kit.find("poweroff", AMD64) is None
+    with pytest.raises(ImageError, match=r"kit://poweroff \(linux/amd64\).*damaged"):
+        Kit(store, store.root / "kit", offline=True).ensure(["poweroff"], AMD64)
+    make_image(store, kit.reference("poweroff"), SHARED)
+    assert kit.find("poweroff", AMD64) is not None
+    flip(path)
+    made, asked = sources(store.root), list[Any]()
+
+    def ensure(names: list[str], platform: Platform, *, again: bool = False, pins: Any = None) -> None:
+        asked.append((names, platform, again))
+        make_image(store, kit.reference("poweroff"), SHARED)
+
+    made.kit.resolve = lambda rest, platform: image  # type: ignore[method-assign]
+    made.kit.ensure = ensure  # type: ignore[method-assign,assignment]
+    content = Content(made.store, Derived(store.root / "derived"), heal=made.heal)
+    assert content.tree(made.resolver.resolve("kit://poweroff", AMD64))
+    assert asked == [(["poweroff"], AMD64, True)]
+    store.verify(image.layers[0])
+
+
+@pytest.mark.parametrize("stop", range(1, 12))
+def test_a_kill_in_the_first_moment_of_a_cache(tmp_path: Path, stop: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The work ends before the file system is asked for the n-th time."""
+    class KilledError(BaseException):
+        pass
+
+    count = 0
+
+    def counting(real: Any) -> Any:
+        def call(*args: Any, **options: Any) -> Any:
+            nonlocal count
+            count += 1
+            if count == stop:
+                raise KilledError
+            return real(*args, **options)
+
+        return call
+
+    with monkeypatch.context() as patch, suppress(KilledError):
+        for name in ("mkdir", "open", "replace", "rename", "fsync"):
+            patch.setattr(os, name, counting(getattr(os, name)))
+        Store(tmp_path / "cache").put_blob(b"x", "text/plain")
+    assert inspect(Store(tmp_path / "cache")).damage == ()
+    Store(tmp_path / "cache").put_blob(b"x", "text/plain")
+    assert inspect(Store(tmp_path / "cache")).damage == ()
+    assert (tmp_path / "cache" / "oci-layout").is_file()

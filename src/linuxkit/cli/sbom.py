@@ -147,7 +147,7 @@ def sbom(
                           local_files=settings.local_files, rollback=settings.rollback)  # fmt: skip
     images = _images(names, sources, architecture(arch), whiteouts)
     content = Content(sources.store, Derived(cache_root(settings.cache)), whiteouts=whiteouts,
-                      attested=sources.unsigned)  # fmt: skip
+                      attested=sources.unsigned, heal=sources.heal)  # fmt: skip
     write(encode(document(images, content, format=format_, created=created(current_time))), outfile)
 
 

@@ -40,7 +40,7 @@ def pull(settings: Settings, names: tuple[str, ...], platforms: tuple[str, ...],
         registry = connect(settings, progress)
         for reference in references:
             progress.line(f"pulling {reference.tagged}")
-            found = registry.pull_all(reference, None if everything else wanted or [_here()])
+            found = registry.pull_all(reference, None if everything else wanted or [_here()], verify=True)
             progress.clear()
             click.echo(f"{reference.tagged if not reference.digest else reference.name}@{found.digest}")
 

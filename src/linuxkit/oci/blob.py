@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -64,8 +65,15 @@ class BlobWriter:
         with host_errors("cannot write the cache at", self._folder):
             stream.flush()
             os.fsync(stream.fileno())
+            clear_place(target)
             self._path.replace(target)
             sync_directory(target.parent)
+
+
+def clear_place(target: Path) -> None:
+    """Remove an empty directory that stands where a blob belongs; a file gives way by itself."""
+    with suppress(NotADirectoryError, FileNotFoundError):
+        target.rmdir()
 
 
 def check(data: bytes, descriptor: Descriptor, where: object, *, hint: str = HEAL) -> None:

@@ -12,9 +12,9 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from linuxkit.entry import Entry, Extent, Kind
 from linuxkit.errors import ImageError
@@ -27,7 +27,12 @@ from linuxkit.oci.tarread import FileBytes, Limits, Row, read_tar
 from linuxkit.oci.unpack import Bounds, unpack
 
 KIND = "layers"
+T = TypeVar("T")
 VERSION = 2  # of the index
+
+
+#: Called with a layer of the store that cannot be used, and why.
+Heal = Callable[[Descriptor, ImageError], None]
 
 
 class LayerCache:
@@ -35,11 +40,12 @@ class LayerCache:
 
     Args:
         bounds, limits: what a hostile layer may not exceed.
+        heal: brings a layer that is missing or damaged back into the store, or raises.
     """
 
     def __init__(self, store: Store, derived: Derived, *, bounds: Bounds | None = None,
-                 limits: Limits | None = None) -> None:  # fmt: skip
-        self._store, self._derived = store, derived
+                 limits: Limits | None = None, heal: Heal | None = None) -> None:  # fmt: skip
+        self._store, self._derived, self._heal = store, derived, heal
         self._bounds, self._limits = bounds or Bounds(), limits or Limits()
         self._guard = threading.Lock()
         self._busy: dict[str, threading.Lock] = {}
@@ -97,7 +103,7 @@ class LayerCache:
         with self._guard:
             lock = self._busy.setdefault(diff_id, threading.Lock())
         with lock:
-            tar = self._archive(layer, diff_id)
+            tar = self._healed(layer, lambda: self._archive(layer, diff_id))
             index = self._derived.get(KIND, _index_key(diff_id)) if tar else None
             if tar and index:
                 try:
@@ -106,12 +112,29 @@ class LayerCache:
                         return tar, rows
                 except (OSError, ValueError):
                     pass  # damaged: made anew
-            return self._unpack(layer, diff_id)
+            return self._healed(layer, lambda: self._unpack(layer, diff_id))
+
+    def _healed(self, layer: Descriptor, work: Callable[[], T]) -> T:
+        """Do it; once more, if what stood in the way was damage in the store, and that could be mended."""
+        try:
+            return work()
+        except ImageError as e:
+            if self._heal is None:
+                raise
+            try:
+                self._store.verify(layer)
+            except ImageError:
+                self._heal(layer, e)
+                return work()
+            raise
 
     def _archive(self, layer: Descriptor, diff_id: str) -> Path | None:
         """The plain archive, if it is here already."""
         if layer.digest == diff_id:
-            return self._store.blob_path(layer.digest) if self._store.has_blob(layer) else None
+            if self._derived.get(KIND, _index_key(diff_id)) is None:
+                return None
+            self._store.verify(layer)  # its bytes are taken from where they are, and nobody looks at them later
+            return self._store.blob_path(layer.digest)
         return self._derived.get(KIND, _tar_key(diff_id))
 
     def _unpack(self, layer: Descriptor, diff_id: str) -> tuple[Path, list[list[Any]]]:

@@ -15,6 +15,7 @@ import stat
 from contextlib import suppress
 
 from linuxkit.errors import HostError, ImageError
+from linuxkit.oci.blob import clear_place
 from linuxkit.oci.files import host_errors, sync_directory
 from linuxkit.oci.media import Descriptor
 from linuxkit.oci.store import Store
@@ -123,5 +124,6 @@ class PartialBlob:
             raise ImageError(f"{self._blob.digest} is damaged: its bytes have the digest {actual}")
         with host_errors("cannot write the cache at", self._target.parent):
             os.fsync(self._fd)
+            clear_place(self._target)
             self._path.replace(self._target)
             sync_directory(self._target.parent)

@@ -109,7 +109,15 @@ class Puller:
         self._bring(top, [*image.layers, *self._attested(top, {image.digest})])
         return image
 
-    def pull_all(self, platforms: Sequence[Platform] | None) -> Descriptor:
+    def mend(self, top: Descriptor, platform: Platform) -> Image:
+        """`pull` of what the name stood for here; nobody is asked what it means by now."""
+        self._read(top, doc.MAX_MANIFEST)
+        image = select(self._read, top, self._ref.text, platform)
+        self.blobs(image.layers)
+        self._keep()
+        return image
+
+    def pull_all(self, platforms: Sequence[Platform] | None, verify: bool = False) -> Descriptor:
         """What the name points at, for some platforms or for all."""
         top, data = self.top()
         self._small[top.digest] = top, data
@@ -119,6 +127,8 @@ class Puller:
             images = [select(self._read, top, self._ref.tagged, p) for p in platforms]
             layers = [d for image in images for d in image.layers]
             layers += self._attested(top, {image.digest for image in images})
+        for layer in layers if verify else ():
+            self._drop_damaged(layer)
         self._bring(top, layers)
         return top
 
@@ -277,10 +287,21 @@ class Puller:
         raise ImageError(f"image {self._ref.text}: its blobs vanish from {self._store.root} while they are fetched",
                          hint="see what else is clearing this cache")  # fmt: skip
 
+    def _drop_damaged(self, blob: Descriptor) -> None:
+        with suppress(OSError):  # a store that can only be read
+            if self._store.has_blob(blob):
+                try:
+                    self._store.verify(blob)
+                except ImageError:
+                    self._store.blob_path(blob.digest).unlink()
+
     def _finish(self, top: Descriptor) -> None:
+        self._keep()
+        self._store.put_name(self._ref.tagged, top)
+
+    def _keep(self) -> None:
         for descriptor, content in reversed(self._small.values()):  # so that a manifest never lacks its blobs
             self._store.put_blob(content, descriptor.media_type)
-        self._store.put_name(self._ref.tagged, top)
 
 
 def side_by_side(work: Callable[[Descriptor], object], blobs: Iterable[Descriptor], stop: threading.Event) -> None:

@@ -62,13 +62,21 @@ class RegistryClient:
         """Bring an image for one platform into the store, under its name."""
         return self._puller(reference).pull(platform)
 
-    def pull_all(self, reference: Reference, platforms: Sequence[Platform] | None = None) -> Descriptor:
+    def mend(self, reference: Reference, top: Descriptor, platform: Platform) -> Image:
+        """Bring what the store lacks of an image into it, by digest: what its name means by now does not matter."""
+        return self._puller(reference).mend(top, platform)
+
+    def pull_all(self, reference: Reference, platforms: Sequence[Platform] | None = None, *,
+                 verify: bool = False) -> Descriptor:  # fmt: skip
         """Bring an image for several platforms into the store; None: everything that its index lists.
+
+        Args:
+            verify: hash what is there, and fetch again what is damaged.
 
         Returns:
             what the name points at: an index or a manifest.
         """
-        return self._puller(reference).pull_all(platforms)
+        return self._puller(reference).pull_all(platforms, verify)
 
     def find(self, reference: Reference) -> tuple[Descriptor, bytes] | None:
         """The manifest or index behind a tag or digest, verified, not stored; None when there is none."""

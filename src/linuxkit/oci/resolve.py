@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 from linuxkit.errors import ImageError, InputError, MissingError, NetworkError
-from linuxkit.oci.media import Image, Platform
+from linuxkit.oci.blob import HEAL
+from linuxkit.oci.media import Descriptor, Image, Platform
 from linuxkit.oci.reference import Reference, parse_reference
+from linuxkit.oci.select import NoPlatformError
 from linuxkit.oci.store import REF_NAME, Store
 
 
@@ -25,6 +28,9 @@ class Registry(Protocol):
 
     def pull(self, reference: Reference, platform: Platform) -> Image:
         """Fetch it. Raises ImageError when it is not there, NetworkError when nobody answers."""
+
+    def mend(self, reference: Reference, top: Descriptor, platform: Platform) -> Image:
+        """Fetch what the store lacks of an image whose top is known, by digest. Errors as for `pull`."""
 
 
 #: What a lock says that an image is: the digests of what the name stood for, and of the platform's manifest.
@@ -68,6 +74,14 @@ class Resolver:
         if key not in self._done:
             self._done[key] = self._resolve(text, platform) if pin is None else self._pinned(text, platform, pin)
         return self._done[key]
+
+    def images(self) -> list[tuple[str, Platform, Image]]:
+        """What has been resolved by now: text, platform, image."""
+        return [(text, platform, image) for (text, platform, _), image in self._done.items()]
+
+    def afresh(self, text: str, platform: Platform) -> Image:
+        """Resolve it again, whatever is remembered: an archive's blobs come into the store once more."""
+        return self._resolve(text, platform)
 
     def _pinned(self, text: str, platform: Platform, pin: Pin) -> Image:
         digest, manifest = pin
@@ -123,20 +137,22 @@ class Resolver:
         found = self._store.find_reference(ref)
         damaged: ImageError | None = None
         if found is not None and not (self._pull and not ref.digest):
+            name = ref.text if ref.digest else found.annotations.get(REF_NAME, ref.text)
             try:
-                name = ref.text if ref.digest else found.annotations.get(REF_NAME, ref.text)
                 image = self._store.image(found, name, platform)
                 lacking = next((layer for layer in image.layers if not self._store.has_blob(layer)), None)
                 if lacking is None:
                     return image
                 raise ImageError(
-                    f"image {ref.text}: layer {lacking.digest} is missing or cut short in {self._store.root}",
-                    hint=f"fetch it again: linuxkit cache pull {ref.tagged}",
+                    f"image {ref.text}: layer {lacking.digest} is missing or cut short in {self._store.root}", hint=HEAL
                 )
             except ImageError as e:
-                damaged = e
+                damaged = self._offline_error(ref, platform, e)
                 if self._registry is None:
-                    raise  # else: another platform was pulled before, or the copy here is damaged
+                    raise damaged from e  # else: another platform was pulled before, or the copy here is damaged
+                with suppress(ImageError, NetworkError):  # then by its name
+                    self._log(f"fetching what the cache lacks of {ref.text} ({platform})")
+                    return self._registry.mend(replace(ref, text=name), found, platform)
         if self._registry is None:
             raise self._missing(ref)
         self._log(f"pulling {ref.text} ({platform})")
@@ -150,6 +166,14 @@ class Resolver:
             raise NetworkError(f"image {ref.text} is not in the cache {self._store.root} and cannot be fetched: "
                                f"{_reason(e, ref)}", hint=hint + self._close(ref),
                                temporary=e.temporary) from e  # fmt: skip
+
+    def _offline_error(self, ref: Reference, platform: Platform, error: ImageError) -> ImageError:
+        """The error, with the image and its platform named, and what mends it."""
+        why = error.message.removeprefix(f"image {ref.text}: ")
+        if isinstance(error, NoPlatformError):
+            return error
+        hint = f"{HEAL}, and so does linuxkit cache pull {ref.tagged}; both need the network"
+        return ImageError(f"image {ref.text} ({platform}): {why}", hint=hint)
 
     def _missing(self, ref: Reference) -> ImageError:
         why = " and --offline keeps the network out" if self._offline else ""

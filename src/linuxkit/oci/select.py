@@ -33,15 +33,19 @@ def select(read: Reader, descriptor: Descriptor, reference: str, platform: Platf
                 except WrongPlatformError:
                     continue
         known = sorted({str(c.platform) for c in candidates if c.platform and c.platform.architecture != "unknown"})
-        raise ImageError(
+        raise NoPlatformError(
             f"image {reference} has no variant for {platform}",
             hint=f"it has {', '.join(known)}" if known else "its index lists no platform at all",
         )
     return read_image(read, chosen, reference, platform, index)
 
 
-class WrongPlatformError(ImageError):
-    """The image is for another platform."""
+class NoPlatformError(ImageError):
+    """The image is not for this platform."""
+
+
+class WrongPlatformError(NoPlatformError):
+    """It is for another one."""
 
 
 def match(candidates: list[Descriptor], platform: Platform) -> Descriptor | None:

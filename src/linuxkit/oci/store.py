@@ -201,13 +201,21 @@ class Store:
         """
         if isinstance(content, bytes):
             found = Descriptor(media_type, f"sha256:{hashlib.sha256(content).hexdigest()}", len(content))
-            if digest in ("", found.digest) and size in (-1, len(content)) and self.has_blob(found):
+            if digest in ("", found.digest) and size in (-1, len(content)) and self._holds(found, content):
                 return found
             content = io.BytesIO(content)
         with self.write_blob(media_type, digest=digest, size=size, limit=limit) as blob:
             while chunk := content.read(CHUNK):
                 blob.write(chunk)
         return blob.descriptor
+
+    def _holds(self, blob: Descriptor, content: bytes) -> bool:
+        """Whether a blob is here, with these bytes: one of the right size may be damaged."""
+        if not self.has_blob(blob):
+            return False
+        with suppress(ImageError, OSError), self.open_blob(blob.digest) as stream:
+            return stream.read(len(content) + 1) == content
+        return False
 
     def write_blob(self, media_type: str, *, digest: str = "", size: int = -1,
                    limit: int = doc.MAX_SIZE) -> BlobWriter:  # fmt: skip
@@ -326,16 +334,17 @@ class Store:
         if self._ready:
             return
         with host_errors("cannot write the cache at", self.root):
-            (self.root / "blobs" / "sha256").mkdir(parents=True, exist_ok=True)
+            self.root.mkdir(parents=True, exist_ok=True)
             for folder in (self.root, self.root / "blobs" / "sha256"):
                 sweep(folder)
-            with locked(self.root / ".lock"):
+            with locked(self.root / ".lock"):  # blobs come last: a folder without them is an empty cache
                 for name, text in (("oci-layout", b'{"imageLayoutVersion":"1.0.0"}'),
                                    ("index.json", doc.encode({"schemaVersion": 2, "mediaType": OCI_INDEX,
                                                               "manifests": []}))):  # fmt: skip
                     if not os.path.lexists(self.root / name):
                         with replacing(self.root / name) as stream:
                             stream.write(text)
+                (self.root / "blobs" / "sha256").mkdir(parents=True, exist_ok=True)
         self._ready = True
 
     def _manifests(self) -> list[dict[str, Any]]:

@@ -101,7 +101,8 @@ def inspect(
     """
     damage: list[Damage] = []
     walk = _Walk(store)
-    if store.root.exists() and not (store.root / "oci-layout").is_file():
+    begun = any(os.path.lexists(store.root / name) for name in ("blobs", "index.json"))
+    if begun and not (store.root / "oci-layout").is_file():
         damage.append(Damage("oci-layout", "is missing"))
     try:
         made = kitmade.read(store.root)

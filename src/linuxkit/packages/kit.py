@@ -136,7 +136,8 @@ class Kit:
                 with suppress(ImageError):  # not for this architecture, or damaged: it can be built
                     image = self._store.image(found, reference, platform)
                     noted = made.get(candidate, {}).get(str(platform))
-                    if image.digest == noted and (pins is None or pins_of(image) == pins):
+                    whole = all(self._store.has_blob(layer) for layer in image.layers)
+                    if whole and image.digest == noted and (pins is None or pins_of(image) == pins):
                         return image
         return None
 
@@ -177,13 +178,20 @@ class Kit:
                 lacking = [n for n in wanted if n not in done]
                 listed = ", ".join(f"kit://{n}" for n in lacking)
                 raise MissingError(
-                    f"{listed} must be built first and --offline keeps the network out", name=f"kit://{lacking[0]}",
+                    f"{listed} ({platform}) must be built first and --offline keeps the network out"
+                    f"{self._why(lacking)}", name=f"kit://{lacking[0]}",
                     hint=f"make it where there is one: linuxkit kit build {' '.join(lacking)}",
-                )
+                )  # fmt: skip
             with self._locked():
                 done = {} if again else self._present(wanted, platform, pins)  # another process may have made them
                 done |= self._build([n for n in wanted if n not in done], platform, pins)
         return [done[name] for name in names]
+
+    def _why(self, names: Sequence[str]) -> str:
+        """A word about packages that are in the store, but not whole."""
+        there = [n for n in names if self._store.find(self.reference(n)) is not None]
+        damaged = f"; what the cache has of {', '.join(there)} is of another platform or damaged"
+        return f"{damaged}: linuxkit cache verify tells" if there else ""
 
     def _present(self, names: Sequence[str], platform: Platform, pins: Mapping[str, Pins]) -> dict[str, Built]:
         found = {name: self.find(name, platform, pins.get(name)) for name in names}

@@ -15,7 +15,7 @@ from linuxkit.oci.media import Descriptor, Image
 
 if TYPE_CHECKING:
     from linuxkit.oci.derived import Derived
-    from linuxkit.oci.layer import LayerCache
+    from linuxkit.oci.layer import Heal, LayerCache
     from linuxkit.oci.store import Store
 
 #: Of the derived cache: what a user is told about an image, by its digest.
@@ -27,10 +27,12 @@ class Content:
 
     def __init__(
         self, store: Store, derived: Derived, *, whiteouts: str = "linuxkit", log: Callable[[str], None] | None = None,
-        attested: Callable[[Image], str] = lambda image: ""
+        attested: Callable[[Image], str] = lambda image: "",
+        heal: Heal | None = None,
     ) -> None:
         self._attested, self._unsigned = attested, dict[str, str]()  # reference@digest → why
         self.store, self.derived, self.whiteouts, self._log = store, derived, whiteouts, log
+        self._heal = heal
         self._layers: LayerCache | None = None
         self._differing: dict[str, str] = {}  # image's digest → what two ways of reading its deletions differ in
         self._lock = threading.Lock()
@@ -42,7 +44,7 @@ class Content:
             if self._layers is None:
                 from linuxkit.oci.layer import LayerCache
 
-                self._layers = LayerCache(self.store, self.derived)
+                self._layers = LayerCache(self.store, self.derived, heal=self._heal)
             return self._layers
 
     def unsigned(self, image: Image) -> str:
