@@ -67,6 +67,7 @@ def gc(settings: Settings, dry_run: bool, min_age: int) -> None:
     from linuxkit.oci.collect import collect
     from linuxkit.oci.derived import Derived
     from linuxkit.oci.store import Store
+    from linuxkit.oci.workspace import sweep_workspaces
 
     removed = collect(Store(settings.cache), dry_run=dry_run, age=min_age)
     for digest, size in removed:
@@ -74,6 +75,7 @@ def gc(settings: Settings, dry_run: bool, min_age: int) -> None:
     freed = sum(size for _, size in removed)
     if not dry_run:
         freed += Derived(settings.cache / "derived").trim()
+        sweep_workspaces(settings.cache / "kit", below=True)
     if settings.verbose:
         click.echo(f"{'would free' if dry_run else 'freed'} {human(freed)}", err=True)
 

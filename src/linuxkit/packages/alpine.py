@@ -13,7 +13,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-import tempfile
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +22,7 @@ from pathlib import Path
 from linuxkit.config.convert import did_you_mean
 from linuxkit.entry import FIXED_MTIME, Bytes, Entry, Kind
 from linuxkit.errors import HostError, ImageError, InputError, LinuxkitError
+from linuxkit.oci.workspace import workspace
 from linuxkit.packages import apk
 from linuxkit.packages.apkindex import ApkIndex, Package, Relation
 from linuxkit.packages.archive import Fetch, read_whole
@@ -177,9 +177,9 @@ class Alpine:
             if missing:
                 total = sum(p.size for p in missing) / 1e6
                 self._say(f"downloading {len(missing)} package{'s' if len(missing) != 1 else ''}, {total:.1f} MB")
-                with tempfile.TemporaryDirectory(prefix=".tmp-", dir=self._apks) as folder, \
+                with workspace(self._apks) as folder, \
                         ThreadPoolExecutor(4) as pool:  # fmt: skip
-                    for _ in pool.map(lambda p: self._download(p, Path(folder)), missing):
+                    for _ in pool.map(lambda p: self._download(p, folder), missing):
                         pass
             return {p.name: self._file(p) for p in wanted}
 

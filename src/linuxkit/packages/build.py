@@ -6,6 +6,7 @@ import hashlib
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ from linuxkit.encode import tar
 from linuxkit.encode.compress import Codec, Compressor
 from linuxkit.entry import FIXED_MTIME, Entry, Extent, Kind, Source
 from linuxkit.errors import InputError
+from linuxkit.oci.files import host_errors
 from linuxkit.oci.media import OCI_LAYER_ZSTD, Descriptor, Image, ImageConfig, Platform
 from linuxkit.oci.store import Store
+from linuxkit.oci.workspace import workspace
 from linuxkit.packages import kmod, slice, toolchain
 from linuxkit.packages.debian import Debian
 from linuxkit.packages.image import ordered, own
@@ -41,23 +44,28 @@ class Builder:
         compiler_cache: where the C compiler keeps its own.
         say: told what takes a while.
 
-    A context manager: unpacked packages are kept in a temporary folder until it is left.
+        work: below it is a folder for unpacked packages, until the context is left.
+
+    A context manager.
     """
 
     def __init__(self, store: Store, architecture: str, debian: Callable[[str], Debian], guest: Path,
                  compiler_cache: Path, say: Callable[[str], None] = lambda _: None,
-                 alpine: Callable[[FromAlpine], Origin] | None = None) -> None:  # fmt: skip
+                 alpine: Callable[[FromAlpine], Origin] | None = None, *, work: Path) -> None:  # fmt: skip
         self._store, self._architecture, self._debian, self._alpine = store, architecture, debian, alpine
         self._guest, self._compiler_cache, self._say = guest, compiler_cache, say
         self._unpacked: dict[str, tuple[threading.Lock, dict[str, Entry]]] = {}
         self._lock = threading.Lock()
-        self._folder = tempfile.TemporaryDirectory(prefix="linuxkit-kit-")
+        self._work, self._stack = work, ExitStack()
+        self._folder = work
 
     def __enter__(self) -> Builder:
+        with host_errors("cannot work in the cache at", self._work):
+            self._folder = self._stack.enter_context(workspace(self._work))
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._folder.cleanup()
+        self._stack.close()
 
     def origin(self, recipe: Recipe) -> Origin:
         """The archive that a recipe draws on.
@@ -108,7 +116,7 @@ class Builder:
             what = recipe.name if sources else f"kit://{recipe.name}"
             raise InputError(f"{what} is not made for {self._architecture}",
                              hint=f"it is for {', '.join(recipe.arches)}")  # fmt: skip
-        with tempfile.TemporaryDirectory(prefix="build-", dir=self._folder.name) as folder:
+        with tempfile.TemporaryDirectory(prefix="build-", dir=self._folder) as folder:
             code = sources
             if sources is not None and recipe.programs:  # the compiler follows links, and its messages quote files
                 code = Path(folder) / "sources"
@@ -194,7 +202,7 @@ class Builder:
             lock, nodes = self._unpacked.setdefault(package.digest, (threading.Lock(), {}))
         with lock:
             if not nodes:
-                nodes.update(origin.unpack(package, file, Path(self._folder.name) / f"{file.stem}.tar"))
+                nodes.update(origin.unpack(package, file, self._folder / f"{file.stem}.tar"))
         return nodes
 
     def _layer(self, entries: list[Entry]) -> tuple[Descriptor, str]:

@@ -11,7 +11,6 @@ release file, each package's digest against the index.
 
 from __future__ import annotations
 
-import tempfile
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from typing import Protocol
 
 from linuxkit.entry import Entry
 from linuxkit.errors import ImageError, InputError, LinuxkitError, NetworkError
+from linuxkit.oci.workspace import workspace
 from linuxkit.packages import deb, release
 from linuxkit.packages.index import Index, Package, Relation
 from linuxkit.packages.origin import Pins as Pins
@@ -230,10 +230,10 @@ class Debian:
             if missing:
                 total = sum(p.size for p in missing) / 1e6
                 self._say(f"downloading {len(missing)} package{'s' if len(missing) != 1 else ''}, {total:.1f} MB")
-                with tempfile.TemporaryDirectory(prefix=".tmp-", dir=self._debs) as folder:
-                    self._transport.download(missing, Path(folder))
+                with workspace(self._debs) as folder:
+                    self._transport.download(missing, folder)
                     by_digest = {p.sha256: p for p in missing}
-                    for file in sorted(Path(folder).rglob("*.deb")):
+                    for file in sorted(folder.rglob("*.deb")):
                         digest = deb.sha256(file)
                         if digest in by_digest:
                             package = by_digest.pop(digest)

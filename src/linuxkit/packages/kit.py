@@ -267,7 +267,8 @@ class Kit:
             return branches[key]
 
         with Builder(
-            self._store, platform.architecture, debian, self._guest, self._compiler_cache, self._say, alpine
+            self._store, platform.architecture, debian, self._guest, self._compiler_cache, self._say, alpine,
+            work=self._cache / "work",
         ) as found:
             yield found, debian
 

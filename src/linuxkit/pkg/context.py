@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from linuxkit.errors import InputError
+from linuxkit.oci.workspace import workspace
 from linuxkit.pkg.model import Package
 
 #: Writes the archives of `depends.docker-images` below a directory.
@@ -25,8 +26,7 @@ def build_files(package: Package, add_images: AddImages) -> Iterator[Path]:
     if not package.extra_sources and package.depends is None:
         yield package.directory
         return
-    with tempfile.TemporaryDirectory(prefix="linuxkit-pkg-") as folder:
-        root = Path(folder)
+    with workspace(Path(tempfile.gettempdir())) as root:
         _copy(package.directory, root)
         for extra in package.extra_sources:
             source = package.directory / extra.source

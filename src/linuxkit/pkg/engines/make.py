@@ -18,6 +18,7 @@ from linuxkit.oci.media import Descriptor, Image, Platform
 from linuxkit.oci.reference import parse_reference
 from linuxkit.oci.resolve import Resolver, cache_root
 from linuxkit.oci.store import Store
+from linuxkit.oci.workspace import workspace
 from linuxkit.pkg import dockerfile
 from linuxkit.pkg.context import build_files
 from linuxkit.pkg.depends import add_images
@@ -92,15 +93,15 @@ class Engines:
         engine, builder = self.engine(platform)
         package = job.package
         with build_files(package, lambda _, folder: self._add_images(package, folder, platform)) as files, \
-                tempfile.TemporaryDirectory(prefix="linuxkit-pkg-") as folder:  # fmt: skip
-            output = Path(folder, "image.tar")
+                workspace(Path(tempfile.gettempdir())) as folder:  # fmt: skip
+            output = folder / "image.tar"
             build = self.describe(job, platform, labels, files.absolute(), output, builder)
-            served = [lay_out(self._store, image, base, Path(folder)) for base, image in self.bases(job, platform)]
+            served = [lay_out(self._store, image, base, folder) for base, image in self.bases(job, platform)]
             build = replace(build, bases=tuple(served))
             if note := engine.note(build):
                 self._say(note)
             for command in engine.commands(build, self._options.settings):
-                self._run(command, Path(folder))
+                self._run(command, folder)
             name = f"{job.name.full}-{platform.architecture}"
             try:
                 open_archive(self._store, "oci-archive", str(output), platform)  # whole, and for this platform?
