@@ -166,7 +166,7 @@ def test_a_damaged_layer(work: Path, cache: Path, harm: str) -> None:
     blob.write_bytes(data[: len(data) // 2] if harm == "truncated" else data[:200] + b"\xff" + data[201:])
     (work / "web.yml").write_text(YAML.replace("t/tool:1", "t/bad:1"))
     text = fails(work, cache, "web.yml", code=1, says=image.layers[0].digest)
-    assert "t/bad:1: layer" in text
+    assert "t/bad:1 (linux/amd64): " in text and "layer" in text
     still_good(work, cache)
 
 
