@@ -21,6 +21,7 @@ onboot:
         echo started-by-$(test -d /sys/firmware/efi && echo uefi || echo bios)
         echo root-on-$(grep ' / ' /mounts | cut -d' ' -f3)
     binds: ["/sys:/sys:ro", "/proc/1/mounts:/mounts"]
+    maskedPaths: []  # /sys/firmware is masked by default
 services:
   - name: service
     image: kit://busybox

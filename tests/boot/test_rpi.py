@@ -23,6 +23,7 @@ onboot:
         echo "running-on-$(cat /sys/firmware/devicetree/base/model)"
         until grep mmcblk0p1 /proc/partitions; do sleep 0.2; done
     binds: ["/sys:/sys:ro"]
+    maskedPaths: []  # /sys/firmware is masked by default
 """
 
 

@@ -28,7 +28,7 @@ def crun(box: Box) -> Box:
 
 
 def service(name: str, health: Health, restart: Restart = Restart.NO) -> PlannedContainer:
-    return PlannedContainer("service", name, f"/run/{name}", {}, {}, restart, OnFail.CONTINUE, 0, health)
+    return PlannedContainer("service", name, f"/run/{name}", {}, {}, restart, OnFail.CONTINUE, health=health)
 
 
 def check(test: str, **times: int) -> Health:

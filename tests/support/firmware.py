@@ -12,6 +12,7 @@ onboot:
     image: kit://busybox
     command: ["/bin/sh", "-c", "echo started-by-$(test -d /sys/firmware/efi && echo uefi || echo bios)"]
     binds: ["/sys:/sys:ro"]
+    maskedPaths: []  # /sys/firmware is masked by default
 services:
   - name: service
     image: kit://busybox

@@ -106,8 +106,8 @@ def _read(view: _View, ident: bytes) -> Elf:
             interpreter = _text(view.at(offset, size), 0)
         elif kind == _PT_DYNAMIC:
             raw = view.at(offset, size)
-            pair = struct.Struct(order + ("qQ" if wide else "iI"))
-            for tag, value in pair.iter_unpack(raw[: len(raw) // pair.size * pair.size]):
+            pair = order + ("qQ" if wide else "iI")
+            for tag, value in struct.iter_unpack(pair, raw[: len(raw) // struct.calcsize(pair) * struct.calcsize(pair)]):
                 if tag == 0:
                     break
                 tags.append((tag, value))
