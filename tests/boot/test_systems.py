@@ -112,7 +112,8 @@ def test_a_service_that_dies_says_so_and_is_restarted_if_it_asks_for_that(build:
     system += container("web", answer, net="new", healthcheck="{http: 8080/x, interval: 2s}")
     system += container("deaf", "sleep 1000", healthcheck="{tcp: 81, interval: 1s, retries: 2}")
     system += container("checked", "touch /here; sleep 1000", healthcheck="{test: 'test -e /here', interval: 2s}")
-    kill = "sleep 6; kill -9 $(cat /run/linuxkit/supervisor.pid); sleep 1000"
+    ends = "cat /run/log/boot.jsonl* | grep -c exit.*service/again"
+    kill = f"until [ $({ends}) -ge 3 ]; do sleep 1; done; kill -9 $(cat /run/linuxkit/supervisor.pid); sleep 1000"
     system += container("flood", "yes to all of it")
     look = "until [ -s /host/var/log/flood.out.log.1 ]; do sleep 1; done; timeout 10 /service status | grep -q flood"
     look += " && [ $(stat -c %s /host/var/log/flood.out.log.1) -le 4194304 ] && touch /good; sleep 1000"
