@@ -67,7 +67,7 @@ def test_libvirt_runs_it_and_shuts_it_down(build: Build, libvirt_uri: str, tmp_p
     (tmp_path / "data").chmod(0o666)
     command += ["--disk", "size=64M", "--disk", str(tmp_path / "data"), "--data", "from-the-cd"]
     command += ["--stop-timeout", "30", "--accel", "tcg", prefix]
-    # What the user said is the user's alone (0600). The daemon of root gives it to who runs QEMU; this one isn't root's.
+    # What the user said is the user's alone (0600). Root's daemon gives it to who runs QEMU; this is not root's.
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/virsh").write_text(f'#!/bin/sh\n[ ! -e "{state}/data.iso" ] || chmod 644 "{state}/data.iso"\n'
                                         f'exec {shutil.which("virsh")} "$@"\n')  # fmt: skip

@@ -107,7 +107,8 @@ def _read(view: _View, ident: bytes) -> Elf:
         elif kind == _PT_DYNAMIC:
             raw = view.at(offset, size)
             pair = order + ("qQ" if wide else "iI")
-            for tag, value in struct.iter_unpack(pair, raw[: len(raw) // struct.calcsize(pair) * struct.calcsize(pair)]):
+            whole = len(raw) - len(raw) % struct.calcsize(pair)
+            for tag, value in struct.iter_unpack(pair, raw[:whole]):
                 if tag == 0:
                     break
                 tags.append((tag, value))
