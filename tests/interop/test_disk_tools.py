@@ -179,3 +179,15 @@ def test_a_signed_program(tmp_path: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(AssertionError, match="verification failed"):
         tool("sbverify", "--cert", certificate, path)
+
+
+@pytest.mark.parametrize("bits", [12, 16, 32])
+@pytest.mark.parametrize("label", ["", "BOOT"])
+def test_a_directory_of_any_length_has_as_many_clusters_as_its_chain(tmp_path: Path, bits: int, label: str) -> None:
+    """Sixteen entries are a sector: the root and a folder, each around that border, with a file behind them."""
+    for count in (0, *range(13, 19)):
+        files = {f"F{n}": b"" for n in range(count)} | {f"D/F{n}": b"" for n in range(count)} | {"D/LAST": b"last"}
+        shape = fat.volume({name: [literal(data)] for name, data in files.items()}, seed="s", bits=bits, label=label)
+        image = write(tmp_path / f"{count}.img", shape.pieces)
+        tool("fsck.fat", "-n", image)
+        assert copied(image, tmp_path / f"{count}") == files

@@ -112,7 +112,8 @@ def volume(
     root = _tree(files)
     nodes = list(_walk(root))
     name = fat_names.label(label)
-    shape = _choose(nodes, root, bits, size, free, label=bool(name))
+    root.size += fat_names.ENTRY * bool(name)
+    shape = _choose(nodes, root, bits, size, free)
     order = _order(nodes, root, first, shape.bits)
     used = _place(order, shape)
     stamp = fat_names.dos_time(mtime)
@@ -129,7 +130,8 @@ def volume(
         if node.children is not None:
             parent = _parent(root, node)
             content = [literal(_directory(node, parent, root, name if node is root else b"", stamp))]
-        out += padded(content, _count(size_of(content), unit) * unit)
+            assert size_of(content) <= node.size, node.path
+        out += padded(content, _count(node.size, unit) * unit)  # as many clusters as its chain has
     whole = padded(out, shape.total * SECTOR)
     runs = {
         node.path: ((node.cluster - 2) * shape.per_cluster + shape.data, _count(node.size, SECTOR))
@@ -174,7 +176,9 @@ def _tree(files: Mapping[str, Sequence[Piece]]) -> _Node:
         node.short = fat_names.short_names(node.names)
         if node.children is None:
             continue
-        node.size = sum(fat_names.length(n, node.short[n]) for n in node.names) + 2 * fat_names.ENTRY
+        node.size = sum(fat_names.length(n, node.short[n]) for n in node.names)
+        # "." and ".." of a folder; the first entry of the root, which has a cluster even when there is none
+        node.size += fat_names.ENTRY * (2 if node is not root else not node.names)
         if node.size > MAX_ENTRIES * fat_names.ENTRY:
             raise ImageError(f"/{node.path}: too many names for one folder on FAT")
     return root
@@ -199,7 +203,7 @@ def _count(size: int, unit: int) -> int:
     return -(-size // unit)
 
 
-def _choose(nodes: Sequence[_Node], root: _Node, bits: int, size: int, free: int, *, label: bool) -> _Geometry:
+def _choose(nodes: Sequence[_Node], root: _Node, bits: int, size: int, free: int) -> _Geometry:
     """The type and cluster size: the first of the preferred ones that holds the content."""
     if size % SECTOR:
         raise InputError(f"a FAT volume of {size} bytes is not a number of sectors")
@@ -212,7 +216,7 @@ def _choose(nodes: Sequence[_Node], root: _Node, bits: int, size: int, free: int
     for units, exact in (passes[2], *passes) if content > 8 << 30 else passes:
         for kind in (bits,) if bits else (12, 16, 32):
             for per_cluster in units:
-                found = _geometry(nodes, root, kind, per_cluster, size, free, label=label, exact=exact)
+                found = _geometry(nodes, root, kind, per_cluster, size, free, exact=exact)
                 if found is not None:
                     return found
     if size:
@@ -222,12 +226,12 @@ def _choose(nodes: Sequence[_Node], root: _Node, bits: int, size: int, free: int
 
 
 def _geometry(
-    nodes: Sequence[_Node], root: _Node, bits: int, per_cluster: int, size: int, free: int, *, label: bool, exact: bool
+    nodes: Sequence[_Node], root: _Node, bits: int, per_cluster: int, size: int, free: int, *, exact: bool
 ) -> _Geometry | None:
     unit = per_cluster * SECTOR
     small, large = CLUSTERS[bits]
     need = sum(_count(node.size, unit) for node in nodes if node is not root or bits == 32) + _count(free, unit)
-    in_root = _count(root.size + fat_names.ENTRY * label, fat_names.ENTRY)
+    in_root = _count(root.size, fat_names.ENTRY)
     root_sectors = 0 if bits == 32 else _count(max(in_root, 512), 16)
     if bits != 32 and root_sectors * 16 > 65535:
         return None
