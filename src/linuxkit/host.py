@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -26,6 +27,10 @@ PACKAGES = {
     "ssh": "openssh-client",
     "ssh-keygen": "openssh-client",
 }
+
+#: Of what a failed program said: lines that are shown, how many of them are its last, characters of one.
+_SCREEN, _TAIL, _WIDE = 16, 5, 400
+_FAULT = re.compile(r"^(E|Err|Fehler)[:\d]|\b(error|fatal|failed|failure|cannot|denied|no space)\b", re.IGNORECASE)
 
 
 def find_tool(name: str, *, why: str, path: str | None = None) -> Path:
@@ -63,7 +68,7 @@ def run(
 
     Raises:
         HostError: it could not start, took longer than `timeout` seconds, or (with `check`) failed; the message
-            carries the last lines of its error output.
+            carries those lines of its error output that name a fault, and the last ones.
     """
     name = Path(os.fspath(command[0])).name
     try:
@@ -76,10 +81,18 @@ def run(
     except OSError as e:
         raise HostError(f"{name} could not be started: {e.strerror or e}") from e
     if check and done.returncode != 0:
-        tail = (done.stderr or b"").decode(errors="replace").strip().splitlines()[-5:]
-        said = "\n  ".join(tail) or ("see above" if show else "no message")
+        said = "\n  ".join(_said(done.stderr or b"")) or ("see above" if show else "no message")
         raise HostError(f"{name} failed with exit status {done.returncode}: {said}")
     return done
+
+
+def _said(errors: bytes) -> list[str]:
+    """Of what a program said on standard error, what fits a screen: lines that name a fault, and the last ones."""
+    lines = [line.rstrip() for line in errors.decode(errors="replace").splitlines() if line.strip()]
+    if len(lines) > _SCREEN:
+        faults = [n for n, line in enumerate(lines) if _FAULT.search(line)][: _SCREEN - _TAIL]
+        lines = [lines[n] for n in sorted({*faults, *range(len(lines) - _TAIL, len(lines))})]
+    return [line if len(line) <= _WIDE else line[:_WIDE] + "…" for line in lines]
 
 
 def feed(command: Sequence[str | os.PathLike[str]], pieces: Iterable[bytes]) -> Completed:
