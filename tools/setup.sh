@@ -53,6 +53,7 @@ for what in "$@"; do
         want sbverify sbsigntool; want objdump binutils
         [ -e /usr/share/OVMF/OVMF_CODE_4M.fd ] || missing="$missing ovmf"
         [ -e /usr/share/AAVMF/AAVMF_CODE.fd ] || missing="$missing qemu-efi-aarch64"
+        [ -e /usr/lib/u-boot/qemu-riscv64_smode/uboot.elf ] || missing="$missing u-boot-qemu"
         want xorriso xorriso; want isoinfo genisoimage; want bsdtar libarchive-tools; want syslinux syslinux
         want unsquashfs squashfs-tools; want fsck.erofs erofs-utils; want e2fsck e2fsprogs
         want veritysetup cryptsetup-bin; want swtpm swtpm; want sftp openssh-client; want ssh openssh-client

@@ -22,8 +22,10 @@ from linuxkit.errors import FieldError
 ESP = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b"
 LINUX = "0fc63daf-8483-4772-8e79-3d69d8477de4"
 BIOS_BOOT = "21686148-6449-6e6f-744e-656564454649"
-ROOT = {"amd64": "4f68bce3-e8cd-4db1-96e7-fbcaf984b709", "arm64": "b921b045-1df0-41c3-af44-4c6f280d3fae"}
-VERITY = {"amd64": "2c7357ed-ebd2-46d9-aec1-23d437ec2bf5", "arm64": "df3300ce-d69f-4c92-978c-9bfb0f38d820"}
+ROOT = {"amd64": "4f68bce3-e8cd-4db1-96e7-fbcaf984b709", "arm64": "b921b045-1df0-41c3-af44-4c6f280d3fae",
+        "riscv64": "72ec70a6-cf74-40e6-bd49-4bda08e8f224"}  # fmt: skip
+VERITY = {"amd64": "2c7357ed-ebd2-46d9-aec1-23d437ec2bf5", "arm64": "df3300ce-d69f-4c92-978c-9bfb0f38d820",
+          "riscv64": "b6ed5582-440b-4209-b8da-5ff7c419ea3d"}  # fmt: skip
 #: Attributes: needed by the platform; a BIOS may boot from it.
 REQUIRED, LEGACY_BOOT = 1 << 0, 1 << 2
 ENTRIES, ENTRY = 128, 128

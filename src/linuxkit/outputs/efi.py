@@ -27,7 +27,8 @@ from linuxkit.plan.asked import EFI_BOOT
 #: Where the loaders are in their kit package.
 FOLDER = "usr/lib/systemd/boot/efi"
 #: By architecture: what files of it are called, the program that firmware looks for on a disk.
-NAMES = {"amd64": ("x64", "EFI/BOOT/BOOTX64.EFI"), "arm64": ("aa64", "EFI/BOOT/BOOTAA64.EFI")}
+NAMES = {"amd64": ("x64", "EFI/BOOT/BOOTX64.EFI"), "arm64": ("aa64", "EFI/BOOT/BOOTAA64.EFI"),
+         "riscv64": ("riscv64", "EFI/BOOT/BOOTRISCV64.EFI")}  # fmt: skip
 #: Attribute of a partition that is only read (Discoverable Partitions Specification).
 READ_ONLY = 1 << 60
 #: Where the first partition of a disk starts.

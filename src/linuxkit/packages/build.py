@@ -181,7 +181,7 @@ class Builder:
             version, nodes = kmod.image(tree, recipe.kernel, folder)
             out.update(nodes)
             labels["org.linuxkit.kernel.version"] = version
-            used |= {tree.owner[p] for p in tree.entries if p.startswith("boot/vmlinuz-")}
+            used |= {tree.owner[p] for p in kmod.kernels(tree)}
         out.update(kept | data)
         taken = {p.name: p for p in packages if p.name in used}  # the others' absence would change nothing
         out.update(origin.records(tree, taken.values()))

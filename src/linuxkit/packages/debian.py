@@ -32,6 +32,8 @@ ARCHITECTURES = {
     "arm64": ("arm64", "aarch64-linux-gnu"),
     "riscv64": ("riscv64", "riscv64-linux-gnu"),
 }
+#: Where Debian builds a kernel for clouds.
+CLOUD_FLAVOURS = frozenset({"amd64", "arm64"})
 #: Sections whose packages are followed as dependencies. Programs that a package needs are named by the recipe.
 LIBRARIES = frozenset({"libs", "oldlibs"})
 #: How old lists may be before they are asked for again.
@@ -85,7 +87,8 @@ class Debian:
     ) -> None:  # fmt: skip
         self._debs = root / "debs"
         triplet = next((long for short, long in ARCHITECTURES.values() if short == architecture), "")
-        self.spelled = {"{arch}": architecture, "{triplet}": triplet}
+        cloud = f"cloud-{architecture}" if architecture in CLOUD_FLAVOURS else architecture
+        self.spelled = {"{arch}": architecture, "{triplet}": triplet, "{cloud}": cloud}
         self._transport, self.architecture, self._component = transport, architecture, component
         self._keys = list(keys) if keys is not None else release.trusted_keys()
         self._now, self._say = now, say

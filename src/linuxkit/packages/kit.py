@@ -1,8 +1,8 @@
 """The kit: the packages behind kit://NAME. Finds them in the store by their recipe's hash, and builds what is missing.
 
-    kit/NAME/build.yml ─┐
-    guest/ (if it compiles) ├─ SHA-256, 40 hex ─► linuxkit.kit/NAME:HASH in the store, an image for each architecture
-    the recipe format's version ─┘
+    kit/NAME/build.yml ──────────────┐
+    guest/ and flags, if it compiles ├─ SHA-256, 40 hex ─► linuxkit.kit/NAME:HASH in the store, one an architecture
+    the recipe format's version ─────┘
 
 Looking a package up reads a few small files and the store's index; everything heavier is imported when it is needed.
 """
@@ -103,10 +103,13 @@ class Kit:
         """
         folder = self._path(name)
         text = (folder / "build.yml").read_bytes()
-        files = [(p.relative_to(folder).as_posix(), p) for p in folder.rglob("*") if p.is_file()]
-        if text.startswith(b"c:") or b"\nc:" in text:  # it compiles: its sources and the headers count
+        files, flags = [(p.relative_to(folder).as_posix(), p) for p in folder.rglob("*") if p.is_file()], ""
+        if text.startswith(b"c:") or b"\nc:" in text:  # it compiles: its sources, the headers and the flags count
+            from linuxkit.packages.toolchain import FLAGS
+
             files += [(f"guest/{p.relative_to(self._guest).as_posix()}", p) for p in self._compiled(text)]
-        digest = hashlib.sha256(b"linuxkit kit %d\n" % FORMAT)
+            flags = " ".join(FLAGS)
+        digest = hashlib.sha256(b"linuxkit kit %d %s\n" % (FORMAT, flags.encode()))
         for key, path in sorted(files):
             data = path.read_bytes()
             digest.update(b"%d %s %d\n" % (len(key), key.encode(), len(data)) + data)

@@ -199,10 +199,15 @@ def release_of(tree: Tree) -> str:
     Raises:
         ImageError: not exactly one kernel in the package.
     """
-    found = [p.removeprefix("boot/vmlinuz-") for p in tree.entries if p.startswith("boot/vmlinuz-")]
+    found = kernels(tree)
     if len(found) != 1:
         raise ImageError(f"the kernel package has {len(found)} kernels")
-    return found[0]
+    return found[0].partition("-")[2]
+
+
+def kernels(tree: Tree) -> list[str]:
+    """The kernels in a package: boot/vmlinuz-RELEASE; boot/vmlinux-RELEASE where Debian compresses none (riscv64)."""
+    return [p for p in tree.entries if p.startswith(("boot/vmlinuz-", "boot/vmlinux-"))]
 
 
 def image(tree: Tree, part: KernelPart, spool: Path) -> tuple[str, dict[str, Entry]]:
@@ -214,7 +219,7 @@ def image(tree: Tree, part: KernelPart, spool: Path) -> tuple[str, dict[str, Ent
     """
     version = release_of(tree)
     modules = Modules(tree, version, spool / "modules")
-    kernel = tree.entries[f"boot/vmlinuz-{version}"]
+    kernel = tree.entries[kernels(tree)[0]]
     out = {"kernel": Entry("kernel", Kind.FILE, 0o644, mtime=FIXED_MTIME, source=kernel.source)}
     for name, patterns in sorted(part.tars.items()):
         path = spool / name.replace("/", "_")

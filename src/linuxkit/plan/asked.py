@@ -15,7 +15,8 @@ ARCHIVES = ("oci", "oci-archive", "docker-archive")
 #: Kit packages with boot loaders, and their architectures: on others, a format does without one, or is refused.
 BOOTSTAGE, EFI_BOOT, RPI_BOOT, SYSLINUX = "bootstage", "efi-boot", "rpi-boot", "syslinux"
 LOADER_ARCHITECTURES = {
-    BOOTSTAGE: ("amd64", "arm64"), EFI_BOOT: ("amd64", "arm64"), RPI_BOOT: ("arm64",), SYSLINUX: ("amd64",),
+    BOOTSTAGE: ("amd64", "arm64", "riscv64"), EFI_BOOT: ("amd64", "arm64", "riscv64"), RPI_BOOT: ("arm64",),
+    SYSLINUX: ("amd64",),
 }  # fmt: skip
 #: A format that brings each of them into a lock or a bundle.
 LOADER_FORMATS = {BOOTSTAGE: "kernel+squashfs", EFI_BOOT: "raw-efi", RPI_BOOT: "rpi", SYSLINUX: "raw-bios"}

@@ -31,9 +31,9 @@ LOOK = 8 << 20
 PEEK = 48 << 20
 MAX_PROGRAMS = 16
 SECTOR = 2048  # of a CD
-EFI_MACHINES = {0x8664: "x86_64", 0xAA64: "aarch64"}
+EFI_MACHINES = {0x8664: "x86_64", 0xAA64: "aarch64", 0x5064: "riscv64"}
 #: Firmware finds its program by name, so the name tells for which machine a disk is.
-EFI_NAMES = {b"BOOTX64 EFI": "x86_64", b"BOOTAA64EFI": "aarch64"}
+EFI_NAMES = {b"BOOTX64 EFI": "x86_64", b"BOOTAA64EFI": "aarch64", b"BOOTRI~1EFI": "riscv64"}
 ESP = bytes.fromhex("28732ac11ff8d211ba4b00a0c93ec93b")  # the type's GUID as it stands in the table
 #: QEMU's format by a file's first bytes, and by the ends of names.
 MAGIC = {b"QFI\xfb": "qcow2", b"KDMV": "vmdk", b"# Disk DescriptorFile": "vmdk", b"vhdxfile": "vhdx",
