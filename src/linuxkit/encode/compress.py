@@ -12,14 +12,13 @@ the input is split into jobs doesn't depend on how many workers there are.
 
 from __future__ import annotations
 
-import zlib
 from enum import StrEnum
 from types import TracebackType
 from typing import Any, Self
 
-from linuxkit.encode import fields
+from linuxkit.encode import fields, libraries
 from linuxkit.encode.content import Sink
-from linuxkit.errors import HostError, InputError
+from linuxkit.errors import InputError
 
 #: Goes into cache keys: raise it when the bytes written for the same input change.
 VERSION = 1
@@ -67,16 +66,14 @@ class Compressor:
         self._out = out
         self._encoder: Any = None
         if codec is Codec.GZIP:
-            self._encoder = zlib.compressobj(level, zlib.DEFLATED, 31)
+            self._encoder = libraries.Deflate(level, 31)
         elif codec is Codec.ZSTD:
-            self._encoder = _zstd(level, workers)
+            # jobs of that size keep several streams at once within a modest memory
+            self._encoder = libraries.zstd(level, threads=max(1, workers), job_size=4 << 20, write_checksum=True)
         elif codec is Codec.LZ4:
             self._encoder = _Lz4(level)
         elif codec is Codec.XZ:
-            import lzma
-
-            filters = [{"id": lzma.FILTER_LZMA2, "preset": level, "dict_size": _XZ_DICTIONARY}]
-            self._encoder = lzma.LZMACompressor(lzma.FORMAT_XZ, lzma.CHECK_CRC32, filters=filters)
+            self._encoder = libraries.xz(level, _XZ_DICTIONARY)
 
     def write(self, data: bytes, /) -> int:
         if self._encoder is None:
@@ -95,34 +92,16 @@ class Compressor:
             self._out.write(self._encoder.flush())
 
 
-def _zstd(level: int, workers: int) -> Any:
-    try:
-        from compression import zstd  # type: ignore[import-not-found,unused-ignore]  # Python 3.14
-    except ImportError:
-        from backports import zstd
-    parameter = zstd.CompressionParameter
-    options = {
-        parameter.compression_level: level,
-        parameter.checksum_flag: 1,
-        parameter.nb_workers: max(1, workers),
-        parameter.job_size: 4 << 20,  # keeps several streams at once within a modest memory
-    }
-    return zstd.ZstdCompressor(options=options)
+def library(codec: Codec) -> str:
+    """What the bytes depend on beside codec and level, for cache keys; empty for none."""
+    return "" if codec is Codec.NONE else libraries.version({"gzip": "deflate"}.get(codec, codec.value))
 
 
 class _Lz4:
     """The legacy frame. Blocks are cut at exactly 8 MiB, as the kernel expects of all but the last."""
 
     def __init__(self, level: int) -> None:
-        try:
-            import lz4.block
-        except ImportError as e:
-            raise HostError("lz4 compression needs a Python package that is not installed",
-                            hint="pip install 'linuxkit[lz4]', or use --compress zstd") from e  # fmt: skip
-        self._compress = lz4.block.compress
-        self._options: dict[str, Any] = {"store_size": False}
-        if level:
-            self._options |= {"mode": "high_compression", "compression": level}
+        self._compress = libraries.lz4_block(level)
         self._pending = bytearray()
         self._started = False
 
@@ -140,5 +119,5 @@ class _Lz4:
 
     def _block(self, data: bytes) -> bytes:
         start, self._started = (b"" if self._started else b"\x02\x21\x4c\x18"), True
-        packed: bytes = self._compress(data, **self._options)
+        packed = self._compress(data)
         return start + fields.pack("<I", len(packed)) + packed

@@ -19,11 +19,10 @@ marker ("MicroLZMA"), and Python's lzma module always writes one.
 from __future__ import annotations
 
 import struct
-import zlib
 from collections.abc import Iterable, Sequence
 from functools import cache
 
-from linuxkit.encode import fields
+from linuxkit.encode import fields, libraries
 from linuxkit.encode.compress import Codec
 from linuxkit.encode.erofs_format import BLOCK
 from linuxkit.encode.pieces import literal, size_of
@@ -164,18 +163,10 @@ def _others(count: int, blocks: int) -> bytes:
 
 def _packer(codec: Codec, level: int) -> Pack:
     """Compresses into whole blocks. What can't be told from the zeros before it is as good as not compressed."""
-    pack = _deflate(level) if codec is Codec.GZIP else packer(codec, level, CLUSTER)
+    pack = libraries.deflate_block(level, -15) if codec is Codec.GZIP else packer(codec, level, CLUSTER)
 
     def whole(data: bytes | memoryview) -> bytes:
         made = pack(data)
         return bytes(-len(made) % BLOCK) + made if made[0] else bytes(CLUSTER)
 
     return whole
-
-
-def _deflate(level: int) -> Pack:
-    def pack(data: bytes | memoryview) -> bytes:
-        stream = zlib.compressobj(level, zlib.DEFLATED, -15)
-        return stream.compress(data) + stream.flush()
-
-    return pack

@@ -9,11 +9,11 @@ modulo the polynomial.
 
 from __future__ import annotations
 
-import zlib
+import zlib  # for its checksum
 from collections.abc import Callable, Sequence
 from functools import cache
 
-from linuxkit.encode import fields
+from linuxkit.encode import fields, libraries
 from linuxkit.encode.content import Sink
 from linuxkit.encode.pieces import Piece, cut, literal, read, size_of
 from linuxkit.encode.sparse import compressed, runs
@@ -69,7 +69,7 @@ class Run:
     and adds a foot with its checksum and length for `member`."""
 
     def __init__(self, out: Sink, level: int) -> None:
-        self._out, self._worker = out, zlib.compressobj(level, zlib.DEFLATED, -15)
+        self._out, self._worker = out, libraries.Deflate(level, -15)
         self._sum = self._size = 0
 
     def write(self, data: bytes, /) -> int:
@@ -99,7 +99,7 @@ def member(runs: Sequence[Piece], ending: Callable[[int], bytes]) -> list[Piece]
         made += cut([run], 0, run.size - _FOOT)
         checksum, size = _joined(checksum, its_sum, its_size), size + its_size
     last = ending(size)
-    packer = zlib.compressobj(LEVEL, zlib.DEFLATED, -15)
+    packer = libraries.Deflate(LEVEL, -15)
     checksum, size = zlib.crc32(last, checksum), size + len(last)
     made.append(literal(packer.compress(last) + packer.flush() + checksum.to_bytes(4, "little")
                         + (size & 0xFFFFFFFF).to_bytes(4, "little")))  # fmt: skip
@@ -107,7 +107,7 @@ def member(runs: Sequence[Piece], ending: Callable[[int], bytes]) -> list[Piece]
 
 
 def _deflated(data: bytes) -> tuple[bytes, int]:
-    worker = zlib.compressobj(LEVEL, zlib.DEFLATED, -15)
+    worker = libraries.Deflate(LEVEL, -15)
     return worker.compress(data) + worker.flush(zlib.Z_FULL_FLUSH), zlib.crc32(data)
 
 

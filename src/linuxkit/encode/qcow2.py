@@ -15,11 +15,10 @@ in sectors less one from bit 54 on, and its place, to the byte, in the rest. Ref
 from __future__ import annotations
 
 import struct
-import zlib
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-from linuxkit.encode import fields
+from linuxkit.encode import fields, libraries
 from linuxkit.encode.pieces import Piece, literal, size_of
 from linuxkit.encode.sparse import compressed, runs
 from linuxkit.errors import InputError
@@ -193,24 +192,10 @@ def _count(counts: bytearray, at: int, size: int) -> None:
 
 def library(kind: str) -> str:
     """The version of what compresses: another one may give other bytes."""
-    return str(_zstd().zstd_version) if kind == "zstd" else zlib.ZLIB_RUNTIME_VERSION
+    return libraries.version({"zlib": "deflate"}.get(kind, kind))
 
 
 def _compressor(kind: str) -> Callable[[bytes], bytes]:
     if kind == "zlib":
-
-        def deflate(data: bytes) -> bytes:
-            worker = zlib.compressobj(_ZLIB_LEVEL, zlib.DEFLATED, -12, 9)  # a window of 4 KiB, as the format has it
-            return worker.compress(data) + worker.flush()
-
-        return deflate
-    pack = _zstd().compress
-    return lambda data: pack(data, level=_ZSTD_LEVEL)
-
-
-def _zstd() -> Any:
-    try:
-        from compression import zstd  # type: ignore[import-not-found,unused-ignore]  # Python 3.14
-    except ImportError:
-        from backports import zstd
-    return zstd
+        return libraries.deflate_block(_ZLIB_LEVEL, -12, 9)  # a window of 4 KiB, as the format has it
+    return libraries.zstd_block(_ZSTD_LEVEL)

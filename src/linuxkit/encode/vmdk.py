@@ -12,10 +12,9 @@ stands behind it only on the disk: `head` and `body`.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 
-from linuxkit.encode import fields
+from linuxkit.encode import fields, libraries
 from linuxkit.encode.content import Sink
 from linuxkit.encode.pieces import Piece, size_of
 from linuxkit.encode.sparse import compressed, runs
@@ -115,7 +114,7 @@ def body(pieces: Sequence[Piece], out: Sink, *, threads: int = 2) -> None:
             put(_marker(_TABLE, 4 * ENTRIES) + fields.pack(f"<{ENTRIES}I", *table))
             table[:] = [0] * ENTRIES
 
-    for number, packed in compressed(runs(pieces, GRAIN), GRAIN, lambda data: zlib.compress(data, _LEVEL), threads):
+    for number, packed in compressed(runs(pieces, GRAIN), GRAIN, libraries.deflate_block(_LEVEL), threads):
         if packed is None:
             continue
         if number // ENTRIES != current:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import zlib
 from collections.abc import Callable, Iterable
 from typing import Literal
 
+from linuxkit.encode import libraries
 from linuxkit.oci.media import OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD, Descriptor
 from linuxkit.oci.store import Store
-from linuxkit.oci.unpack import zstd_module
 
 Compression = Literal["gzip", "zstd", "none"]
 TYPES: dict[Compression, str] = {"gzip": OCI_LAYER_GZIP, "zstd": OCI_LAYER_ZSTD, "none": OCI_LAYER}
@@ -42,7 +41,7 @@ def _compressor(compression: Compression) -> tuple[Callable[[bytes], bytes], Cal
     if compression == "none":
         return bytes, bytes
     if compression == "zstd":
-        z = zstd_module().ZstdCompressor(level=3)
+        z = libraries.zstd(3)
         return z.compress, z.flush
-    g = zlib.compressobj(6, zlib.DEFLATED, 31)  # its header has no time and no name
+    g = libraries.Deflate(6, 31)  # its header has no time and no name
     return g.compress, g.flush

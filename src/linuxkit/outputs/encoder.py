@@ -72,7 +72,8 @@ class Encoder:
         """
         level = compress.level_of(codec, level)
         self.counts.used |= {"--compress", "--level"}
-        parts = (b"cpio", b"%d.%d" % (cpio.VERSION, compress.VERSION), codec.encode(), b"%d" % level)
+        parts = (b"cpio", b"%d.%d" % (cpio.VERSION, compress.VERSION), codec.encode(), b"%d" % level,
+                 compress.library(codec).encode())  # fmt: skip
         if codec is Codec.GZIP or (one and codec is Codec.NONE):
             return self._runs(segments, codec, level, (*parts, b"run"))
         if one:

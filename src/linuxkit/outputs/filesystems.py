@@ -84,7 +84,7 @@ def once(build: Build, key: str, make: Callable[[], Sequence[Piece]]) -> list[Pi
 
 def _squashfs(build: Build) -> list[Piece]:
     from linuxkit.encode import squashfs
-    from linuxkit.encode.squashfs_codec import library
+    from linuxkit.encode.compress import library
     from linuxkit.outputs.blockcache import BlockCache
 
     build.encoder.counts.used |= {"--compress", "--level"}
@@ -101,8 +101,8 @@ def _squashfs(build: Build) -> list[Piece]:
 
 def _erofs(build: Build) -> list[Piece]:
     from linuxkit.encode import erofs, squashfs
+    from linuxkit.encode.compress import library
     from linuxkit.encode.erofs_zip import checked
-    from linuxkit.encode.squashfs_codec import library
     from linuxkit.outputs.blockcache import BlockCache
 
     build.encoder.counts.used.add("--compress")

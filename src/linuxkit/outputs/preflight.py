@@ -124,7 +124,7 @@ def _firmware(build: Build, kernel: KernelFile, formats: Sequence[Format]) -> It
     if for_bios and machine not in LOADER_ARCHITECTURES[SYSLINUX]:
         yield _fault(for_bios[0], f"there is no BIOS boot for {machine}", "take a format for UEFI, such as raw-efi")
     if for_efi and machine not in LOADER_ARCHITECTURES[EFI_BOOT]:
-        known = " and ".join(LOADER_ARCHITECTURES[EFI_BOOT])
+        known = ", ".join(LOADER_ARCHITECTURES[EFI_BOOT])
         yield _fault(for_efi[0], f"there is no UEFI boot for {machine}", f"it is for {known}")
     elif for_efi and kernel.architecture == machine and not kernel.efi and not kernel.gzip:
         yield _fault("kernel.image", f"the kernel is no EFI program, as {for_efi[0]} needs it",
