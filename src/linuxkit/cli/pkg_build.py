@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from linuxkit.cli.main import allow_release_rollback
-from linuxkit.cli.pkg import DIRECTORY, Command, Common, common, pkg
+from linuxkit.cli.pkg_common import DIRECTORY, Command, Common, common, pkg
 
 if TYPE_CHECKING:
     from linuxkit.api import Sources

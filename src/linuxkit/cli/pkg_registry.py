@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from linuxkit.cli.pkg import DIRECTORY, Command, Common, common, pkg
 from linuxkit.cli.pkg_build import BUILDER, builder_settings, open_sources
+from linuxkit.cli.pkg_common import DIRECTORY, Command, Common, common, pkg
 
 if TYPE_CHECKING:
     from linuxkit.cli.main import Settings
