@@ -42,6 +42,24 @@ def check_documents(lock: Lock, documents: Iterable[tuple[str, bytes]]) -> None:
                              hint="renew the lock: linuxkit update FILE; or build without it: --no-lock")  # fmt: skip
 
 
+def tools(*, compiles: bool) -> dict[str, str]:
+    """What compiles (when something is compiled) and compresses here: name → version."""
+    from linuxkit.encode.libraries import versions
+    from linuxkit.packages.toolchain import identity
+
+    texts = [*versions().values(), *([identity()] if compiles and identity() else [])]
+    return {name: version for name, _, version in (text.partition(" ") for text in texts)}
+
+
+def _compressors(lock: Lock, sources: Sources) -> None:
+    """Name compressors of other versions than the lock's: what they make may have other bytes."""
+    here = tools(compiles=False)
+    for name, version in sorted(lock.tools.items()):
+        if here.get(name, version) != version:
+            sources.log(f"warning: {lock.where} was made with {name} {version}, and here is {here[name]}: outputs may "
+                        "have other bytes; linuxkit update renews the lock")  # fmt: skip
+
+
 def agree(places: Sequence[Asked], sources: Sources, lock: Lock) -> None:
     """Raises: InputError, for everything that the YAML has otherwise than the lock."""
     problems = disagreements(lock, places, None if sources.bundle is not None else sources.kit.hash)
@@ -54,6 +72,7 @@ def agree(places: Sequence[Asked], sources: Sources, lock: Lock) -> None:
         if sources.bundle is not None:
             hint = f"make the bundle anew: linuxkit bundle{more} {' '.join(files)} -o FILE"
         raise InputError(f"{lock.where} does not fit the YAML", problems=problems, hint=hint)
+    _compressors(lock, sources)
 
 
 def _loaders(places: Sequence[Asked]) -> list[str]:
@@ -73,14 +92,7 @@ def pinned_image(text: str, platform: Platform, sources: Sources, lock: Lock) ->
     debs = pins_for(lock, platform)
     wanted = lock.kit[name].images.get(str(platform), "")
     if sources.opened is None:
-        image = sources.kit.ensure([name], platform, pins=debs)[0].image
-        if wanted and image.digest != wanted:
-            raise InputError(
-                f"{text} for {platform} is {image.digest} here, and {lock.where} has {wanted}: recipe and Debian "
-                "packages are the same, what compiles or compresses is not",
-                hint="use the linuxkit that made the lock; or renew it: linuxkit update",
-            )
-        return image
+        return _made(name, platform, sources, lock, debs, wanted)
     if not wanted:
         raise ImageError(f"{lock.where} does not say which image {text} is for {platform}, and in a bundle nothing "
                          "else does", hint="make the bundle anew with this linuxkit")  # fmt: skip
@@ -92,6 +104,31 @@ def pinned_image(text: str, platform: Platform, sources: Sources, lock: Lock) ->
     if image.digest != wanted:
         raise ImageError(f"{text} in {sources.opened.where} is {image.digest}, and {lock.where} has {wanted}",
                          hint="make the bundle anew")  # fmt: skip
+    return image
+
+
+def _made(name: str, platform: Platform, sources: Sources, lock: Lock, debs: Mapping[str, Debs], wanted: str) -> Image:
+    """A kit package as the lock has it: the one in the cache, or one that is built now by the same compiler."""
+    from linuxkit.packages.toolchain import COMPILER, identity
+
+    kit, then, here = sources.kit, lock.tools.get("ziglang", ""), identity()
+    found = kit.find(name, platform, debs.get(name))
+    if found is not None and wanted in ("", found.digest):
+        return found
+    compiled = bool(kit.recipe(name).programs)
+    if compiled and then and here and here != f"ziglang {then}":
+        raise InputError(
+            f"{KIT}{name} is compiled: {lock.where} was made with ziglang {then}, and here is {here}",
+            hint=f"pip install ziglang=={then}; or renew the lock: linuxkit update",
+        )
+    other = found is not None and compiled and found.config.labels.get(COMPILER, "") != here
+    image = kit.ensure([name], platform, pins=debs, again=other)[0].image
+    if wanted and image.digest != wanted:
+        raise InputError(
+            f"{KIT}{name} for {platform} is {image.digest} here, and {lock.where} has {wanted}: recipe and Debian "
+            "packages are the same, what compiles or compresses is not",
+            hint="use the linuxkit that made the lock; or renew it: linuxkit update",
+        )
     return image
 
 
@@ -137,7 +174,7 @@ def renew(lock: Lock, config: Config, sources: Sources, *, platforms: Sequence[P
     kept = [name for name in all_loaders(FORMATS.values(), rooted=True) if name in lock.kit]
     maker = _Maker(sources, lock, {_named(name) for name in only}, build=build)
     made = maker.lock(config, list(both), sorted({*loaders, *kept}), digests(documents))
-    return Lock(made.images, made.kit, made.documents, lock.where)
+    return Lock(made.images, made.kit, made.documents, made.tools, lock.where)
 
 
 def _named(text: str) -> str:
@@ -179,7 +216,7 @@ class _Maker:
             {name: LockedImage(self.tops[name], found) for name, found in self.images.items()},
             {name: LockedPackage(self.sources.kit.hash(name), found, self.made.get(name, {}))
              for name, found in self.kit.items()},
-            documents,
+            documents, tools(compiles=any(self.sources.kit.recipe(name).programs for name in self.kit)),
         )
 
     # -- images
@@ -281,8 +318,12 @@ class _Maker:
 
     def _known(self, name: str, platform: Platform) -> Debs | None:
         package = self.old.kit.get(name) if self.old is not None else None
-        if package is None or package.recipe != self.sources.kit.hash(name):
+        if self.old is None or package is None or package.recipe != self.sources.kit.hash(name):
             return None
+        if not self.only and self.sources.kit.recipe(name).programs and (
+            self.old.tools.get("ziglang") != tools(compiles=True).get("ziglang")
+        ):
+            return None  # another compiler makes other programs
         return package.platforms.get(str(platform))
 
 

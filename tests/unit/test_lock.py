@@ -17,6 +17,7 @@ from linuxkit.locking import agree, make_lock, pinned_image, renew
 from linuxkit.oci.media import Platform
 from linuxkit.oci.resolve import ARCHIVES as RESOLVED
 from linuxkit.oci.store import Store
+from linuxkit.packages import toolchain
 from linuxkit.packages.kit import Kit
 from linuxkit.plan.asked import ARCHIVES, asked
 from linuxkit.plan.lock import MAX_SIZE, Lock, LockedImage, LockedPackage, changes, decode, encode
@@ -381,3 +382,68 @@ def test_a_recipe_that_changed(tmp_path: Path, kit: Callable[..., Kit], config: 
     new = renew(lock, config, here)
     assert [line for line in changes(lock, new) if "recipe" in line]
     agree(places, here, new)
+
+
+# -- what compiles and compresses
+
+
+def test_tools_are_in_the_lock_and_are_read_back() -> None:
+    lock = Lock(tools={"ziglang": "0.17.1", "libzstd": "1.5.7"}, where="a.lock")
+    assert decode(encode(lock), "a.lock").tools == lock.tools
+    assert changes(lock, Lock(tools={"ziglang": "0.18.0", "libzstd": "1.5.7"})) == ["tool ziglang: 0.17.1 -> 0.18.0"]
+    for bad in ({"a b": "1"}, {"a": 1}, {"a": "1 2"}, {"a": "x" * 99}, ["a"]):
+        with pytest.raises(InputError, match="cannot be used"):
+            decode(json.dumps({"version": 1, "tools": bad}).encode(), "a.lock")
+
+
+@pytest.fixture
+def compiles(tmp_path: Path, kit: Callable[..., Kit], monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """compiles(version): from now on that version of the compiler is here; its programs say which it was."""
+    recipe = "image: tool\ndescription: a program\nc:\n  - path: bin/x\n    sources: [a.c]\n"
+    (tmp_path / "kit/tool/build.yml").write_text(recipe)
+    (tmp_path / "guest/a.c").write_text("int main(void) { return 0; }\n")
+
+    def choose(number: str) -> None:
+        def compile_program(architecture: str, root: Path, sources: Any, flags: Any, output: Path, **_: Any) -> None:
+            output.write_text(f"made by {number}")
+
+        monkeypatch.setattr(toolchain, "identity", lambda: f"ziglang {number}")
+        monkeypatch.setattr(toolchain, "compile_program", compile_program)
+
+    return choose
+
+
+def test_another_compiler_is_refused_by_a_lock_and_makes_the_kit_anew_without_one(
+    tmp_path: Path, kit: Callable[..., Kit], compiles: Callable[[str], None], config: Any
+) -> None:
+    compiles("1.0")
+    lock = decode(encode(make_lock(config, sources(kit, tmp_path / "a"), [AMD64])), "web.lock")
+    assert lock.tools["ziglang"] == "1.0"
+    first = pinned_image("kit://tool", AMD64, sources(kit, tmp_path / "a"), lock)
+    assert first.config.labels["org.linuxkit.compiler"] == "ziglang 1.0"
+
+    compiles("2.0")
+    assert pinned_image("kit://tool", AMD64, sources(kit, tmp_path / "a"), lock).digest == first.digest  # it is there
+    with pytest.raises(InputError, match=r"web\.lock was made with ziglang 1\.0, and here is ziglang 2\.0") as caught:
+        pinned_image("kit://tool", AMD64, sources(kit, tmp_path / "b"), lock)
+    assert "pip install ziglang==1.0" in caught.value.hint and "linuxkit update" in caught.value.hint
+    second = sources(kit, tmp_path / "a").kit.resolve("tool", AMD64)  # no cache decides which program it is
+    assert second.digest != first.digest
+    assert second.digest == sources(kit, tmp_path / "b").kit.resolve("tool", AMD64).digest
+    with pytest.raises(InputError, match=r"ziglang 1\.0"):
+        pinned_image("kit://tool", AMD64, sources(kit, tmp_path / "a"), lock)
+    renewed = renew(lock, config, sources(kit, tmp_path / "a"))
+    assert "tool ziglang: 1.0 -> 2.0" in changes(lock, renewed)
+    assert pinned_image("kit://tool", AMD64, sources(kit, tmp_path / "b"), renewed).digest == second.digest
+
+    compiles("1.0")  # and back: a package of the other compiler is in the cache
+    assert pinned_image("kit://tool", AMD64, sources(kit, tmp_path / "a"), lock).digest == first.digest
+
+
+def test_other_compressors_are_named(tmp_path: Path, kit: Callable[..., Kit], config: Any) -> None:
+    said: list[str] = []
+    here = sources(kit, tmp_path / "a")
+    here = type(here)(**{**{f: getattr(here, f) for f in here.__dataclass_fields__ if f != "log"}, "log": said.append})
+    lock = Lock(tools={"libzstd": "1.0.0", "unheard-of": "1"}, where="web.lock")
+    agree([], here, lock)
+    assert len(said) == 1 and said[0].startswith("warning: web.lock was made with libzstd 1.0.0, and here is 1.")

@@ -49,12 +49,12 @@ def created(now: bool) -> str:
 
 
 def provenance_of(file: str, embedded: str, builder: str, documents: Sequence[tuple[str, bytes]],
-                  flags: Mapping[str, Any]) -> Provenance | None:  # fmt: skip
+                  parameters: Mapping[str, Any]) -> Provenance | None:  # fmt: skip
     """What `build` was asked to say about itself; None when nothing was.
 
     Args:
         documents: every YAML file: its name as given, and its content.
-        flags: what decides the bytes.
+        parameters: what else decides the bytes, by the names that the statement has for it.
 
     Raises:
         InputError: a flag has a value that it cannot have.
@@ -65,6 +65,7 @@ def provenance_of(file: str, embedded: str, builder: str, documents: Sequence[tu
     import re
 
     import linuxkit
+    from linuxkit.encode import libraries
     from linuxkit.errors import InputError
     from linuxkit.sbom.provenance import BUILDER, Input, Provenance
 
@@ -76,19 +77,11 @@ def provenance_of(file: str, embedded: str, builder: str, documents: Sequence[tu
     if builder and not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*:\S+", builder):
         raise InputError(f"--builder-id {builder} is no URI", hint="for example https://ci.example.com/linuxkit")
     inputs = [Input(_shown(name), f"sha256:{hashlib.sha256(data).hexdigest()}") for name, data in documents]
-    listed = {
-        "configuration": [i.name for i in inputs], "name": flags["name"],
-        "formats": list(flags["formats"]) or ["tar" if flags["output"] else "kernel+initrd"],
-        "architecture": flags["arch"], "compress": flags["compress"], "level": flags["level"],
-        "decompressKernel": flags["kernel"], "whiteouts": flags["whiteouts"], "sbom": flags["sbom"],
-        "sbomFormat": flags["sbom"] and flags["sbom_format"], "sbomCreated": flags["sbom_created"],
-        "provenance": place, "size": flags.get("size"),
-        "initrdArchives": flags.get("archives"),
-    }  # fmt: skip
-    return Provenance(
-        inputs, {key: value for key, value in listed.items() if value}, linuxkit.__version__, builder or BUILDER,
-        os.environ.get("HOME", ""), Path(file) if file else None, place,
-    )  # fmt: skip
+    listed = {"configuration": [i.name for i in inputs], **parameters} | ({"provenance": place} if place else {})
+    tools = {"linuxkit": linuxkit.__version__}
+    tools |= {name: number for name, _, number in (text.partition(" ") for text in libraries.versions().values())}
+    return Provenance(inputs, listed, tools, builder or BUILDER, os.environ.get("HOME", ""),
+                      Path(file) if file else None, place)  # fmt: skip
 
 
 def _shown(name: str) -> str:

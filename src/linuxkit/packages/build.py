@@ -145,6 +145,8 @@ class Builder:
             files = origin.fetch(packages)
             tree = slice.merge((p.name, self._nodes(origin, p, files[p.name])) for p in packages)
             self._from_archive(recipe, origin, packages, tree, out, labels, folder)
+        if recipe.programs:
+            labels |= {toolchain.COMPILER: toolchain.identity(), toolchain.LIBC: toolchain.libc()}
         for program in recipe.programs:
             first = "" if self._compiler_cache.is_dir() else "; the first time this takes half a minute"
             self._say(f"compiling {recipe.name}/{program.path} for {self._architecture}{first}")

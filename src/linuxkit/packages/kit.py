@@ -140,7 +140,8 @@ class Kit:
                     image = self._store.image(found, reference, platform)
                     noted = made.get(candidate, {}).get(str(platform))
                     whole = all(self._store.has_blob(layer) for layer in image.layers)
-                    if whole and image.digest == noted and (pins is None or pins_of(image) == pins):
+                    fits = _same_compiler(image) if pins is None else pins_of(image) == pins
+                    if whole and image.digest == noted and fits:
                         return image
         return None
 
@@ -356,6 +357,14 @@ def pins_of(image: Image) -> dict[str, tuple[str, str]]:
         for label in (PACKAGES, DIGESTS)
     )
     return {name: (version, digests.get(name, "")) for name, version in sorted(versions.items())}
+
+
+def _same_compiler(image: Image) -> bool:
+    """Whether an image's programs are what would be compiled now; True where nothing can be."""
+    from linuxkit.packages.toolchain import COMPILER, identity
+
+    label = image.config.labels.get(COMPILER, "")
+    return not label or not identity() or label == identity()
 
 
 def _pinned_name(reference: str, pins: Pins) -> str:

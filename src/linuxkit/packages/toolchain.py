@@ -28,6 +28,8 @@ _INHERITED = frozenset({
     "CPATH", "C_INCLUDE_PATH", "CPLUS_INCLUDE_PATH", "LIBRARY_PATH", "COMPILER_PATH", "GCC_EXEC_PREFIX",
     "DEPENDENCIES_OUTPUT", "SUNPRO_DEPENDENCIES", "CCC_OVERRIDE_OPTIONS", "CCC_ADD_ARGS",
 })  # fmt: skip
+#: Labels of an image: what compiled its own programs, and the C library in them, each `NAME VERSION`.
+COMPILER, LIBC = "org.linuxkit.compiler", "org.linuxkit.libc"
 _HINT = "pip install 'linuxkit[kit]' brings a compiler for every architecture"
 
 
@@ -54,6 +56,19 @@ def identity() -> str:
         return f"ziglang {version('ziglang')}"
     except PackageNotFoundError:
         return ""
+
+
+@once
+def libc() -> str:
+    """The C library that is linked into programs, `musl 1.2.5`; empty when there is no compiler."""
+    import re
+
+    spec = find_spec("ziglang")
+    for place in spec.submodule_search_locations or () if spec is not None else ():
+        header = Path(place, "lib/libc/musl/src/internal/version.h")
+        found = re.search(r'VERSION "([0-9.]{1,20})"', header.read_text()) if header.is_file() else None
+        return f"musl {found[1]}" if found else "musl"
+    return ""
 
 
 def compile_program(

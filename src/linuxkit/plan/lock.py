@@ -15,7 +15,8 @@
           "images": {"linux/amd64": "sha256:…"},                         the manifest of each platform
           "platforms": {"linux/amd64": {"openssh-server": "1:10.0p1-7 sha256:…"}}   the .debs it was made of
         }
-      }
+      },
+      "tools": {"ziglang": "0.17.1", "zlib-ng": "2.3.3", "libzstd": "1.5.7"}        what compiles and compresses
     }
 
 JSON with sorted keys and a line for each value, so that the difference of two of them reads well.
@@ -41,6 +42,7 @@ MAX_ENTRIES = 100_000  # of any one object
 _RECIPE = re.compile(r"[0-9a-f]{40}")
 _DEB = re.compile(r"(\S+) sha256:([0-9a-f]{64})")
 _DEB_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]*")
+_TOOL = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+_-]{0,60}")
 _PLATFORM = re.compile(r"[a-z0-9]+/[a-z0-9]+(/[a-z0-9.]+)?")
 
 #: .deb packages: name → (version, sha256 in hex).
@@ -74,6 +76,7 @@ class Lock:
     images: Mapping[str, LockedImage] = field(default_factory=dict)
     kit: Mapping[str, LockedPackage] = field(default_factory=dict)
     documents: Mapping[str, str] = field(default_factory=dict)
+    tools: Mapping[str, str] = field(default_factory=dict)
     where: str = field(default="", compare=False)
 
     def pin(self, text: str, platform: Platform) -> tuple[str, str]:
@@ -92,6 +95,7 @@ def encode(lock: Lock) -> bytes:
     document = {
         "version": VERSION,
         "documents": dict(lock.documents),
+        **({"tools": dict(lock.tools)} if lock.tools else {}),
         "images": {n: {"digest": i.digest, "platforms": dict(i.platforms)} for n, i in lock.images.items()},
         "kit": {
             name: {"recipe": p.recipe, **({"images": dict(p.images)} if p.images else {}), "platforms": {
@@ -122,7 +126,7 @@ def decode(data: bytes, where: str) -> Lock:
             f"{where}: this lock has version {str(document['version'])[:20]}, and this program reads version {VERSION}",
             hint="use a newer linuxkit, or make the lock anew: linuxkit lock FILE",
         )
-    unknown = sorted(set(document) - {"version", "documents", "images", "kit"})
+    unknown = sorted(set(document) - {"version", "documents", "images", "kit", "tools"})
     if unknown:
         raise _bad(where, f"it has an unknown key '{unknown[0][:60]}'")
     documents = _object(document, "documents", where)
@@ -134,7 +138,11 @@ def decode(data: bytes, where: str) -> Lock:
         if images.setdefault(_canonical(name), image) != image:
             raise _bad(where, f"images {name!r}: another entry has this image under another spelling")
     kit = {name: _package(value, f"kit {name!r}", where) for name, value in _object(document, "kit", where).items()}
-    return Lock(images, kit, documents, where)
+    tools = _object(document, "tools", where)
+    for name, number in tools.items():
+        if not _TOOL.fullmatch(name) or not isinstance(number, str) or not _TOOL.fullmatch(number):
+            raise _bad(where, f"tools {name[:60]!r}: a version is expected")
+    return Lock(images, kit, documents, tools, where)
 
 
 def _canonical(name: str) -> str:
@@ -273,6 +281,7 @@ def changes(old: Lock, new: Lock) -> list[str]:
 
 def _values(lock: Lock) -> dict[str, str]:
     found = {f"document {name}": digest for name, digest in lock.documents.items()}
+    found |= {f"tool {name}": number for name, number in lock.tools.items()}
     for name, image in lock.images.items():
         found[name] = image.digest
         found |= {f"{name} {p}": digest for p, digest in image.platforms.items() if digest != image.digest}

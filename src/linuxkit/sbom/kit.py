@@ -3,6 +3,8 @@
     org.linuxkit.debian.packages = "libc6=2.41-12 nginx=1.26.3-3"
     org.linuxkit.debian.digests  = "libc6=<sha256 of the .deb> …"
     org.linuxkit.debian.suite    = "trixie"
+    org.linuxkit.compiler        = "ziglang 0.17.1"      what its own programs were compiled with,
+    org.linuxkit.libc            = "musl 1.2.5"          and what is linked into them
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from collections.abc import Mapping
 from linuxkit.sbom.model import Database, Distribution, Package, usable
 
 PACKAGES, DIGESTS, SUITE = (f"org.linuxkit.debian.{name}" for name in ("packages", "digests", "suite"))
+COMPILER, LIBC = "org.linuxkit.compiler", "org.linuxkit.libc"
 _SUITES = {"bullseye": "11", "bookworm": "12", "trixie": "13", "forky": "14"}
 
 
@@ -30,7 +33,17 @@ def parse(labels: Mapping[str, str], architecture: str) -> Database:
         sums = (("SHA256", digest),) if re.fullmatch(r"[0-9a-f]{64}", digest) else ()
         if usable(name, version):
             packages.append(Package("deb", name, version, spelled, checksums=sums))
+    name, mark, version = labels.get(LIBC, "").partition(" ")
+    if mark and usable(name, version):
+        about = "C library, linked into this image's programs"
+        packages.append(Package("generic", name, version, licence="MIT" if name == "musl" else "", about=about))
     return Database(tuple(packages))
+
+
+def compiler(labels: Mapping[str, str]) -> str:
+    """What the image's own programs were compiled with, `ziglang 0.17.1`; empty when there are none."""
+    name, mark, version = labels.get(COMPILER, "").partition(" ")
+    return f"{name} {version}" if mark and usable(name, version) else ""
 
 
 def distribution(labels: Mapping[str, str]) -> Distribution:

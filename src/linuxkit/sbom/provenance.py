@@ -45,7 +45,7 @@ class Provenance:
 
     inputs      YAML files, in order.
     parameters  the flags that decide the result, by name.
-    version     of this program.
+    versions    of this program and of what compresses, by name.
     builder     who vouches for the build: a URI.
     home        the user's home folder: paths in it are written with `~`.
     file        written there, with the outputs as subjects.
@@ -54,7 +54,7 @@ class Provenance:
 
     inputs: Sequence[Input]
     parameters: Mapping[str, Any] = field(default_factory=dict)
-    version: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
     builder: str = BUILDER
     home: str = ""
     file: Path | None = None
@@ -81,7 +81,7 @@ class Provenance:
                     "internalParameters": {"plan": plan.digest},
                     "resolvedDependencies": [*self._files(plan), *_images(plan)],
                 },
-                "runDetails": {"builder": {"id": self.builder, "version": {"linuxkit": self.version}}},
+                "runDetails": {"builder": {"id": self.builder, "version": dict(self.versions)}},
             },
         }  # fmt: skip
 
@@ -127,6 +127,8 @@ def _images(plan: BuildPlan) -> Iterator[dict[str, Any]]:
         annotations: dict[str, Any] = {"role": "image", "reference": image.reference, "usedAs": places[digest]}
         if image.index is not None and not image.reference.startswith("linuxkit.kit/"):  # that is this machine's own
             annotations["index"] = image.index.digest
+        if compiler := kit.compiler(image.config.labels):
+            annotations["compiler"] = compiler
         yield {"uri": purls.image_purl(image), "digest": _digest(digest), "annotations": annotations}
         release = kit.distribution(image.config.labels)
         for package in kit.parse(image.config.labels, image.platform.architecture).packages:
