@@ -19,6 +19,7 @@ from linuxkit.oci.reference import Reference, parse_reference
 from linuxkit.oci.resolve import Pin, pin_of
 from linuxkit.oci.select import select
 from linuxkit.packages.kit import PREFIX, pins_of
+from linuxkit.packages.toolchain import tools
 from linuxkit.plan.asked import ARCHIVES, KIT, LOADER, LOADER_FORMATS, Asked, asked, name_of, parse_platform
 from linuxkit.plan.lock import Debs, Lock, LockedImage, LockedPackage, disagreements
 from linuxkit.sources import Sources
@@ -40,15 +41,6 @@ def check_documents(lock: Lock, documents: Iterable[tuple[str, bytes]]) -> None:
             what = f"documents '{name}' in {lock.where} has {locked}" if locked else f"it is not in {lock.where}"
             raise InputError(f"{name} has the digest {digest}, and {what}",
                              hint="renew the lock: linuxkit update FILE; or build without it: --no-lock")  # fmt: skip
-
-
-def tools(*, compiles: bool) -> dict[str, str]:
-    """What compiles (when something is compiled) and compresses here: name → version."""
-    from linuxkit.encode.libraries import versions
-    from linuxkit.packages.toolchain import identity
-
-    texts = [*versions().values(), *([identity()] if compiles and identity() else [])]
-    return {name: version for name, _, version in (text.partition(" ") for text in texts)}
 
 
 def _compressors(lock: Lock, sources: Sources) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import platform
 import subprocess
 import tarfile
@@ -17,7 +18,7 @@ from linuxkit.packages import apt, deb, sources
 from linuxkit.packages.debian import Debian
 from linuxkit.packages.kit import Kit
 from support.debs import unzstd
-from support.system import image_cache
+from support.system import image_cache, linuxkit
 
 pytestmark = pytest.mark.interop
 AMD64, ARM64 = Platform("linux", "amd64"), Platform("linux", "arm64")
@@ -162,3 +163,14 @@ def test_the_module_index_is_what_depmod_makes(tmp_path: Path) -> None:
                 if kind == "alias"}  # fmt: skip
 
     assert aliases(ours["modules.alias"]) == aliases(theirs["modules.alias"])
+
+
+def test_the_bill_of_materials_of_a_disk_has_its_boot_loader_and_the_c_library(tmp_path: Path) -> None:
+    (tmp_path / "a.yml").write_text("kernel: {image: kit://kernel}\ninit: [kit://init]\n")
+    made = json.loads(linuxkit("sbom", "--for", "raw-efi", "--arch", "amd64", "a.yml", cwd=tmp_path).stdout)
+    found = {p["name"]: p for p in made["packages"]}
+    assert {"musl", "systemd-boot-efi", "ziglang"} <= set(found)
+    bare = json.loads(linuxkit("sbom", "--arch", "amd64", "a.yml", cwd=tmp_path).stdout)
+    assert "systemd-boot-efi" not in {p["name"] for p in bare["packages"]}
+    texts = [i["extractedText"] for i in made["hasExtractedLicensingInfos"]]
+    assert any("\n" in text and len(text) > 300 for text in texts)

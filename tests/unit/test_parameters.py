@@ -10,7 +10,7 @@ import click
 import pytest
 
 from linuxkit.cli import build as command
-from linuxkit.cli.build import DECIDE, DO_NOT_DECIDE, parameters
+from linuxkit.cli.parameters import DECIDE, DO_NOT_DECIDE, parameters
 from linuxkit.outputs.recall import inputs_key
 
 pytestmark = pytest.mark.unit

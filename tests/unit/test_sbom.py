@@ -9,6 +9,7 @@ import pytest
 
 from linuxkit.oci.media import Image, ImageConfig, Platform
 from linuxkit.oci.store import Store
+from linuxkit.plan.asked import LOADER
 from linuxkit.sbom import apk, copyright, dpkg, kit, rpm
 from linuxkit.sbom.layers import inventory
 from linuxkit.sbom.licences import licence
@@ -310,3 +311,77 @@ def test_a_line_for_each_package(store: Store, tmp_path: Path, kind: str) -> Non
     lines = [line for line in text.decode().splitlines() if '"name": "bash"' in line]
     assert len(lines) == 1
     assert json.loads(lines[0].rstrip(","))["name"] == "bash"
+
+
+# -- what our own programs are made of, boot loaders, texts of licences
+
+
+def test_a_kit_package_names_its_compiler_and_its_c_library(store: Store, tmp_path: Path) -> None:
+    labels = {kit.COMPILER: "ziglang 0.17.1", kit.LIBC: "musl 1.2.5"}
+    own = image_with(store, "linuxkit.kit/init:1", {"init": b"x"}, labels=labels)
+    plain = image_with(store, "docker.io/t/app:1", {"a": b"x"})
+    made = document([("", own), (HERE, plain)], content_of(store, tmp_path))
+    by_id = {p["SPDXID"]: p for p in made["packages"]}
+    libc = next(p for p in made["packages"] if p["name"] == "musl")
+    assert (libc["versionInfo"], libc["licenseDeclared"]) == ("1.2.5", "MIT")
+    tools = [r for r in made["relationships"] if r["relationshipType"] == "BUILD_TOOL_OF"]
+    found = [(by_id[r["spdxElementId"]]["name"], r["relatedSpdxElement"]) for r in tools]
+    assert found == [("ziglang", "SPDXRef-Image-0")]
+    nested = document([("", own), (HERE, plain)], content_of(store, tmp_path), format="cyclonedx")["components"]
+    assert {"name": "linuxkit:compiler", "value": "ziglang 0.17.1"} in nested[0]["properties"]
+    assert [c["name"] for c in nested[0]["components"]] == ["musl"] and "components" not in nested[1]
+
+
+@pytest.mark.parametrize("label", ["", "zig", "zig 1 2", "zig 1\n2", f"zig {'1' * 300}", " 1"])
+def test_odd_labels_of_a_compiler_are_none(label: str) -> None:
+    assert kit.compiler({kit.COMPILER: label}) == ""
+    assert not kit.parse({kit.LIBC: label}, "amd64").packages
+
+
+def test_a_boot_loader_is_beside_the_root(store: Store, tmp_path: Path) -> None:
+    loader = image_with(store, "linuxkit.kit/efi-boot:1", {"a": b"x"})
+    (found,) = document([(LOADER, loader)], content_of(store, tmp_path))["packages"]
+    assert "packageFileName" not in found and "boot loader" in found["comment"]
+    (one,) = document([(LOADER, loader)], content_of(store, tmp_path), format="cyclonedx")["components"]
+    assert one["properties"] == [{"name": "linuxkit:path", "value": "boot loader"}]
+
+
+COPYRIGHT = b"""Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
+
+Files: *
+License: odd-one and GPL-2+
+
+Files: x
+License: named-only
+
+License: odd-one
+ You may do this.
+ .
+   And that.
+
+License: GPL-2+
+ The text of the GPL.
+"""
+
+
+def test_the_text_of_a_licence_is_its_text(store: Store, tmp_path: Path) -> None:
+    odd = "You may do this.\n\n  And that."
+    assert copyright.texts(COPYRIGHT) == {"odd-one": odd, "GPL-2+": "The text of the GPL."}
+    assert copyright.texts(b"License: a\n text\n") == {}
+    other = COPYRIGHT.replace(b"You may do this.", b"You may not.")
+    images = [image_with(store, f"docker.io/t/{n}:1", {
+        "var/lib/dpkg/status": DPKG, "usr/share/doc/bash/copyright": text,
+    }) for n, text in enumerate((COPYRIGHT, COPYRIGHT, other))]  # fmt: skip
+    made = document([(str(n), image) for n, image in enumerate(images)], content_of(store, tmp_path))
+    listed = {i["licenseId"]: i for i in made["hasExtractedLicensingInfos"]}
+    bashes = [p["licenseDeclared"] for p in made["packages"] if p["name"] == "bash"]
+    assert bashes[0] == bashes[1] != bashes[2]  # another text is another licence, whatever it is called
+    assert sorted(i["extractedText"].partition("\n")[0] for i in listed.values() if i["name"] == "odd-one") == [
+        "You may do this.", "You may not.",
+    ]  # fmt: skip
+    (bare,) = (i for i in listed.values() if i["name"] == "named-only")
+    assert bare["extractedText"].startswith("Its text is not in the image.")
+    for expression in bashes:
+        assert all(word in listed for word in expression.replace("(", " ").split() if word.startswith("LicenseRef"))
+    nested = document([("", images[0])], content_of(store, tmp_path), format="cyclonedx")
+    assert json.dumps(nested).count("named-only") >= 1

@@ -97,6 +97,8 @@ def _shown(name: str) -> str:
 @click.argument("names", nargs=-1, required=True, metavar="FILE.yml|IMAGE...")
 @click.option("--format", "format_", type=click.Choice(FORMATS), default="spdx", show_default=True,
               help="SPDX 2.3 or CycloneDX 1.6, as JSON.")
+@click.option("-f", "--for", "formats", multiple=True, metavar="NAME[,NAME...]",
+              help="With the boot loaders of these output formats, which are beside the root filesystem.")
 @click.option("--arch", default="", metavar="ARCH", help="amd64, arm64 or riscv64.  [default: this machine's]")
 @click.option("--outfile", default="-", metavar="FILE", help="Where to write.  [default: standard output]")
 @click.option("--current-time", is_flag=True, help="Date it now; it then differs each time.")
@@ -110,13 +112,14 @@ def _shown(name: str) -> str:
 @allow_release_rollback
 @click.pass_obj
 def sbom(
-    settings: Settings, names: tuple[str, ...], format_: str, arch: str, outfile: str, current_time: bool,
-    whiteouts: str, pull: bool, offline: bool, debian_mirror: str,
+    settings: Settings, names: tuple[str, ...], format_: str, formats: tuple[str, ...], arch: str, outfile: str,
+    current_time: bool, whiteouts: str, pull: bool, offline: bool, debian_mirror: str,
 ) -> None:  # fmt: skip
     """Print what is in images: the software bill of materials of YAML files' images, or of the images named.
 
     \b
     linuxkit sbom web.yml                             what a build of it would contain
+    linuxkit sbom --for raw-efi web.yml               and what the disk has besides
     linuxkit sbom --format cyclonedx nginx:1.27       one image
     """
     from linuxkit import api
@@ -138,17 +141,20 @@ def sbom(
     sources = api.Sources(settings.cache, settings.mirrors, settings.cert_files, offline, pull, debian_mirror,
                           os.environ, note, policy=policy_of(settings),
                           local_files=settings.local_files, rollback=settings.rollback)  # fmt: skip
-    images = _images(names, sources, architecture(arch), whiteouts)
+    images = _images(names, sources, architecture(arch), whiteouts, formats)
     content = Content(sources.store, Derived(cache_root(settings.cache)), whiteouts=whiteouts,
                       attested=sources.unsigned, heal=sources.heal)  # fmt: skip
     write(encode(document(images, content, format=format_, created=created(current_time))), outfile)
 
 
-def _images(names: tuple[str, ...], sources: Sources, arch: str, whiteouts: str) -> list[tuple[str, Image]]:
+def _images(names: tuple[str, ...], sources: Sources, arch: str, whiteouts: str, formats: tuple[str, ...],
+            ) -> list[tuple[str, Image]]:  # fmt: skip
     from linuxkit import api
     from linuxkit.cli.lock import chosen, content
     from linuxkit.errors import InputError
     from linuxkit.oci.media import Platform
+    from linuxkit.outputs.table import choose, loaders
+    from linuxkit.plan.asked import LOADER
     from linuxkit.plan.lock import decode
     from linuxkit.plan.model import Options
 
@@ -160,9 +166,12 @@ def _images(names: tuple[str, ...], sources: Sources, arch: str, whiteouts: str)
         config = api.load(*names, sources=sources, stdin=sys.stdin.buffer.read)
         path = chosen(names, "", None, False)
         lock = decode(content(path), str(path)) if path is not None else None
-        planned = api.plan(config, sources, Options(arch, whiteouts=whiteouts), lock)
+        needed = loaders(choose(formats, "", None, "", "sbom").formats, rooted=False) if formats else ()
+        planned = api.plan(config, sources, Options(arch, whiteouts=whiteouts, loaders=needed), lock)
         assert planned.sbom is not None
-        return list(planned.sbom.images)
+        return [*planned.sbom.images, *((LOADER, image) for _, image in planned.loaders)]
+    if formats:
+        raise InputError("--for is for YAML files", hint="an image has no boot loader")
     return [("", sources.resolver.resolve(name, Platform("linux", arch))) for name in names]
 
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from linuxkit.packages.recipe import FromAlpine, Recipe
 
 #: Raise it when the same recipe gives another image than before.
-FORMAT = 3
+FORMAT = 4
 PREFIX = KIT_REGISTRY
 
 

@@ -58,6 +58,14 @@ def identity() -> str:
         return ""
 
 
+def tools(*, compiles: bool) -> dict[str, str]:
+    """What compiles (when something is compiled) and compresses here: name → version."""
+    from linuxkit.encode.libraries import versions
+
+    texts = [*versions().values(), *([identity()] if compiles and identity() else [])]
+    return {name: version for name, _, version in (text.partition(" ") for text in texts)}
+
+
 @once
 def libc() -> str:
     """The C library that is linked into programs, `musl 1.2.5`; empty when there is no compiler."""

@@ -10,7 +10,7 @@ from linuxkit.rootfs.content import Content
 from linuxkit.rootfs.segment import Segment
 
 #: Raise it when the same images give another document.
-VERSION = 4
+VERSION = 5
 
 
 def sbom_segment(plan: SbomPlan, content: Content) -> Segment:

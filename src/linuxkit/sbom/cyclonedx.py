@@ -16,6 +16,8 @@ from typing import Any
 
 from linuxkit.entry import digest_of
 from linuxkit.oci.media import Image
+from linuxkit.plan.asked import LOADER
+from linuxkit.sbom import kit
 from linuxkit.sbom import purl as purls
 from linuxkit.sbom.licences import licence
 from linuxkit.sbom.model import MAX_PACKAGES, Inventory, Package, clean
@@ -39,7 +41,9 @@ def document(images: Sequence[tuple[str, Image, Inventory]], created: str) -> di
 
 
 def _image(number: int, prefix: str, image: Image, found: Inventory) -> dict[str, Any]:
-    properties = [{"name": "linuxkit:path", "value": f"/{prefix}"}]
+    properties = [{"name": "linuxkit:path", "value": prefix if prefix == LOADER else f"/{prefix}"}]
+    if compiler := kit.compiler(image.config.labels):
+        properties.append({"name": "linuxkit:compiler", "value": compiler})
     properties += [{"name": "linuxkit:note", "value": note} for note in found.notes]
     out: dict[str, Any] = {
         "type": "container", "bom-ref": f"image-{number}", "name": image.reference, "version": image.digest,
@@ -76,7 +80,9 @@ def _component(name: str, package: Package, locator: str) -> dict[str, Any]:
     if declared.id:
         out["licenses"] = [{"license": {"id": declared.id}}]
     elif len(declared.texts) == 1 and declared.expression == declared.texts[0][0]:
-        out["licenses"] = [{"license": {"name": declared.texts[0][1]}}]
+        called = declared.texts[0][1]
+        text = dict(package.texts).get(called, "")
+        out["licenses"] = [{"license": {"name": called, **({"text": {"content": text}} if text else {})}}]
     elif declared.expression:
         out["licenses"] = [{"expression": declared.expression}]
     if package.checksums:

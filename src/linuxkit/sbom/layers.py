@@ -24,11 +24,12 @@ from linuxkit.oci.merge import OPAQUE, WHITEOUT, Whiteouts, merge_layers
 from linuxkit.oci.store import Store
 from linuxkit.sbom import apk, copyright, dpkg, kit, model, rpm
 from linuxkit.sbom.attested import attested
+from linuxkit.sbom.licences import licence
 from linuxkit.sbom.model import Database, Distribution, Inventory, Package
 
 KIND = "sbom"
 #: Raise it when the same layer gives another record.
-VERSION = 2
+VERSION = 3
 MAX_READ = 512 << 20  # bytes of databases in one layer
 MAX_FILES = 50_000  # databases and licences in one layer
 
@@ -91,14 +92,15 @@ def inventory(image: Image, content: Contents) -> Inventory:
 
 def _combine(image: Image, files: dict[str, dict[str, Any]], content: Contents) -> Inventory:
     labels = image.config.labels
-    notes, packages, licences = [], [], {}
+    notes, packages = [], []
+    licences: dict[str, tuple[str, tuple[tuple[str, str], ...]]] = {}
     release = kit.distribution(labels)
     for path in sorted(files):
         found = files[path]
         packages += [model.from_json(p) for p in found.get("packages", ())]
         notes += [f"/{path}: {note}" for note in found.get("notes", ())]
         if match := _COPYRIGHT.fullmatch(path):
-            licences[match[1]] = found.get("licence", "")
+            licences[match[1]] = (found.get("licence", ""), tuple((a, b) for a, b in found.get("texts", ())))
     for path in reversed(_RELEASES):
         if os_ := files.get(path, {}).get("os"):
             release = Distribution(*os_)
@@ -111,12 +113,15 @@ def _combine(image: Image, files: dict[str, dict[str, Any]], content: Contents) 
     return Inventory(release, _unique(packages[: model.MAX_PACKAGES], licences), tuple(notes), tuple(documents))
 
 
-def _unique(packages: Sequence[Package], licences: dict[str, str]) -> tuple[Package, ...]:
+def _unique(
+    packages: Sequence[Package], licences: dict[str, tuple[str, tuple[tuple[str, str], ...]]]
+) -> tuple[Package, ...]:
     """Every package once, sorted; Debian's with the licences of their copyright files."""
     found: dict[tuple[str, ...], Package] = {}
     for package in packages:
         if package.kind == "deb" and not package.licence:
-            package = replace(package, licence=licences.get(package.name, ""))
+            named, texts = licences.get(package.name, ("", ()))
+            package = replace(package, licence=named, texts=texts)
         found.setdefault((package.kind, package.name, package.version, package.architecture), package)
     return tuple(found[key] for key in sorted(found))
 
@@ -189,7 +194,10 @@ def _read(path: str, entry: Entry) -> dict[str, Any]:
     if entry.kind not in (Kind.FILE, Kind.HARDLINK):
         return {}  # what a link leads to is looked at under its own name
     if _COPYRIGHT.fullmatch(path):
-        return {"licence": copyright.parse(_bytes(entry.source, copyright.MAX_FILE))}
+        data = _bytes(entry.source, copyright.MAX_FILE)
+        named = copyright.parse(data)
+        wanted = {name for _, name in licence(named).texts}
+        return {"licence": named, "texts": [[n, t] for n, t in sorted(copyright.texts(data).items()) if n in wanted]}
     if path in _RELEASES:
         return {"os": _release(_bytes(entry.source, 64 << 10))}
     if note := _unreadable(path):

@@ -47,9 +47,9 @@ class Merged:
     def relate(self, one: str, kind: str, other: str) -> None:
         self.relationships.append({"spdxElementId": one, "relationshipType": kind, "relatedSpdxElement": other})
 
-    def licence(self, identifier: str, text: str) -> None:
-        """The text of a LicenseRef."""
-        self._licences.setdefault(identifier, {"licenseId": identifier, "name": text[:200], "extractedText": text})
+    def licence(self, identifier: str, name: str, text: str) -> None:
+        """What a LicenseRef is called, and its text."""
+        self._licences.setdefault(identifier, {"licenseId": identifier, "name": name[:200], "extractedText": text})
 
     def licence_item(self, item: dict[str, Any]) -> None:
         self._licences.setdefault(item["licenseId"], item)

@@ -26,6 +26,7 @@ class Package:
     licence     as the database spells it; not yet an SPDX expression.
     checksums   (SHA256, hex) pairs of the file that it came as.
     purl        when a document already gives it; else it is made of the rest.
+    texts       of licences, by the name that `licence` has for them.
     about       what the package database says beyond names: the summary.
     """
 
@@ -42,6 +43,7 @@ class Package:
     about: str = ""
     checksums: tuple[tuple[str, str], ...] = ()
     purl: str = ""
+    texts: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,4 +90,5 @@ def to_json(package: Package) -> dict[str, Any]:
 
 def from_json(value: dict[str, Any]) -> Package:
     """What `to_json` gave. Raises TypeError for anything else."""
-    return Package(**{**value, "checksums": tuple((a, b) for a, b in value.get("checksums", ()))})
+    pairs = {name: tuple((a, b) for a, b in value.get(name, ())) for name in ("checksums", "texts")}
+    return Package(**{**value, **pairs})

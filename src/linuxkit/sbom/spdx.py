@@ -15,6 +15,8 @@ from typing import Any
 
 from linuxkit.entry import digest_of
 from linuxkit.oci.media import Image
+from linuxkit.plan.asked import LOADER
+from linuxkit.sbom import kit
 from linuxkit.sbom import purl as purls
 from linuxkit.sbom.licences import licence
 from linuxkit.sbom.merge import Merged, merge_attested
@@ -58,8 +60,16 @@ def _image(merged: Merged, number: int, prefix: str, image: Image, found: Invent
         "checksums": [{"algorithm": "SHA256", "checksumValue": image.digest.partition(":")[2]}],
         "externalRefs": [_purl(purls.image_purl(image))],
     }  # fmt: skip
+    if prefix == LOADER:
+        del described["packageFileName"]
+        described["comment"] = "a boot loader: in the boot program or on the disk, not in the root filesystem"
     merged.packages.append(described)
     merged.relate("SPDXRef-DOCUMENT", "DESCRIBES", own)
+    if compiler := kit.compiler(image.config.labels):
+        tool, version = compiler.split()
+        name = merged.identifier(f"SPDXRef-{number}-compiler-{_safe(tool)}")
+        merged.packages.append(_package(name, Package("pypi", tool, version), f"pkg:pypi/{tool}@{version}", merged))
+        merged.relate(name, "BUILD_TOOL_OF", own)
     known = {}
     for package in found.packages:
         name = merged.identifier(f"SPDXRef-{number}-{package.kind}-{_safe(package.name)}")
@@ -83,11 +93,12 @@ def _image(merged: Merged, number: int, prefix: str, image: Image, found: Invent
 
 def _package(name: str, package: Package, locator: str, merged: Merged) -> dict[str, Any]:
     declared = licence(package.licence)
+    expression = declared.expression
     for key, text in declared.texts:
-        merged.licence(key, text)
+        key, expression = _with_text(merged, key, text, dict(package.texts).get(text, ""), expression)
     out: dict[str, Any] = {
         "SPDXID": name, "name": package.name, "versionInfo": package.version, "downloadLocation": _NONE,
-        "filesAnalyzed": False, "licenseConcluded": _NONE, "licenseDeclared": declared.expression or _NONE,
+        "filesAnalyzed": False, "licenseConcluded": _NONE, "licenseDeclared": expression or _NONE,
         "copyrightText": _NONE, "externalRefs": [_purl(locator)],
     }  # fmt: skip
     if package.supplier:
@@ -102,6 +113,16 @@ def _package(name: str, package: Package, locator: str, merged: Merged) -> dict[
     if package.checksums:
         out["checksums"] = [{"algorithm": a, "checksumValue": b} for a, b in package.checksums]
     return out
+
+
+def _with_text(merged: Merged, key: str, called: str, text: str, expression: str) -> tuple[str, str]:
+    """List a LicenseRef with its text, under a name of its own for every text; the name, and the expression with it."""
+    if text:
+        name = f"{key}-{digest_of([text.encode()])[7:15]}"
+        expression = re.sub(rf"(?<![A-Za-z0-9.-]){re.escape(key)}(?![A-Za-z0-9.-])", name, expression)
+        key = name
+    merged.licence(key, called, text or f"Its text is not in the image. The package's database calls it: {called}")
+    return key, expression
 
 
 def _system(name: str, distribution: Distribution) -> dict[str, Any]:
