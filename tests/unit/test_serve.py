@@ -22,7 +22,7 @@ import pytest
 
 from linuxkit.cli.serve import parse_address
 from linuxkit.errors import HostError, InputError
-from linuxkit.serving import ipxe, server, tls
+from linuxkit.serving import ipxe, seats, tls
 from linuxkit.serving.handler import parse_range
 from linuxkit.serving.server import Server
 
@@ -173,21 +173,138 @@ def test_folders_are_listed(get: Get, folder: Path) -> None:
     assert get("/sub/")[2] == b"own"
 
 
-def test_no_more_connections_than_it_has_room_for(
-    start: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(server, "CONNECTIONS", 1)
+def asked(port: int, path: str = "/file", seconds: float = 5) -> bytes:
+    """What an honest client gets, in that time."""
+    client = http.client.HTTPConnection("127.0.0.1", port, timeout=seconds)
+    try:
+        client.request("GET", path)
+        return client.getresponse().read()
+    finally:
+        client.close()
+
+
+def slow(port: int, count: int, words: bytes = b"GET /file HTTP/1.1\r\nX: ") -> list[socket.socket]:
+    """Clients that begin a request and don't end it."""
+    found = [socket.create_connection(("127.0.0.1", port), timeout=5) for _ in range(count)]
+    for one in found:
+        one.sendall(words)
+    return found
+
+
+@pytest.mark.parametrize("words", [b"GET /file HTTP/1.1\r\nX: ", b"", b"GET /file HTTP/1.1\r\n\r\n"])
+def test_who_comes_is_served_however_many_are_slow(start: Callable[..., Server], words: bytes) -> None:
     lines: list[str] = []
     made = start(log=lines.append)
-    with socket.create_connection(("127.0.0.1", made.server_port), 10) as first:
-        first.sendall(b"GET /file HTTP/1.1\r\n\r\n")
-        assert first.recv(12) == b"HTTP/1.1 200"
-        with socket.create_connection(("127.0.0.1", made.server_port), 10) as second:
-            assert second.recv(100) == b""
-    assert any("refused" in line for line in lines)
+    clients = slow(made.server_port, seats.CONNECTIONS + 20, words)
+    try:
+        time.sleep(0.3)
+        assert [asked(made.server_port) for _ in range(3)] == [DATA] * 3
+    finally:
+        for one in clients:
+            one.close()
+    assert sum("it is the slowest" in line for line in lines) >= 20
 
 
-# -- scripts
+def test_without_that_they_lock_everyone_out(start: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control: a server that sends nobody away takes the request and never answers, or refuses it."""
+    room = threading.BoundedSemaphore(seats.CONNECTIONS)
+
+    def take(self: seats.Seats, connection: socket.socket, address: str) -> seats.Seat:
+        if not room.acquire(blocking=False):
+            connection.shutdown(socket.SHUT_RDWR)
+        return seats.Seat(connection, address)
+
+    monkeypatch.setattr(seats.Seats, "take", take)
+    made = start()
+    clients = slow(made.server_port, seats.CONNECTIONS)
+    try:
+        time.sleep(0.3)
+        with pytest.raises((OSError, http.client.HTTPException)):
+            asked(made.server_port, seconds=2)
+    finally:
+        for one in clients:
+            one.close()
+
+
+def test_a_request_at_a_byte_a_second_ends_in_its_time(
+    start: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(seats, "FIRST", 1.5)
+    lines: list[str] = []
+    made = start(log=lines.append)
+    (client,) = slow(made.server_port, 1)
+    begun = time.monotonic()
+    with contextlib.suppress(OSError), client:
+        while time.monotonic() - begun < 20:
+            client.sendall(b"a")
+            time.sleep(0.2)
+            client.settimeout(0.01)
+            with contextlib.suppress(TimeoutError):
+                if client.recv(1) == b"":
+                    break
+    assert time.monotonic() - begun < 10
+    assert any("it took too long" in line for line in lines)
+
+
+def test_times_and_paces() -> None:
+    one = seats.Seat(None, "a", since=100.0, until=seats.FIRST)  # type: ignore[arg-type]
+    assert not one.late(100 + seats.FIRST) and one.late(100.1 + seats.FIRST)
+    one.taking = True
+    assert not one.late(100 + seats.PATIENCE) and one.late(100.1 + seats.PATIENCE)
+    one.sent = 10 * seats.RATE
+    assert not one.late(110 + seats.PATIENCE) and one.late(110.1 + seats.PATIENCE)
+    waiting = seats.Seat(None, "a", since=100.0)  # type: ignore[arg-type]
+    assert waiting.pace(109) < waiting.pace(101) < one.pace(101)
+
+
+def test_the_address_with_most_seats_loses_one() -> None:
+    pairs = [socket.socketpair() for _ in range(5)]
+    held = seats.Seats(4)
+    taken = [held.take(ours, "many" if n else "one") for n, (ours, _) in enumerate(pairs[:4])]
+    taken[2].taking = taken[3].taking = True
+    held.take(pairs[4][0], "other")
+    gone = [n for n, (_, theirs) in enumerate(pairs[:4]) if not _open(theirs)]
+    assert gone == [1]  # of "many", the one that has no answer yet
+    for pair in pairs:
+        for end in pair:
+            end.close()
+
+
+def _open(end: socket.socket) -> bool:
+    end.setblocking(False)
+    try:
+        return end.recv(1) != b""
+    except BlockingIOError:
+        return True
+
+
+@pytest.mark.parametrize(("fields", "status"), [(98, 200), (101, 431)])
+def test_many_header_fields(start: Callable[..., Server], fields: int, status: int) -> None:
+    made = start()
+    with socket.create_connection(("127.0.0.1", made.server_port), timeout=5) as client:
+        client.sendall(b"GET /file HTTP/1.1\r\n" + b"".join(b"X-%d: 1\r\n" % n for n in range(fields)) + b"\r\n")
+        assert client.recv(4096).split()[1] == b"%d" % status
+
+
+@pytest.mark.parametrize("how", ["file", "folder"])
+def test_a_command_line_behind_a_link_is_not_shown(get: Get, folder: Path, tmp_path: Path, how: str) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/x-cmdline").write_text("the-secret")
+    place = folder
+    if how == "folder":
+        (folder / "linked").symlink_to(tmp_path / "elsewhere")
+        place = tmp_path / "elsewhere"
+    else:
+        (folder / "x-cmdline").symlink_to(tmp_path / "elsewhere/x-cmdline")
+    for name in ("x-kernel", "x-initrd.img"):
+        (place / name).write_bytes(b"x")
+    status, _, body = get("/linked/x.ipxe" if how == "folder" else "/x.ipxe")
+    assert status in (404, 500) and b"the-secret" not in body
+    if how == "file":  # the control: a link within the folder is fine, and the same words are shown
+        (folder / "x-cmdline").unlink()
+        (folder / "real").write_text("the-secret")
+        (folder / "x-cmdline").symlink_to("real")
+        assert b"the-secret" in get("/x.ipxe")[2]
 
 
 SCRIPT = (

@@ -23,13 +23,14 @@ from urllib.parse import quote, unquote, urlsplit
 
 from linuxkit.errors import InputError
 from linuxkit.serving import ipxe
+from linuxkit.serving.inside import inside
+from linuxkit.serving.seats import PATIENCE
 
 if TYPE_CHECKING:
     from linuxkit.serving.server import Server
 
-#: Seconds that a client may let pass without taking or saying anything.
-PATIENCE = 30
-CHUNK = 1 << 20
+#: Bytes that are sent at a time: with each, the client's seat knows that it takes them.
+CHUNK = 1 << 17
 MAX_LISTED = 10_000
 TYPES = {".ipxe": "text/plain; charset=utf-8", ".txt": "text/plain; charset=utf-8", ".json": "application/json",
          ".html": "text/html; charset=utf-8", ".yml": "text/plain; charset=utf-8"}  # fmt: skip
@@ -40,8 +41,8 @@ def _quoted(name: str) -> str:
 
 
 def _at_once(path: str, flags: int) -> int:
-    """Opens a file without waiting for the other end of a pipe."""
-    return os.open(path, flags | os.O_NONBLOCK)
+    """Opens a file without waiting for the other end of a pipe, and no link that came into its place."""
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW)
 
 
 def parse_range(text: str, size: int) -> tuple[int, int] | None:
@@ -75,6 +76,10 @@ class Handler(BaseHTTPRequestHandler):
     server_version, sys_version = "linuxkit", ""
     timeout = PATIENCE
 
+    def handle_one_request(self) -> None:
+        self.server.seats.waits()
+        super().handle_one_request()
+
     def do_GET(self) -> None:
         self._answer()
 
@@ -93,6 +98,7 @@ class Handler(BaseHTTPRequestHandler):
         self.server.log(f'{self.client_address[0]} "{line}" {status} {size}')
 
     def _answer(self) -> None:
+        self.server.seats.takes()
         if "Content-Length" in self.headers or "Transfer-Encoding" in self.headers:
             self.close_connection = True  # what follows would be taken for a request
         try:
@@ -128,12 +134,8 @@ class Handler(BaseHTTPRequestHandler):
         parts = [part for part in path.split("/") if part]
         if not path.startswith("/") or "\0" in path or any(part.startswith(".") for part in parts):
             return None
-        try:
-            found = self.server.folder.joinpath(*parts).resolve(strict=True)
-        except (OSError, RuntimeError):
-            return None
-        inside = found == self.server.folder or self.server.folder in found.parents
-        return found if inside and (found.is_dir() or not path.endswith("/")) else None
+        found = inside(self.server.folder, self.server.folder.joinpath(*parts))
+        return found if found is not None and (found.is_dir() or not path.endswith("/")) else None
 
     def _made(self, path: str) -> str | None:
         """The script that a path asks for, where there is no such file."""
@@ -143,10 +145,12 @@ class Handler(BaseHTTPRequestHandler):
         folder = self._find(parent + "/")
         if folder is None or not folder.is_dir() or not name or name.startswith("."):
             return None
-        made = ipxe.script(folder, name)
+        made = ipxe.script(self.server.folder, folder, name)
         if made is None and name == "boot" and folder == self.server.folder:
             names = [self.server.chosen] if self.server.chosen else ipxe.systems(folder)
-            made = ipxe.script(folder, names[0]) if len(names) == 1 else ipxe.menu(names) if names else None
+            if len(names) == 1:
+                return ipxe.script(self.server.folder, folder, names[0])
+            made = ipxe.menu(names) if names else None
         return made
 
     def _listing(self, folder: Path) -> str:
@@ -220,4 +224,5 @@ class Handler(BaseHTTPRequestHandler):
                     self.close_connection = True
                     break
                 sent += count
+                self.server.seats.sent(count)
         self._note(status, sent)

@@ -17,6 +17,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from linuxkit.errors import InputError
+from linuxkit.serving.inside import inside
 
 MAX_CMDLINE = 4096
 MENU_SECONDS = 10
@@ -50,15 +51,18 @@ def _is_file(folder: Path, name: str) -> bool:
         return False
 
 
-def script(folder: Path, name: str) -> str | None:
+def script(root: Path, folder: Path, name: str) -> str | None:
     """The script that boots NAME-kernel with NAME-initrd.img, or NAME.efi; None when neither is there.
+
+    Args:
+        root: what is served; a command line outside of it, behind a link, is not read.
 
     Raises:
         InputError: the command line is one that iPXE can't be told.
     """
     if _is_file(folder, f"{name}-kernel") and _is_file(folder, f"{name}-initrd.img"):
         kernel, initrd = quote(f"{name}-kernel"), quote(f"{name}-initrd.img")
-        words = " ".join([kernel, f"initrd={initrd}", *cmdline(folder / f"{name}-cmdline")])
+        words = " ".join([kernel, f"initrd={initrd}", *cmdline(_served(root, folder / f"{name}-cmdline"))])
         return f"{HEAD}kernel {words}\ninitrd {initrd}\nboot\n"
     if _is_file(folder, f"{name}.efi"):
         return f"{HEAD}kernel {quote(f'{name}.efi')}\nboot\n"
@@ -66,6 +70,11 @@ def script(folder: Path, name: str) -> str | None:
 
 
 def cmdline(path: Path) -> list[str]:
+    """The words of a command line; none when there is no such file.
+
+    Raises:
+        InputError: iPXE can't be told them.
+    """
     if not path.is_file():
         return []
     with path.open("rb") as f:
@@ -76,6 +85,12 @@ def cmdline(path: Path) -> list[str]:
     if OPERATORS & set(words) or any("${" in word for word in words):
         raise InputError(f"{path}: iPXE would take ${{…}}, ||, && and ; for itself", hint="write the script yourself")
     return words
+
+
+def _served(root: Path, path: Path) -> Path:
+    if path.is_symlink() and inside(root, path) is None:
+        raise InputError(f"{path.name} is a link that leads out of the served folder", hint="put a copy there")
+    return inside(root, path) or path
 
 
 def menu(names: Sequence[str]) -> str:

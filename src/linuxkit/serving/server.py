@@ -13,9 +13,8 @@ from typing import Any
 
 from linuxkit.errors import HostError, InputError
 from linuxkit.serving import ipxe
-from linuxkit.serving.handler import PATIENCE, Handler
-
-CONNECTIONS = 64
+from linuxkit.serving.handler import Handler
+from linuxkit.serving.seats import CONNECTIONS, PATIENCE, Seat, Seats
 
 
 class Server(ThreadingHTTPServer):
@@ -27,6 +26,7 @@ class Server(ThreadingHTTPServer):
         chosen: the system that /boot.ipxe boots; empty for a menu.
         log: called with a line for each request, from several threads.
         tls: makes it HTTPS.
+        connections: how many clients it has at once.
 
     Raises:
         HostError: the address can't be listened on.
@@ -35,19 +35,21 @@ class Server(ThreadingHTTPServer):
 
     daemon_threads = True
     allow_reuse_address = True
+    request_queue_size = 128  # who comes waits there for no longer than it takes to give them a seat
 
     def __init__(
         self, address: str, port: int, folder: Path, *, chosen: str = "", log: Callable[[str], None] = lambda _: None,
-        tls: ssl.SSLContext | None = None,
+        tls: ssl.SSLContext | None = None, connections: int = CONNECTIONS,
     ) -> None:  # fmt: skip
         if not folder.is_dir():
             raise InputError(f"there is no folder {folder} to serve")
         self.folder = folder.resolve()
         self.chosen, self.log, self.tls = chosen, log, tls
-        if chosen and ipxe.script(self.folder, chosen) is None:
+        if chosen and ipxe.script(self.folder, self.folder, chosen) is None:
             there = ", ".join(ipxe.systems(folder)[:8]) or "no kernel with an initrd, and no .efi"
             raise InputError(f"there is nothing to boot as {chosen!r} in {folder}", hint=f"there is: {there}")
-        self._free = threading.BoundedSemaphore(CONNECTIONS)
+        self.seats = Seats(connections, log)
+        self._seated: dict[int, Seat] = {}
         if ":" in address:
             self.address_family = socket.AF_INET6
         try:
@@ -63,18 +65,26 @@ class Server(ThreadingHTTPServer):
         self.server_address = self.socket.getsockname()
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
 
+    def serve_forever(self, poll_interval: float = 0.5) -> None:
+        watcher = threading.Thread(target=self.seats.watch, daemon=True)
+        watcher.start()
+        try:
+            super().serve_forever(poll_interval)
+        finally:
+            self.seats.close()
+            watcher.join()
+
     def process_request(self, request: Any, client_address: Any) -> None:
-        if self._free.acquire(blocking=False):
-            super().process_request(request, client_address)
-        else:
-            self.log(f"{client_address[0]} refused: {CONNECTIONS} connections are open")
-            self.shutdown_request(request)
+        self._seated[id(request)] = self.seats.take(request, str(client_address[0]))
+        super().process_request(request, client_address)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
+        seat = self._seated.pop(id(request))
+        self.seats.sit(seat)
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self._free.release()
+            self.seats.leave(seat)
 
     def finish_request(self, request: Any, client_address: Any) -> None:
         request.settimeout(PATIENCE)
