@@ -96,5 +96,9 @@ class HostError(LinuxkitError):
     """This machine lacks something that the work needs."""
 
 
+class SpaceError(HostError):
+    """A disk of this machine is full, or too small for what is to come."""
+
+
 class MachineError(LinuxkitError):
     """A virtual machine failed to start, to report, or to stop."""

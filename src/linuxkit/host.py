@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+from linuxkit import room as space
 from linuxkit.errors import HostError
 
 Completed = subprocess.CompletedProcess[bytes]
@@ -60,30 +64,59 @@ def run(
     timeout: float | None = None,
     check: bool = True,
     show: bool = False,
+    room: Path | None = None,
 ) -> Completed:
     """Run a program to its end and keep what it printed.
 
     Args:
         show: let it print to our standard error instead.
+        room: the folder that it writes in: when nothing fits there any more, it is ended. Some programs wait for ever.
 
     Raises:
+        SpaceError: `room` is full.
         HostError: it could not start, took longer than `timeout` seconds, or (with `check`) failed; the message
             carries those lines of its error output that name a fault, and the last ones.
     """
     name = Path(os.fspath(command[0])).name
+    out, errors = (2, None) if show else (subprocess.PIPE, subprocess.PIPE)
+    words = [os.fspath(c) for c in command]
     try:
-        done = subprocess.run(
-            [os.fspath(c) for c in command], cwd=cwd, env=env, input=stdin, timeout=timeout, check=False,
-            stdout=2 if show else subprocess.PIPE, stderr=None if show else subprocess.PIPE,
-        )  # fmt: skip
+        if room is None:
+            done = subprocess.run(words, cwd=cwd, env=env, input=stdin, timeout=timeout, check=False, stdout=out,
+                                  stderr=errors)  # fmt: skip
+        else:
+            done = _watched(words, room, timeout, cwd=cwd, env=env, stdout=out, stderr=errors)
     except subprocess.TimeoutExpired as e:
         raise HostError(f"{name} did not finish within {timeout:g} s") from e
     except OSError as e:
         raise HostError(f"{name} could not be started: {e.strerror or e}") from e
+    if done.returncode != 0 and room is not None and space.free(room) < space.FULL:
+        raise space.full(room)
     if check and done.returncode != 0:
         said = "\n  ".join(_said(done.stderr or b"")) or ("see above" if show else "no message")
         raise HostError(f"{name} failed with exit status {done.returncode}: {said}")
     return done
+
+
+def _watched(words: Sequence[str], room: Path, timeout: float | None, **how: Any) -> Completed:
+    """`subprocess.run`, of a program and its children that end when there is no room."""
+    until = None if timeout is None else time.monotonic() + timeout
+    child = subprocess.Popen(words, stdin=subprocess.DEVNULL, start_new_session=True, **how)
+    try:
+        while True:
+            try:
+                out, errors = child.communicate(timeout=1)
+                return subprocess.CompletedProcess(words, child.returncode, out, errors)
+            except subprocess.TimeoutExpired:
+                if space.free(room) < space.FULL:
+                    raise space.full(room) from None
+                if until is not None and time.monotonic() > until:
+                    raise
+    finally:
+        if child.poll() is None:  # full, late or interrupted
+            with suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+            child.communicate()
 
 
 def _said(errors: bytes) -> list[str]:

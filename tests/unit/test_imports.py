@@ -9,13 +9,13 @@ import pytest
 
 pytestmark = pytest.mark.unit
 SRC = Path(__file__).resolve().parents[2] / "src" / "linuxkit"
-BASE = {"errors", "entry", "data", "host", "follow"}
+BASE = {"errors", "entry", "data", "host", "follow", "room"}
 ALLOWED = {
-    "errors": set(), "foreign": set(), "entry": set(), "data": set(), "host": {"errors"},
+    "errors": set(), "foreign": set(), "entry": set(), "data": set(), "host": {"errors", "room"}, "room": {"errors"},
     "follow": {"errors"},
     "config": {"errors"},
     "encode": {"errors", "entry", "follow"},
-    "oci": {"errors", "entry", "follow", "encode", "host"},
+    "oci": {"errors", "entry", "follow", "encode", "host", "room"},
     "runtime": {"errors", "entry", "config", "oci.media"},
     "trust": {"errors", "config", "oci"},
     "plan": {"errors", "entry", "config", "runtime", "oci.media", "oci.reference"},

@@ -28,6 +28,14 @@ class BusyError(Exception):
     """Another process is fetching the same blob, or its place is on another file system."""
 
 
+def left_of(store: Store, blob: Descriptor) -> int:
+    """How many bytes of a blob an earlier process has left."""
+    try:
+        return min(blob.size, (store.root / "derived" / "partial" / blob.digest[7:]).stat().st_size)
+    except OSError:
+        return 0
+
+
 class PartialBlob:
     """Writes one blob: goes on with what is there, hashed on the way, kept as a blob only when it is what was promised.
 

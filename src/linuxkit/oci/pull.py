@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import suppress
 
+from linuxkit import room
 from linuxkit.errors import ImageError
 from linuxkit.oci import document as doc
 from linuxkit.oci.blob import check
@@ -26,7 +27,7 @@ from linuxkit.oci.media import (
     Image,
     Platform,
 )
-from linuxkit.oci.partial import BusyError, PartialBlob
+from linuxkit.oci.partial import BusyError, PartialBlob, left_of
 from linuxkit.oci.reference import Reference
 from linuxkit.oci.select import MAX_DEPTH, select
 from linuxkit.oci.session import NotThereError, Session
@@ -195,6 +196,7 @@ class Puller:
     def blobs(self, blobs: Iterable[Descriptor]) -> None:
         """Fetch what the store lacks, several at a time."""
         wanted = {b.digest: b for b in blobs if not self._store.has_blob(b)}
+        room.need(self._store.root, sum(b.size - left_of(self._store, b) for b in wanted.values()), self._ref.text)
         for blob in wanted.values():
             self._progress(blob.digest, 0, blob.size)
         side_by_side(self._blob, wanted.values(), self._stop)

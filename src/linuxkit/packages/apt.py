@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from linuxkit import host
-from linuxkit.errors import HostError, NetworkError
+from linuxkit.errors import HostError, NetworkError, SpaceError
 from linuxkit.packages.debian import Listing
 from linuxkit.packages.index import Package
 from linuxkit.packages.sources import Mirror
@@ -72,7 +72,9 @@ class Apt:
         """Raises: NetworkError."""
         self._prepare()
         try:
-            host.run(self._command("update"), timeout=600)
+            host.run(self._command("update"), timeout=600, room=self._folder)
+        except SpaceError:
+            raise
         except HostError as e:
             raise NetworkError(
                 f"the package lists could not be fetched: {e.message}",
@@ -105,7 +107,9 @@ class Apt:
         words = [f"{p.name}:{p.architecture if p.architecture != 'all' else self._architecture}={p.version}"
                  for p in packages]  # fmt: skip
         try:
-            host.run(self._command("download", *words), cwd=folder, timeout=3600)
+            host.run(self._command("download", *words), cwd=folder, timeout=3600, room=folder)
+        except SpaceError:
+            raise
         except HostError as e:
             raise NetworkError(
                 f"packages could not be downloaded: {e.message}",

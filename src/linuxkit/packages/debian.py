@@ -18,6 +18,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Protocol
 
+from linuxkit import room
 from linuxkit.entry import Entry
 from linuxkit.errors import ImageError, InputError, LinuxkitError, NetworkError
 from linuxkit.oci.workspace import workspace
@@ -232,6 +233,7 @@ class Debian:
             missing = [p for p in wanted if not self._good(p)]
             if missing:
                 total = sum(p.size for p in missing) / 1e6
+                room.need(self._debs, sum(p.size for p in missing), "what is to be downloaded")
                 self._say(f"downloading {len(missing)} package{'s' if len(missing) != 1 else ''}, {total:.1f} MB")
                 with workspace(self._debs) as folder:
                     self._transport.download(missing, folder)

@@ -205,6 +205,7 @@ class Kit:
         from concurrent.futures import ThreadPoolExecutor
 
         recipes = [self.recipe(name) for name in names]
+        self._room(recipes)
         with self._builder(platform) as (builder, debian):
             def make(recipe: Recipe) -> Built:
                 start = time.monotonic()
@@ -233,6 +234,19 @@ class Kit:
                     for task in work:
                         task.cancel()
                     raise
+
+    def _room(self, recipes: Sequence[Recipe]) -> None:
+        """Raises: SpaceError, when the cache's disk can't hold what is surely to come."""
+        from linuxkit import room
+
+        size = 16 << 20
+        if any(recipe.programs for recipe in recipes) and not self._compiler_cache.is_dir():
+            size += 64 << 20  # the C library, compiled
+        if any(r.debian.packages or r.kernel for r in recipes) and not (self._cache / "debian").is_dir():
+            size += 96 << 20  # the lists
+        if any(recipe.kernel for recipe in recipes):
+            size += 256 << 20  # the package, and its modules decompressed
+        room.need(self._cache, size, "building the kit")
 
     def newest(self, names: Sequence[str], platform: Platform) -> dict[str, Pins]:
         """For each package the Debian packages that it would draw on if it were built now. Builds nothing.

@@ -116,7 +116,7 @@ def compile_program(
     if confined:
         environment["TMPDIR"] = str(cache.absolute())
         command = [*_confined([root, *_own_folders()], [cache, output.parent]), *command]
-    host.run([*command, *FLAGS, *flags, *where, *names], cwd=root, env=environment, timeout=900)
+    host.run([*command, *FLAGS, *flags, *where, *names], cwd=root, env=environment, timeout=900, room=cache)
 
 
 def _own_folders() -> list[Path]:
