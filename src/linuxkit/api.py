@@ -223,7 +223,7 @@ def build(
     content = Content(
         sources.store, Derived(cache_root(sources.cache)), whiteouts=planned.whiteouts, log=sources.log,
         attested=sources.unsigned,
-        heal=sources.heal,
+        heal=sources.heal, max_layer=sources.max_layer,
     )  # fmt: skip
     encoder = Encoder(content, threads=threads, log=lambda part: sources.log(f"encoding {part}"))
     erofs = codec if compress else Codec.NONE

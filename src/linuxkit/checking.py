@@ -60,7 +60,7 @@ def check(
     options = replace(options or Options(), loaders=loaders(target.formats, rooted=bool(partition)))
     plan = api.plan(config, sources, options, lock)
     content = Content(sources.store, Derived(cache_root(sources.cache)), whiteouts=plan.whiteouts, log=sources.log,
-                      attested=sources.unsigned, heal=sources.heal)  # fmt: skip
+                      attested=sources.unsigned, heal=sources.heal, max_layer=sources.max_layer)  # fmt: skip
     encoder = Encoder(content, log=lambda part: sources.log(f"encoding {part}"))
     erofs = codec if compress else Codec.NONE
     made = Build(plan, content, encoder, codec, level_of(codec, None), erofs=erofs, disk_root=partition, verity=verity)

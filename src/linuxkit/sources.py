@@ -46,6 +46,7 @@ class Sources:
     rollback     take lists of the Debian archive that are older than those seen before.
     local_files  YAML that is fetched may name files of this machine.
     alpine       the Alpine mirror of native recipes, and `alpine_keys` the folder of its keys; empty: this machine's.
+    max_layer    bytes that a layer may have, unpacked, however small it came; 0: as oci.unpack.Bounds has it.
     packages     image name → folder of what @pkg: stands for; filled as YAML is read.
     """
 
@@ -67,6 +68,7 @@ class Sources:
     own_yaml: bool = False
     rollback: bool = False
     local_files: bool = False
+    max_layer: int = 0
     packages: dict[str, str] = field(default_factory=dict, compare=False)
 
     @cached_property

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from linuxkit.cli.main import Settings, allow_local_files, allow_release_rollback
+from linuxkit.cli.main import Settings, allow_local_files, allow_release_rollback, max_layer
 from linuxkit.cli.parameters import DECIDE, parameters
 
 if TYPE_CHECKING:
@@ -93,6 +93,7 @@ class _Build(click.Command):
               help="Sign the EFI program for Secure Boot, with this RSA key (PEM) ...")
 @click.option("--sign-cert", type=click.Path(path_type=Path), metavar="FILE", help="... and this certificate (PEM).")
 @allow_local_files
+@max_layer
 @allow_release_rollback
 @click.pass_obj
 def build(
@@ -148,7 +149,7 @@ def build(
     sources = api.Sources(
         settings.cache, settings.mirrors, settings.cert_files, offline, pull, debian_mirror, os.environ,
         log, progress, policy=policy_of(settings), local_files=settings.local_files,
-        rollback=settings.rollback,
+        rollback=settings.rollback, max_layer=settings.max_layer,
     )  # fmt: skip
     documents: list[tuple[str, bytes]] = []
     if bundle_file is not None:

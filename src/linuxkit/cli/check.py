@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from linuxkit.cli.main import Settings, allow_local_files, allow_release_rollback
+from linuxkit.cli.main import Settings, allow_local_files, allow_release_rollback, max_layer
 
 
 @click.command()
@@ -28,6 +28,7 @@ from linuxkit.cli.main import Settings, allow_local_files, allow_release_rollbac
 @click.option("--debian-mirror", default="", envvar="LINUXKIT_DEBIAN_MIRROR", show_envvar=True,
               metavar="URL[,SECURITY-URL]", help="For kit packages.  [default: the one apt uses]")
 @allow_local_files
+@max_layer
 @allow_release_rollback
 @click.pass_obj
 def check(
@@ -57,7 +58,7 @@ def check(
     sources = api.Sources(
         settings.cache, settings.mirrors, settings.cert_files, offline, debian=debian_mirror, environment=os.environ,
         log=progress.line, progress=progress, policy=policy_of(settings), local_files=settings.local_files,
-        rollback=settings.rollback,
+        rollback=settings.rollback, max_layer=settings.max_layer,
     )  # fmt: skip
     documents: list[tuple[str, bytes]] = []
     config = api.load(*files, sources=sources, stdin=sys.stdin.buffer.read, seen=lambda *one: documents.append(one))

@@ -59,6 +59,7 @@ class Settings:
     cert_files: tuple[Path, ...]
     policy_file: Path | None = None  # which images have to be signed; None: none
     local_files: bool = False  # YAML that is fetched may name files of this machine
+    max_layer: int = 0  # bytes that a layer may have, unpacked; 0: the usual bounds
     rollback: bool = False  # package lists may be older than those seen before
 
     def with_flags(self, given: dict[str, list[str]]) -> Settings:
@@ -77,7 +78,7 @@ class Settings:
             mirrors=(*self.mirrors, *given.get("mirrors", ())),
             cert_files=(*self.cert_files, *map(Path, given.get("cert_files", ()))),
             policy_file=last.get("trust_policy", self.policy_file), local_files=self.local_files,
-            rollback=self.rollback,
+            rollback=self.rollback, max_layer=self.max_layer,
         )  # fmt: skip
 
 
@@ -94,6 +95,23 @@ def _noted(name: str, field: str, text: str) -> Callable[[Callable[..., Any]], C
 #: Of commands that take YAML by its address.
 allow_local_files = _noted("--allow-local-files", "local_files",
                            "YAML from an address may name files of this machine.")  # fmt: skip
+
+
+def _max_layer(ctx: click.Context, _: click.Parameter, value: str) -> None:
+    if not value:
+        return
+    from linuxkit.platforms.disks import parse_size
+
+    try:
+        ctx.obj = replace(ctx.obj, max_layer=parse_size(value, "M"))
+    except ValueError:
+        raise InputError(f"--max-layer {value!r} is not a size", hint="give it in MB, or as 500M or 20G") from None
+
+
+#: Of commands that unpack layers.
+max_layer = click.option("--max-layer", default="", metavar="N[M|G]", expose_value=False, callback=_max_layer,
+                         help="Take layers that unpack to that much, in MB, however small they came.  "
+                              "[default: 1 GB, or 200 times what came; at most 16 GB]")  # fmt: skip
 #: Of commands that draw on the Debian archive.
 allow_release_rollback = _noted("--allow-release-rollback", "rollback",
                                 "Take package lists that are older than those seen before.")  # fmt: skip

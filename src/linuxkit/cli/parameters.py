@@ -25,6 +25,7 @@ DO_NOT_DECIDE = {
     "bundle_file": "images are inputs, by digest", "debian_mirror": "packages are inputs, by digest",
     "input_tar": "changes nothing", "docker": "changes nothing", "no_preflight": "whether it is built, not what",
     "sign_key": "its certificate stands for it", "allow_local_files": "files are inputs, by digest",
+    "max_layer": "whether it is built, not what",
     "allow_release_rollback": "packages are inputs, by digest",
 }
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from linuxkit.cli.main import Settings, allow_local_files, allow_release_rollback
+from linuxkit.cli.main import Settings, allow_local_files, allow_release_rollback, max_layer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -109,6 +109,7 @@ def _shown(name: str) -> str:
 @click.option("--debian-mirror", default="", envvar="LINUXKIT_DEBIAN_MIRROR", show_envvar=True,
               metavar="URL[,SECURITY-URL]", help="For kit packages.  [default: the one apt uses]")
 @allow_local_files
+@max_layer
 @allow_release_rollback
 @click.pass_obj
 def sbom(
@@ -140,10 +141,11 @@ def sbom(
 
     sources = api.Sources(settings.cache, settings.mirrors, settings.cert_files, offline, pull, debian_mirror,
                           os.environ, note, policy=policy_of(settings),
-                          local_files=settings.local_files, rollback=settings.rollback)  # fmt: skip
+                          local_files=settings.local_files, rollback=settings.rollback,
+                          max_layer=settings.max_layer)  # fmt: skip
     images = _images(names, sources, architecture(arch), whiteouts, formats)
     content = Content(sources.store, Derived(cache_root(settings.cache)), whiteouts=whiteouts,
-                      attested=sources.unsigned, heal=sources.heal)  # fmt: skip
+                      attested=sources.unsigned, heal=sources.heal, max_layer=sources.max_layer)  # fmt: skip
     write(encode(document(images, content, format=format_, created=created(current_time))), outfile)
 
 

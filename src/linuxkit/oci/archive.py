@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -23,6 +24,7 @@ from linuxkit.oci.container import Archive, Container, Directory
 from linuxkit.oci.media import (
     INDEX_TYPES,
     OCI_CONFIG,
+    OCI_INDEX,
     OCI_LAYER,
     OCI_LAYER_GZIP,
     OCI_MANIFEST,
@@ -48,7 +50,7 @@ def open_archive(store: Store, scheme: str, rest: str, platform: Platform) -> Im
     with _opened(store, path, directory=scheme == "oci") as files:
         if scheme == "docker-archive":
             return _docker_image(store, files, _choose_saved(files, tag), reference, platform)
-        return _fetch(store, files, _choose(files, _index(files), tag), reference, platform)
+        return _fetch(store, files, _choose(store, files, _index(files), tag), reference, platform)
 
 
 def import_archive(store: Store, source: Path | BinaryIO, name: str = "") -> list[str]:
@@ -93,13 +95,15 @@ def _opened(store: Store, source: Path | BinaryIO, *, directory: bool) -> Iterat
         yield archive
 
 
-def _reader(files: Container) -> select.Reader:
+def _reader(store: Store, files: Container) -> select.Reader:
     """Reads and verifies the small blobs of a layout."""
     from linuxkit.oci.blob import check
 
     def read(descriptor: Descriptor, limit: int) -> bytes:
         if descriptor.size > limit:
             raise ImageError(f"{files.where}: {descriptor.digest} has {descriptor.size} bytes, more than {limit}")
+        if descriptor.media_type == OCI_INDEX and not files.has(_blob(descriptor)) and store.has_blob(descriptor):
+            return store.read_blob(descriptor, limit)  # made of what index.json lists
         with files.open(_blob(descriptor)) as stream:
             data = stream.read(descriptor.size + 1)
         check(data, descriptor, files.where)
@@ -126,10 +130,26 @@ def _index(files: Container) -> list[Descriptor]:
     return [doc.parse_descriptor(d, where) for d in doc.objects(document, "manifests", where)]
 
 
-def _choose(files: Container, listed: list[Descriptor], tag: str) -> Descriptor:
+def _one_image(listed: list[Descriptor]) -> bool:
+    """Whether manifests that a layout lists side by side are one image's, each for another platform (apko, paketo)."""
+    platforms = [str(d.platform) for d in listed if d.platform is not None and d.media_type not in INDEX_TYPES]
+    return 1 < len(set(platforms)) == len(listed) and len({tuple(_labels(d)) for d in listed}) == 1
+
+
+def _joined(store: Store, listed: list[Descriptor]) -> Descriptor:
+    """The first of some descriptors of one name; of one image's manifests an index, which goes into the store."""
+    if not _one_image(listed):
+        return listed[0]
+    manifests = [doc.descriptor_document(replace(d, annotations={})) for d in listed]
+    return store.put_blob(doc.encode({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests}), OCI_INDEX)
+
+
+def _choose(store: Store, files: Container, listed: list[Descriptor], tag: str) -> Descriptor:
     fitting = [d for d in listed if not tag or tag in _labels(d) or expand(tag) in _labels(d) or tag == d.digest]
     if len({d.digest for d in fitting}) == 1:
         return fitting[0]
+    if _one_image(fitting):
+        return _joined(store, fitting)
     names = sorted({label for d in listed for label in _labels(d)})
     what = "it holds no image" if not listed else f"no image '{tag}' in it" if tag else f"it holds {len(listed)} images"
     raise InputError(f"{files.where}: {what}", hint=f"choose one with :TAG, of {', '.join(names[:8])}" if names else "")
@@ -143,7 +163,7 @@ def _labels(descriptor: Descriptor) -> list[str]:
 def _fetch(store: Store, files: Container, index: Descriptor, reference: str, platform: Platform) -> Image:
     """Copy one image; its manifest goes after what it needs, so that a manifest never lacks its blobs."""
     small: dict[str, tuple[Descriptor, bytes]] = {}
-    plain = _reader(files)
+    plain = _reader(store, files)
 
     def read(descriptor: Descriptor, limit: int) -> bytes:
         data = plain(descriptor, limit)
@@ -166,7 +186,7 @@ def _copy(store: Store, files: Container, blob: Descriptor) -> None:
 
 def _import_layout(store: Store, files: Container, given: str) -> list[str]:
     listed = _index(files)
-    if given and len({d.digest for d in listed}) != 1:
+    if given and len({d.digest for d in listed}) != 1 and not _one_image(listed):
         raise InputError(f"{files.where} holds {len(listed)} images, so a name for one does not fit")
     names: list[str] = []
     if files.has(BUNDLE) and not given:  # its kit packages are for builds from it; only the kit makes ours
@@ -174,12 +194,21 @@ def _import_layout(store: Store, files: Container, given: str) -> list[str]:
     for descriptor in listed:
         name = given or _registered_name(descriptor)
         if name and name not in names:
-            _copy_tree(store, files, descriptor)
-            store.put_name(name, Descriptor(descriptor.media_type, descriptor.digest, descriptor.size))
+            top = _joined(store, listed if given else [d for d in listed if _registered_name(d) == name])
+            _copy_tree(store, files, top)
+            store.put_name(name, Descriptor(_kind(store, top), top.digest, top.size))
             names.append(name)
     if not names:
         raise InputError(f"nothing in {files.where} has a name", hint="give one with --name NAME:TAG")
     return names
+
+
+def _kind(store: Store, top: Descriptor) -> str:
+    """The media type of what was copied: its own, or what it should be when it is labelled as the other thing."""
+    index = select.is_index(doc.decode(store.read_blob(top, doc.MAX_MANIFEST), top.digest), top.media_type)
+    if index == (top.media_type in INDEX_TYPES):
+        return top.media_type
+    return OCI_INDEX if index else OCI_MANIFEST
 
 
 def _registered_name(descriptor: Descriptor) -> str:
@@ -196,10 +225,11 @@ def _copy_tree(store: Store, files: Container, top: Descriptor, depth: int = 0) 
     Returns:
         Whether anything was there.
     """
-    read = _reader(files)
+    read = _reader(store, files)
     data = read(top, doc.MAX_MANIFEST)
     document = doc.decode(data, f"{files.where}: {top.digest}")
-    if "manifests" in document or top.media_type in INDEX_TYPES:
+    index = select.is_index(document, top.media_type)
+    if index:
         if depth >= select.MAX_DEPTH:
             raise ImageError(f"{files.where}: indexes are nested more than {select.MAX_DEPTH} deep")
         below = [doc.parse_descriptor(d, top.digest) for d in doc.objects(document, "manifests", top.digest)]
@@ -212,7 +242,7 @@ def _copy_tree(store: Store, files: Container, top: Descriptor, depth: int = 0) 
             return False
         for blob in (*layers, config):
             _copy(store, files, blob)
-    store.put_blob(data, top.media_type, digest=top.digest, size=top.size)
+    store.put_blob(data, OCI_INDEX if index else OCI_MANIFEST, digest=top.digest, size=top.size)
     return True
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from linuxkit.errors import ImageError
 from linuxkit.foreign import read_json
-from linuxkit.oci.media import Descriptor, ImageConfig, ImageHealthcheck, Platform
+from linuxkit.oci.media import Descriptor, ImageConfig, ImageHealthcheck, Platform, go_architecture
 from linuxkit.oci.reference import is_digest
 
 MAX_MANIFEST = 4 << 20  # bytes of an index or manifest; what registries promise to take
@@ -128,7 +128,8 @@ def descriptor_document(descriptor: Descriptor) -> dict[str, Any]:
 
 def parse_platform(document: Mapping[str, Any], where: str) -> Platform:
     return Platform(
-        text(document, "os", where), text(document, "architecture", where), text(document, "variant", where)
+        text(document, "os", where), go_architecture(text(document, "architecture", where)),
+        text(document, "variant", where),
     )
 
 
@@ -164,7 +165,7 @@ def parse_config(document: Mapping[str, Any], where: str) -> ImageConfig:
         if not is_digest(diff_id):
             raise ImageError(f"{where}: '{diff_id[:100]}' in diff_ids is not a sha256 digest")
     return ImageConfig(
-        architecture=text(document, "architecture", where),
+        architecture=go_architecture(text(document, "architecture", where)),
         os=text(document, "os", where),
         entrypoint=texts(config, "Entrypoint", where),
         cmd=texts(config, "Cmd", where),

@@ -23,6 +23,19 @@ INDEX_TYPES = frozenset({OCI_INDEX, DOCKER_INDEX})
 MANIFEST_TYPES = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
 
 
+#: Names of architectures as uname and others spell them → Go's, which the OCI specification asks for.
+_SPELLINGS = {
+    "x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "armv8l": "arm64", "armv7l": "arm", "armv6l": "arm",
+    "armhf": "arm", "i386": "386", "i486": "386", "i586": "386", "i686": "386", "x86": "386", "rv64gc": "riscv64",
+    "powerpc64le": "ppc64le", "ppc64el": "ppc64le", "loongarch64": "loong64",
+}  # fmt: skip
+
+
+def go_architecture(name: str) -> str:
+    """An architecture in Go's spelling, whatever a manifest or configuration calls it."""
+    return _SPELLINGS.get(name.lower(), name)
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Platform:
     """os/architecture[/variant], in Go's names: linux/amd64, linux/arm64."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from linuxkit.errors import ImageError
 from linuxkit.oci import document as doc
@@ -69,7 +70,7 @@ def manifests(read: Reader, index: Descriptor, reference: str, depth: int = 1) -
     document = doc.decode(read(index, doc.MAX_MANIFEST), f"image {reference}: index {index.digest}")
     for item in doc.objects(document, "manifests", reference):
         found = doc.parse_descriptor(item, f"image {reference}: index {index.digest}")
-        if found.media_type in INDEX_TYPES:
+        if found.media_type in INDEX_TYPES and _is_index(read, found):
             yield from manifests(read, found, reference, depth + 1)
         else:
             yield found
@@ -100,13 +101,15 @@ def read_image(
 
 
 def _is_image(descriptor: Descriptor) -> bool:
-    return descriptor.media_type in MANIFEST_TYPES or not descriptor.media_type
+    return descriptor.media_type in (*MANIFEST_TYPES, *INDEX_TYPES) or not descriptor.media_type
 
 
 def _is_index(read: Reader, descriptor: Descriptor) -> bool:
-    if descriptor.media_type in INDEX_TYPES:
-        return True
-    if descriptor.media_type in MANIFEST_TYPES:
-        return False
-    document = doc.decode(read(descriptor, doc.MAX_MANIFEST), descriptor.digest)
-    return "manifests" in document
+    return is_index(doc.decode(read(descriptor, doc.MAX_MANIFEST), descriptor.digest), descriptor.media_type)
+
+
+def is_index(document: Mapping[str, Any], media_type: str) -> bool:
+    """Whether a document is an index. What is in it decides: LinuxKit's export labels a manifest as an index."""
+    if "manifests" in document or "layers" in document:
+        return "manifests" in document
+    return media_type in INDEX_TYPES

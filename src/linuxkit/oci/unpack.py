@@ -93,7 +93,7 @@ def unpack(stream: BinaryIO, size: int, where: str, bounds: Bounds = Bounds()) -
         total += len(piece)
         if total > most:
             raise ImageError(f"{where}: it decompresses to more than {most} bytes from {size}",
-                             hint="this is far more than an honest layer; if it is one, split it")  # fmt: skip
+                             hint="no honest layer does; if you know this one: build --max-layer SIZE")  # fmt: skip
         yield piece
 
 

@@ -28,11 +28,11 @@ class Content:
     def __init__(
         self, store: Store, derived: Derived, *, whiteouts: str = "linuxkit", log: Callable[[str], None] | None = None,
         attested: Callable[[Image], str] = lambda image: "",
-        heal: Heal | None = None,
+        heal: Heal | None = None, max_layer: int = 0,
     ) -> None:
         self._attested, self._unsigned = attested, dict[str, str]()  # reference@digest → why
         self.store, self.derived, self.whiteouts, self._log = store, derived, whiteouts, log
-        self._heal = heal
+        self._heal, self._max_layer = heal, max_layer
         self._layers: LayerCache | None = None
         self._differing: dict[str, str] = {}  # image's digest → what two ways of reading its deletions differ in
         self._lock = threading.Lock()
@@ -43,8 +43,10 @@ class Content:
         with self._lock:
             if self._layers is None:
                 from linuxkit.oci.layer import LayerCache
+                from linuxkit.oci.unpack import Bounds
 
-                self._layers = LayerCache(self.store, self.derived, heal=self._heal)
+                bounds = Bounds(self._max_layer, self._max_layer) if self._max_layer else None
+                self._layers = LayerCache(self.store, self.derived, bounds=bounds, heal=self._heal)
             return self._layers
 
     def unsigned(self, image: Image) -> str:
