@@ -150,3 +150,33 @@ def test_max_layer_of_build(tmp_path: Path) -> None:
     done = linuxkit(*args, "lots", cwd=tmp_path, cache=cache, check=False)
     assert done.returncode == 2 and "is not a size" in done.stderr
     linuxkit(*args, "20G", cwd=tmp_path, cache=cache)
+
+
+def test_of_two_entries_with_one_name_the_first_counts(tmp_path: Path) -> None:
+    store = Store(tmp_path / "cache")
+    one, two = (make_image(store, f"docker.io/t/{n}:1", tar_of(member("a", n.encode()))) for n in ("one", "two"))
+    index = json.loads((store.root / "index.json").read_text())
+    for entry in index["manifests"]:
+        entry["annotations"][REF] = "docker.io/t/same:1"
+    (store.root / "index.json").write_text(json.dumps(index))
+    found = Store(store.root).find("docker.io/t/same:1")
+    assert found is not None and found.digest == index["manifests"][0]["digest"]
+    assert one.digest != two.digest
+
+
+def test_options_in_front_of_the_command_of_pkg_builder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "docker").write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/said\n')
+    (tmp_path / "docker").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    for words in (["--builder-name", "mine", "du"], ["du", "--builder-name", "mine"]):
+        linuxkit("pkg", "builder", "--engine", "buildx", *words, cwd=tmp_path, cache=tmp_path / "cache")
+    one, two = [line for line in (tmp_path / "said").read_text().splitlines() if "du" in line.split()]
+    assert one == two and "mine" in one
+
+
+def test_microcode_that_is_not_there(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    make_image(Store(cache), "docker.io/t/kernel:1", tar_of(member("kernel", b"k")))
+    (tmp_path / "a.yml").write_text("kernel: {image: t/kernel:1, tar: none, ucode: gone.cpio}\n")
+    done = linuxkit("build", "--offline", "--no-preflight", "a.yml", cwd=tmp_path, cache=cache, check=False)
+    assert done.returncode != 0 and "gone.cpio" in done.stderr and "microcode" in done.stderr

@@ -69,8 +69,13 @@ def _builder(command: Command) -> Command:
 
 
 @pkg.group("builder")
-def builder() -> None:
-    """What the builders of Dockerfiles keep."""
+@_builder
+@click.pass_context
+def builder(context: click.Context, /, **given: Any) -> None:
+    """What the builders of Dockerfiles keep. The options may stand here, too, as with LinuxKit."""
+    source = click.core.ParameterSource.DEFAULT
+    chosen = {name: value for name, value in given.items() if context.get_parameter_source(name) is not source}
+    context.default_map = dict.fromkeys(("du", "prune"), chosen)
 
 
 @builder.command("du")

@@ -35,6 +35,7 @@ RUN_SETTINGS = (
     Setting("persistentSize", "MB of a disk for a machine with a CD; 0: none.", kind=int, default=0),
     Setting("firmware", "bios or efi, for a machine with a CD.", default="bios"),
     Setting("console", "Show the serial port, which writes to a file of the datastore.", kind=bool, default=False),
+    Setting("path", "As for LinuxKit: where the ISO file is; the argument says it.", metavar="FILE"),
     Setting("powerOn", "As for LinuxKit, which needs it: the machine is always started.", kind=bool, default=True),
     Setting("waitForIP", "As for LinuxKit: the address is always waited for.", kind=bool, default=True),
     Setting("timeout", "Seconds to wait for the vCenter.", kind=int, default=600),

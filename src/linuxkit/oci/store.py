@@ -89,7 +89,7 @@ class Store:
     def find_reference(self, ref: Reference) -> Descriptor | None:
         """`find` for a parsed name."""
         listed = self.entries()
-        by_name = {d.annotations.get(REF_NAME): d for d in listed}
+        by_name = {d.annotations.get(REF_NAME): d for d in reversed(listed)}  # of two with one name the first
         candidates = [ref.text, ref.tagged, f"{ref.name}:{ref.tag or 'latest'}"]
         if ref.digest:
             candidates = [ref.text, f"{ref.name}@{ref.digest}"]
