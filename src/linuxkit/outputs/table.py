@@ -101,7 +101,7 @@ FORMATS = {
                endings=("-kernel", "-cmdline", "-initrd.img", "-squashfs.img"), root="squashfs"),
         Format("oci", "NAME.oci.tar: a container image of the root filesystem", "container:make_oci",
                endings=(".oci.tar",)),
-        Format("ova", "NAME.ova: a machine with its disk, for VMware and VirtualBox", "disks:make_ova",
+        Format("ova", "NAME.ova: a machine with its disk, for VMware", "disks:make_ova",
                loaders=_BOTH, endings=(".ova",), root=DISK),
         Format("qcow2-bios", "NAME.qcow2: a disk for QEMU and OpenStack", "disks:make_qcow2_bios",
                loaders=_BOTH, endings=(".qcow2",), root=DISK),
