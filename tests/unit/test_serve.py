@@ -212,7 +212,7 @@ def test_without_that_they_lock_everyone_out(start: Callable[..., Server], monke
     def take(self: seats.Seats, connection: socket.socket, address: str) -> seats.Seat:
         if not room.acquire(blocking=False):
             connection.shutdown(socket.SHUT_RDWR)
-        return seats.Seat(connection, address)
+        return seats.Seat(connection.dup(), address)
 
     monkeypatch.setattr(seats.Seats, "take", take)
     made = start()
@@ -246,6 +246,34 @@ def test_a_request_at_a_byte_a_second_ends_in_its_time(
     assert any("it took too long" in line for line in lines)
 
 
+def test_slow_handshakes_give_way_too(start: Callable[..., Server], tmp_path: Path) -> None:
+    context, certificate, _ = tls.made(tmp_path / "c", NAMES, NOW)
+    made = start(tls=context, connections=4)
+    clients = slow(made.server_port, 4, b"\x16")
+    try:
+        time.sleep(0.3)
+        trust = ssl.create_default_context(cafile=str(certificate))
+        client = http.client.HTTPSConnection("localhost", made.server_port, timeout=5, context=trust)
+        client.request("GET", "/file")
+        assert client.getresponse().read() == DATA
+        client.close()
+        clients[0].settimeout(5)
+        assert any(_gone(one) for one in clients)
+    finally:
+        for one in clients:
+            one.close()
+
+
+def _gone(one: socket.socket) -> bool:
+    one.settimeout(1)
+    try:
+        return one.recv(1) == b""
+    except TimeoutError:
+        return False
+    except OSError:
+        return True
+
+
 def test_times_and_paces() -> None:
     one = seats.Seat(None, "a", since=100.0, until=seats.FIRST)  # type: ignore[arg-type]
     assert not one.late(100 + seats.FIRST) and one.late(100.1 + seats.FIRST)
@@ -262,9 +290,11 @@ def test_the_address_with_most_seats_loses_one() -> None:
     held = seats.Seats(4)
     taken = [held.take(ours, "many" if n else "one") for n, (ours, _) in enumerate(pairs[:4])]
     taken[2].taking = taken[3].taking = True
-    held.take(pairs[4][0], "other")
+    taken.append(held.take(pairs[4][0], "other"))
     gone = [n for n, (_, theirs) in enumerate(pairs[:4]) if not _open(theirs)]
     assert gone == [1]  # of "many", the one that has no answer yet
+    for seat in taken:
+        held.leave(seat)
     for pair in pairs:
         for end in pair:
             end.close()

@@ -23,7 +23,10 @@ PATIENCE, RATE = 30.0, 8192
 
 @dataclass(eq=False)
 class Seat:
-    """One client. `since`: when what it does now began; `sent`: bytes of the answer."""
+    """One client. `connection` is a second handle of its socket, for TLS takes over the first.
+
+    `since`: when what it does now began; `sent`: bytes of the answer.
+    """
 
     connection: socket.socket
     address: str
@@ -77,7 +80,7 @@ class Seats:
                 most = max(many.values())
                 slowest = min((s for s in self._taken if many[s.address] == most), key=lambda s: s.pace(now))
                 self._taken.discard(slowest)
-            seat = Seat(connection, address, until=FIRST)
+            seat = Seat(connection.dup(), address, until=FIRST)
             self._taken.add(seat)
         if slowest is not None:
             self._away(slowest, f"{self._most} connections are open, and it is the slowest")
@@ -86,6 +89,7 @@ class Seats:
     def leave(self, seat: Seat) -> None:
         with self._lock:
             self._taken.discard(seat)
+            seat.connection.close()
 
     # -- from the client's own thread
 
@@ -108,7 +112,8 @@ class Seats:
         self._own.seat.sent += count
 
     def _away(self, seat: Seat, why: str) -> None:
-        self.leave(seat)
+        with self._lock:
+            self._taken.discard(seat)
+            with suppress(OSError):  # it went by itself
+                seat.connection.shutdown(socket.SHUT_RDWR)
         self._log(f"{seat.address} sent away: {why}")
-        with suppress(OSError):  # it went by itself
-            seat.connection.shutdown(socket.SHUT_RDWR)
