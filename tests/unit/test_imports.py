@@ -97,3 +97,21 @@ def test_every_command_can_be_imported(path: Path) -> None:
     import importlib
 
     assert importlib.import_module(f"linuxkit.cli.{path.stem}")
+
+
+#: Who reads JSON by itself: what the program wrote, what is the user's own, and what bounds it in another way.
+OWN_JSON = {
+    "foreign.py", "machine/userdata.py", "oci/kitmade.py", "oci/layer.py", "outputs/blockcache.py",
+    "outputs/filesystems.py", "outputs/recall.py", "outputs/rootfacts.py", "plan/lock.py", "rootfs/acls.py",
+    "rootfs/names.py", "sbom/attach.py", "sbom/layers.py",
+}  # fmt: skip
+
+
+def test_foreign_json_is_read_in_one_place() -> None:
+    found = set()
+    for path in modules():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute) and node.attr in ("loads", "load") and isinstance(node.value, ast.Name) \
+                    and node.value.id == "json":  # fmt: skip
+                found.add(str(path.relative_to(SRC)))
+    assert found == OWN_JSON

@@ -12,7 +12,6 @@ Single sign-on (`sso_session`) is botocore's: used when that is installed.
 from __future__ import annotations
 
 import configparser
-import json
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +21,7 @@ from xml.etree import ElementTree
 
 from linuxkit import host
 from linuxkit.errors import InputError, NetworkError
+from linuxkit.foreign import read_json
 from linuxkit.oci.transport import Transport
 from linuxkit.places.rest import Call
 from linuxkit.places.sigv4 import Credentials, SigV4
@@ -103,7 +103,7 @@ class Login:
             return found
         if section.get("credential_process"):
             done = host.run(shlex.split(section["credential_process"]), timeout=60)
-            made = json.loads(done.stdout)
+            made = read_json(done.stdout)
             return Credentials(made["AccessKeyId"], made["SecretAccessKey"], made.get("SessionToken", ""), where)
         return self._single_sign_on(profile, where) if "sso_session" in section or "sso_start_url" in section else None
 
@@ -154,7 +154,7 @@ class Login:
             return None
         token = self._environment.get("AWS_CONTAINER_AUTHORIZATION_TOKEN", "")
         with self._transport.get(full, {"Authorization": token} if token else {}) as response:
-            return _of_json(json.loads(response.read(MAX)), "the container's role")
+            return _of_json(read_json(response.read(MAX)), "the container's role")
 
     def _instance(self) -> Credentials | None:
         """Of a machine in EC2; asked only where the machine says that it is one, so that nobody waits elsewhere."""
@@ -170,7 +170,7 @@ class Login:
             with self._transport.get(base, token) as response:
                 role = response.read(MAX).decode().split()[0]
             with self._transport.get(base + role, token) as response:
-                return _of_json(json.loads(response.read(MAX)), "the instance's role")
+                return _of_json(read_json(response.read(MAX)), "the instance's role")
         except (NetworkError, IndexError, ValueError):
             return None
 

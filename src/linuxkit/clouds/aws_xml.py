@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 from xml.etree import ElementTree
 
+from linuxkit.foreign import read_json
 from linuxkit.places.rest import Unknown
 
 
@@ -23,6 +23,6 @@ def message(body: bytes) -> tuple[str, str]:
         root = ElementTree.fromstring(body)
         found = {e.tag.rpartition("}")[2]: e.text or "" for e in root.iter()}
         return found.get("Code", ""), found.get("Message", "")
-    said = json.loads(body)
+    said = read_json(body)
     code = str(said.get("__type") or said.get("code") or "").rpartition("#")[2].partition(":")[0]
     return code, str(said.get("message") or said.get("Message") or "")

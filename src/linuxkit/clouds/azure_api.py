@@ -18,6 +18,7 @@ from urllib.parse import urlencode
 
 from linuxkit.clouds.azure_login import Bearer, Login
 from linuxkit.errors import HostError, InputError, MachineError
+from linuxkit.foreign import read_json
 from linuxkit.oci.transport import origin
 from linuxkit.places.place import Job
 from linuxkit.places.rest import Answer, RefusedError, Rest, Words
@@ -208,9 +209,8 @@ def _fits(action: str, patterns: Iterable[str]) -> bool:
 
 
 def _message(body: bytes) -> tuple[str, str]:
-    import json
 
-    return _reason(json.loads(body)["error"])
+    return _reason(read_json(body)["error"])
 
 
 def _reason(error: Mapping[str, Any]) -> tuple[str, str]:

@@ -29,6 +29,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 from xml.etree import ElementTree
 
 from linuxkit.errors import InputError, NetworkError
+from linuxkit.foreign import number
 from linuxkit.places.image import LocalImage, side_by_side
 from linuxkit.places.place import Job
 from linuxkit.places.rest import Answer, Call, Rest, Signer, Words
@@ -214,7 +215,7 @@ class Blobs:
             try:
                 told = ElementTree.fromstring(answer.body)
                 for page in told.iter("PageRange"):
-                    start, end = int(page.findtext("Start", "")), int(page.findtext("End", "")) + 1
+                    start, end = number(page.findtext("Start", "")), number(page.findtext("End", "")) + 1
                     if found and found[-1][1] == start:
                         start = found.pop()[0]
                     found.append((start, end))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from linuxkit.clouds.azure_api import Arm
 from linuxkit.clouds.azure_blob import VERSION
+from linuxkit.foreign import number_or
 from linuxkit.oci.transport import redact
 from linuxkit.places.rest import RefusedError
 
@@ -59,4 +60,4 @@ class Console:
             told = response.headers.get("content-range", "").rpartition("/")[2]
             if response.status not in (200, 206, 403, 404, 416):
                 raise RefusedError(f"{redact(self._url)} answers {response.status}", status=response.status)
-        return response.status, data, int(told) if told.isdigit() else -1
+        return response.status, data, number_or(told, -1)

@@ -12,7 +12,6 @@ References: Microsoft identity platform, OAuth 2.0 client credentials; Azure Ins
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import threading
@@ -25,6 +24,7 @@ from urllib.parse import urlencode, urlsplit
 
 from linuxkit import host
 from linuxkit.errors import HostError, InputError, NetworkError
+from linuxkit.foreign import read_json
 from linuxkit.oci.transport import Transport, is_loopback
 from linuxkit.places.rest import Call
 
@@ -203,7 +203,7 @@ class Login:
                 command += [option, self._environment[variable]]
                 break  # az takes one of them
         try:
-            answer = json.loads(host.run(command, timeout=60, env=dict(self._environment)).stdout)
+            answer = read_json(host.run(command, timeout=60, env=dict(self._environment)).stdout)
             return Token(answer["accessToken"], float(answer.get("expires_on") or self._now() + 600),
                          answer.get("subscription") or "")  # fmt: skip
         except HostError as e:
@@ -217,7 +217,7 @@ class Login:
              ) -> tuple[int, dict[str, Any]]:  # fmt: skip
         with self._transport.request(method, url, headers, body=body, follow=False) as response:
             try:
-                answer = json.loads(response.read(MAX))
+                answer = read_json(response.read(MAX))
             except ValueError:
                 answer = {}
         return response.status, answer if isinstance(answer, dict) else {}

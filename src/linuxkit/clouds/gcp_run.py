@@ -11,6 +11,7 @@ from typing import Any
 from linuxkit.clouds.gce_api import Compute, last_part
 from linuxkit.clouds.google_login import KEYS, PROJECT, Login
 from linuxkit.errors import InputError, MachineError
+from linuxkit.foreign import number_or
 from linuxkit.places.place import Job, Setting
 
 RUN_SETTINGS = (
@@ -114,7 +115,7 @@ class Run:
             said = self._compute.serial(self._path, at)
             if said is None:
                 return at
-            start, following = int(said.get("start", at)), int(said.get("next", at))
+            start, following = (number_or(str(said.get(name, "")), at) for name in ("start", "next"))
             if start > at:
                 self._job.log(f"(the console was faster: {start - at} bytes of it are lost)")
             if said.get("contents"):

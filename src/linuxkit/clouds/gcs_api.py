@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 from linuxkit.clouds.google_login import Login
 from linuxkit.errors import InputError, NetworkError
+from linuxkit.foreign import number_or, read_json
 from linuxkit.oci.transport import TEMPORARY
 from linuxkit.places.image import LocalImage
 from linuxkit.places.place import Job
@@ -153,7 +154,7 @@ class Storage:
                 self._job.progress(image.path.name, size, size)
                 return done.json or {}, b64encode(whole.digest()).decode()
             last = done.headers.get("range", "").rpartition("-")[2]
-            there = int(last) + 1 if last.isdigit() else 0
+            there = number_or(last, -1) + 1
             if there > at + len(data):
                 raise NetworkError(f"Google has {there} bytes of {at + len(data)} that were sent", hint="run it again")
             failures = 0 if there > at else failures + 1
@@ -183,8 +184,7 @@ class Storage:
 
 def _message(body: bytes) -> tuple[str, str]:
     """Reason and message of an error of Google's."""
-    import json
 
-    error = json.loads(body)["error"]
+    error = read_json(body)["error"]
     reasons = [e.get("reason", "") for e in error.get("errors", [])]
     return str(next(filter(None, reasons), "")), str(error.get("message", ""))

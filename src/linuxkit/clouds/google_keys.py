@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from linuxkit.errors import InputError
+from linuxkit.foreign import read_json
 from linuxkit.oci.transport import is_loopback, redact
 from linuxkit.places import jwt
 
@@ -28,7 +28,7 @@ def read(path: Path, source: str) -> Mapping[str, Any]:
     """
     try:
         with path.open("rb") as stream:
-            found = json.loads(stream.read(MAX))
+            found = read_json(stream.read(MAX))
     except OSError as e:
         raise InputError(f"the Google credentials in {source} can't be read: {(e.strerror or str(e)).lower()}",
                          hint=HELP) from e  # fmt: skip

@@ -26,6 +26,7 @@ from urllib.parse import urlencode
 
 from linuxkit.clouds import google_keys
 from linuxkit.errors import HostError, InputError, NetworkError
+from linuxkit.foreign import read_json
 from linuxkit.oci.transport import Transport, redact
 from linuxkit.places import jwt
 from linuxkit.places.place import Setting
@@ -152,7 +153,7 @@ class Login:
         if kind == "impersonated_service_account":
             return self._impersonate(config["service_account_impersonation_url"],
                                      self._fetch(config["source_credentials"])[0])  # fmt: skip
-        answer = json.loads(self._get_metadata("instance/service-accounts/default/token"))
+        answer = read_json(self._get_metadata("instance/service-accounts/default/token"))
         return str(answer["access_token"]), float(answer["expires_in"])
 
     def _granted(self, url: str, form: Mapping[str, Any]) -> tuple[str, float]:
@@ -183,7 +184,7 @@ class Login:
         try:
             text = data.decode()
             if form.get("type") == "json":
-                text = str(json.loads(text)[form["subject_token_field_name"]])
+                text = str(read_json(text)[form["subject_token_field_name"]])
             return text.strip()
         except (ValueError, KeyError, TypeError):
             raise InputError(f"{self.source}: its credential_source gives no token") from None
@@ -194,7 +195,7 @@ class Login:
         with self._transport.request(method, url, headers, body=body) as response:
             data = response.read(google_keys.MAX)
         try:
-            answer = json.loads(data)
+            answer = read_json(data)
         except ValueError:
             answer = {}
         if response.status == 200 and isinstance(answer, dict) and answer.get(wanted):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from linuxkit.errors import InputError, MachineError
+from linuxkit.foreign import read_json
 from linuxkit.places.place import Job
 from linuxkit.places.rest import RefusedError, Rest, Unknown, Words
 
@@ -228,7 +229,6 @@ def _price(offered: Mapping[str, Any], location: str) -> float | None:
 
 
 def _message(body: bytes) -> tuple[str, str]:
-    import json
 
-    error = json.loads(body)["error"]
+    error = read_json(body)["error"]
     return str(error.get("code", "")), str(error.get("message", ""))

@@ -19,6 +19,7 @@ from linuxkit import host
 from linuxkit.clouds import metal_files
 from linuxkit.clouds.metal_files import BASE_URL, IMG_NAME, SCRIPT
 from linuxkit.errors import InputError, MachineError
+from linuxkit.foreign import read_json
 from linuxkit.places.place import Job, Setting
 from linuxkit.places.rest import Call, Rest, Words
 
@@ -209,7 +210,6 @@ def _user() -> str:
 
 
 def _message(body: bytes) -> tuple[str, str]:
-    import json
 
-    found = json.loads(body)
+    found = read_json(body)
     return "", "; ".join(str(e) for e in found.get("errors", [])) or str(found.get("error", ""))

@@ -6,7 +6,6 @@ References: Image API v2, Compute API v2.1 (its first microversion), Networking 
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from urllib.parse import quote, urlsplit
 from linuxkit.clouds.openstack_config import find_config
 from linuxkit.clouds.openstack_login import Keystone
 from linuxkit.errors import InputError
+from linuxkit.foreign import read_json
 from linuxkit.oci.transport import is_loopback
 from linuxkit.places.place import Job, Setting
 from linuxkit.places.rest import Rest, Words
@@ -135,7 +135,7 @@ def _message(body: bytes) -> tuple[str, str]:
     """
     code = ""
     try:
-        found = json.loads(body)
+        found = read_json(body)
         if isinstance(found, dict) and isinstance(found.get("message"), str):
             text = found["message"]
         else:

@@ -17,6 +17,7 @@ from typing import Any
 
 from linuxkit.clouds.openstack_config import MAX, Config
 from linuxkit.errors import InputError, NetworkError
+from linuxkit.foreign import read_json
 from linuxkit.oci.transport import Transport, redact
 from linuxkit.places.rest import Call
 
@@ -105,7 +106,7 @@ class Keystone:
         with self._transport.request("POST", url, headers, body=body, follow=False) as response:
             status, data = response.status, response.read(MAX)
         try:
-            found = json.loads(data)
+            found = read_json(data)
         except ValueError:
             found = {}
         if status in (401, 403, 404):

@@ -17,6 +17,7 @@ from urllib.parse import unquote
 from linuxkit.clouds.vsphere_soap import Vim
 from linuxkit.clouds.vsphere_types import Data, Ref, data, ref
 from linuxkit.errors import InputError
+from linuxkit.foreign import number_or
 from linuxkit.places.place import Setting
 from linuxkit.places.strict_xml import Node
 
@@ -71,7 +72,7 @@ class Inventory:
         """
         store, name = self.datastore
         free = self.vim.properties(store, "summary.freeSpace").get("summary.freeSpace", Node()).text()
-        if free.isdigit() and int(free) < size:
+        if number_or(free, size) < size:
             raise InputError(f"the datastore {name} has {free} bytes free, and {size} are needed",
                              hint="make room on it, or give another --datastore")  # fmt: skip
 

@@ -9,11 +9,12 @@ and what cannot be read is counted and dropped.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
+
+from linuxkit.foreign import read_json
 
 MAX_LINE = 4096
 MAX_STEPS = 2000
@@ -134,7 +135,7 @@ def _small(value: object) -> int | None:
 def parse_event(line: bytes) -> Event | None:
     """One line as an Event; None when it is not one."""
     try:
-        said = json.loads(line)
+        said = read_json(line)
     except (ValueError, RecursionError):
         return None
     if not isinstance(said, dict):

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 import re
 import threading
 from collections.abc import Callable, Mapping
@@ -21,6 +20,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from linuxkit.errors import HostError, InputError
+from linuxkit.foreign import read_json
 from linuxkit.oci.auth import Credentials
 from linuxkit.oci.reference import canonical_registry
 
@@ -64,7 +64,7 @@ class DockerConfig:
     def _load(self) -> Mapping[str, Any]:
         try:
             with self._path.open("rb") as stream:
-                document = json.loads(stream.read(MAX_CONFIG))
+                document = read_json(stream.read(MAX_CONFIG))
         except (FileNotFoundError, NotADirectoryError):
             return {}
         except OSError as e:
@@ -141,7 +141,7 @@ class DockerConfig:
 
 def _answer(output: bytes, program: str) -> Credentials | None:
     try:
-        document = json.loads(output[:MAX_CONFIG])
+        document = read_json(output[:MAX_CONFIG])
         name, secret = document.get("Username"), document.get("Secret")
     except (ValueError, AttributeError, RecursionError):
         name = secret = None

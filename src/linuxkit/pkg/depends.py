@@ -11,6 +11,7 @@ from pathlib import Path
 
 from linuxkit.encode import tar
 from linuxkit.entry import FIXED_MTIME, Bytes, Entry, Kind, read_all
+from linuxkit.foreign import read_json
 from linuxkit.oci.export import docker_members
 from linuxkit.oci.layer import LayerCache
 from linuxkit.oci.media import Image, Platform
@@ -49,7 +50,7 @@ def _save(path: Path, images: list[tuple[str, Image]], store: Store, layers: Lay
     for text, image in images:
         for entry in docker_members(store, layers, image, parse_reference(text).text):
             if entry.path == "manifest.json":
-                listed += json.loads(read_all(entry.source, 1 << 24))
+                listed += read_json(read_all(entry.source, 1 << 24))
             else:
                 members.setdefault(entry.path, entry)
     manifest = Bytes(json.dumps(listed, separators=(",", ":")).encode())

@@ -8,7 +8,6 @@ are looked at. Firmware is two files: the code, which is only read, and a templa
 from __future__ import annotations
 
 import fnmatch
-import json
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from linuxkit.errors import HostError, InputError
+from linuxkit.foreign import read_json
 
 DESCRIPTORS = tuple(Path(p, "qemu/firmware") for p in (
     "/etc", "/usr/local/share", "/usr/share", "/opt/homebrew/share",
@@ -105,7 +105,7 @@ def _described(arch: str, folders: Sequence[Path]) -> Iterator[tuple[Firmware, b
             files.setdefault(path.name, path)
     for name in sorted(files):
         try:
-            found = _read(json.loads(files[name].read_bytes()), arch)
+            found = _read(read_json(files[name].read_bytes()), arch)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue  # an empty file hides one of the same name; another kind of firmware
         if found is not None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from linuxkit.entry import FIXED_MTIME, Bytes, Entry, Extent, Kind, digest_of
 from linuxkit.errors import ImageError
+from linuxkit.foreign import read_json
 from linuxkit.oci.media import INDEX_TYPES, OCI_INDEX, OCI_MANIFEST, Descriptor
 from linuxkit.oci.reference import expand
 from linuxkit.plan.model import VolumePlan
@@ -56,7 +57,7 @@ def _entries(volume: VolumePlan, content: Content) -> Iterator[Entry]:
 def _blobs(volume: VolumePlan, top: Descriptor, content: Content) -> dict[str, int]:
     """Digest and size of every blob: the index whole, the manifests of the chosen platforms and what they name."""
     blobs = {top.digest: top.size}
-    document = json.loads(content.store.read_blob(top, MAX_MANIFEST))
+    document = read_json(content.store.read_blob(top, MAX_MANIFEST))
     manifests: list[dict[str, Any]]
     manifests = document["manifests"] if top.media_type in INDEX_TYPES else [{"digest": top.digest, "size": top.size}]
     for manifest in manifests:
@@ -69,7 +70,7 @@ def _blobs(volume: VolumePlan, top: Descriptor, content: Content) -> dict[str, i
                                  hint="fetch the image for all its platforms")  # fmt: skip
             continue
         blobs[descriptor.digest] = descriptor.size
-        parts = json.loads(content.store.read_blob(descriptor, MAX_MANIFEST))
+        parts = read_json(content.store.read_blob(descriptor, MAX_MANIFEST))
         for part in (parts["config"], *parts["layers"]):
             blobs[part["digest"]] = part["size"]
     return blobs

@@ -6,11 +6,11 @@ for is allowed to who has the capability. docs/design/containment.md says why.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
 from linuxkit.errors import InputError
+from linuxkit.foreign import read_json
 
 Json = dict[str, Any]
 EPERM, ENOSYS = 1, 38
@@ -165,7 +165,7 @@ def read_profile(data: bytes, name: str) -> Json:
     try:
         if len(data) > MAX_FILE:
             raise ValueError(f"more than {MAX_FILE} bytes")
-        found = json.loads(data)
+        found = read_json(data)
     except (ValueError, RecursionError) as e:
         raise InputError(f"{name} is no seccomp profile: {e}", hint=hint) from None
     if not isinstance(found, Mapping) or not str(found.get("defaultAction", "")).startswith("SCMP_ACT_"):
