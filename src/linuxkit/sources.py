@@ -143,7 +143,7 @@ class Sources:
 
             kind = guarded(self.guard)
         return kind(self.store, {"kit": self.kit}, registry, offline=self.offline, pull=self.pull,
-                        closed=self.bundle is not None, log=self.log)
+                        closed=self.bundle is not None, log=self.log, max_layer=self.max_layer)  # fmt: skip
 
     def heal(self, layer: Descriptor, error: ImageError) -> None:
         """Bring a layer of an image that was resolved here back into the store: see oci.heal.Healer."""

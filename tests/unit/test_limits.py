@@ -37,7 +37,7 @@ def value(name: str) -> Any:
             continue
         for part in parts[cut:]:
             found = getattr(at, part, None)
-            if dataclasses.is_dataclass(at):
+            if isinstance(at, type) and dataclasses.is_dataclass(at):  # its default; of an instance what it has
                 found = next(field.default for field in dataclasses.fields(at) if field.name == part)
             at = found
         return at

@@ -5,14 +5,19 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import tarfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from linuxkit.cli.main import cli
 from linuxkit.errors import ImageError, InputError
 from linuxkit.oci import document as doc
 from linuxkit.oci.archive import import_archive, open_archive
+from linuxkit.oci.container import Archive
 from linuxkit.oci.media import OCI_INDEX, OCI_MANIFEST, Platform, go_architecture
 from linuxkit.oci.store import Store
 from linuxkit.oci.unpack import Bounds, unpack
@@ -77,10 +82,42 @@ def test_it_is_imported_as_one(tmp_path: Path, name: str) -> None:
     }  # fmt: skip
 
 
+def attestation(layout: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+    """What BuildKit hangs on a manifest, as far as an index says it."""
+    data = Store(layout).put_blob(b'{"schemaVersion": 2, "layers": []}', OCI_MANIFEST)
+    return doc.descriptor_document(data) | {"platform": {"os": "unknown", "architecture": "unknown"},
+                                            "annotations": {"vnd.docker.reference.digest": manifest["digest"]}}
+
+
+@pytest.mark.parametrize("name", ["", "docker.io/t/app:1"])
+def test_platforms_may_be_left_to_the_configurations(tmp_path: Path, name: str) -> None:
+    layout, store = tmp_path / "layout", Store(tmp_path / "cache")
+    more = {"annotations": {REF: name}} if name else {}
+    listed(layout, *(manifest(layout, p, p.architecture.encode(), **more) for p in (AMD64, ARM64)))
+    for platform in (AMD64, ARM64):
+        assert open_archive(store, "oci", str(layout), platform).platform == platform
+    assert import_archive(store, layout, "" if name else "t/app:1") == ["docker.io/t/app:1"]
+    top = store.find("docker.io/t/app:1")
+    assert top is not None and store.image(top, "x", ARM64).platform == ARM64
+
+
+@pytest.mark.parametrize("made_for", [[AMD64], [AMD64, ARM64]])
+def test_attestations_beside_the_platforms(tmp_path: Path, made_for: list[Platform]) -> None:
+    layout, store = tmp_path / "layout", Store(tmp_path / "cache")
+    images = [manifest(layout, p, p.architecture.encode(), platform={"os": "linux", "architecture": p.architecture})
+              for p in made_for]  # fmt: skip
+    listed(layout, *images, *(attestation(layout, image) for image in images))
+    for platform, image in zip(made_for, images, strict=True):
+        assert open_archive(store, "oci", str(layout), platform).digest == image["digest"]
+
+
 def test_different_images_are_still_several(tmp_path: Path) -> None:
     layout = tmp_path / "layout"
     two = [manifest(layout, AMD64, word, platform={"os": "linux", "architecture": "amd64"}) for word in (b"1", b"2")]
-    listed(layout, *two)
+    for those in (two, [{k: v for k, v in d.items() if k != "platform"} for d in two]):
+        listed(layout, *those)
+        with pytest.raises(InputError, match="it holds 2 images"):
+            open_archive(Store(tmp_path / "cache"), "oci", str(layout), AMD64)
     with pytest.raises(InputError, match="it holds 2 images"):
         open_archive(Store(tmp_path / "cache"), "oci", str(layout), AMD64)
     listed(layout, *(d | {"annotations": {REF: "docker.io/t/app:1"}} for d in two))
@@ -138,6 +175,39 @@ def test_layers_of_zeros(tmp_path: Path) -> None:
         with pytest.raises(ImageError, match="decompresses to more than") as caught:
             size(bounds)
         assert "--max-layer SIZE" in caught.value.hint
+
+
+def test_max_layer_of_archives_and_exports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A compressed archive is held to the same; what it is let in with is a flag of that command."""
+    cache, layout = tmp_path / "cache", tmp_path / "layout"
+    make_image(Store(layout), "docker.io/t/zeros:1", tar_of(member("zeros", bytes(3 << 20))))
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as tar:
+        for name in ("oci-layout", "index.json", "blobs"):
+            tar.add(layout / name, name)
+        zeros = tarfile.TarInfo("zeros")
+        zeros.size = 2 << 20
+        tar.addfile(zeros, io.BytesIO(bytes(zeros.size)))
+    call = partial(linuxkit, cwd=tmp_path, cache=cache, check=False)
+    with pytest.raises(ImageError, match="decompresses to more than 1048576") as caught:
+        Archive(tmp_path / "a.tar.gz", tmp_path, Bounds(1 << 20, 1 << 20))
+    assert "--max-layer SIZE" in caught.value.hint
+    with Archive(tmp_path / "a.tar.gz", tmp_path, Bounds(1 << 20, 1 << 20).widened(9 << 20)) as archive:
+        assert archive.has("index.json")
+    assert call("cache", "import", "a.tar.gz").returncode == 0
+    export = ["cache", "export", "t/zeros:1", "--platform", "linux/amd64", "--format", "filesystem", "--outfile", "x"]
+    done = call(*export, "--max-layer", "2M")
+    assert done.returncode == 1 and "more than 2097152 bytes" in done.stderr
+    assert call(*export, "--max-layer", "4M").returncode == 0
+    assert (tmp_path / "x").stat().st_size > 3 << 20
+    monkeypatch.setattr("linuxkit.oci.archive.BOUNDS", Bounds(1 << 20, 1 << 20))
+    (tmp_path / "a.yml").write_text(f"init: ['oci-archive:{tmp_path}/a.tar.gz']\n")
+    build = ["build", "--offline", "--arch", "amd64", "--format", "tar", "--o", f"{tmp_path}/a.tar"]
+    for words in (["cache", "import", f"{tmp_path}/a.tar.gz"], [*build, f"{tmp_path}/a.yml"]):
+        for size, good in (("", False), ("9M", True)):
+            flag = ["--max-layer", size] if size else []
+            done = CliRunner().invoke(cli, ["--cache", str(cache), *words, *flag])
+            assert (done.exit_code == 0) is good, done.exception
+            assert good or "decompresses to more than" in str(done.exception)
 
 
 def test_max_layer_of_build(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from linuxkit.cli.main import max_layer
 from linuxkit.cli.transfer import pull, push
 from linuxkit.cli.upkeep import du, gc, verify
 
@@ -45,6 +46,7 @@ def list_images(settings: Settings) -> None:
 @cache.command("import")
 @click.argument("file")
 @click.option("--name", default="", metavar="NAME:TAG", help="Keep the image under this name.")
+@max_layer
 @click.pass_obj
 def import_file(settings: Settings, file: str, name: str) -> None:
     """Bring in the images of FILE (- is standard input): an OCI layout, or what docker save wrote."""
@@ -55,7 +57,7 @@ def import_file(settings: Settings, file: str, name: str) -> None:
     if file != "-" and not Path(file).exists():
         raise InputError(f"there is no file {file}")
     source = sys.stdin.buffer if file == "-" else Path(file)
-    for found in import_archive(Store(settings.cache), source, name):
+    for found in import_archive(Store(settings.cache), source, name, settings.max_layer):
         click.echo(found)
 
 
@@ -66,6 +68,7 @@ def import_file(settings: Settings, file: str, name: str) -> None:
 @click.option("--format", "kind", default="oci", show_default=True, type=click.Choice(["oci", "docker", "filesystem"]),
               help="An OCI layout, what docker load takes, or the root filesystem; each as a tar archive.")
 @click.option("--name", default="", metavar="NAME:TAG", help="What the archive calls it.  [default: the image's name]")
+@max_layer
 @click.pass_obj
 def export(settings: Settings, image: str, platform: str, outfile: str, kind: str, name: str) -> None:
     """Write IMAGE to a file."""
@@ -76,11 +79,12 @@ def export(settings: Settings, image: str, platform: str, outfile: str, kind: st
     from linuxkit.oci.reference import parse_reference
     from linuxkit.oci.resolve import Resolver
     from linuxkit.oci.store import Store
+    from linuxkit.oci.unpack import Bounds
 
     store = Store(settings.cache)
     found = Resolver(store).resolve(image, _platform(platform))
     called = parse_reference(name).tagged if name else found.reference
-    layers = LayerCache(store, Derived(settings.cache / "derived"))
+    layers = LayerCache(store, Derived(settings.cache / "derived"), bounds=Bounds.of(settings.max_layer))
     if outfile == "-":
         export_image(store, layers, found, sys.stdout.buffer, kind, called)
         return

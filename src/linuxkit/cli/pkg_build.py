@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from linuxkit.cli.main import allow_release_rollback
+from linuxkit.cli.main import allow_release_rollback, max_layer
 from linuxkit.cli.pkg_common import DIRECTORY, Command, Common, common, pkg
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ _FLAGS = (
     click.option("--jobs", default=2, show_default=True, type=click.IntRange(1, 64), metavar="N",
                  help="Most builds at a time."),
     click.option("--dry-run", is_flag=True, help="Only print what an engine would be told."),
+    max_layer,
 )  # fmt: skip
 
 
@@ -217,6 +218,7 @@ def _engine_options(settings: Settings, rest: Mapping[str, Any]) -> EngineOption
         rest["engine"], parse_builders(rest["builders"]), builder_settings(rest), not rest["ignore_cached"],
         rest["precache_images"], tuple(map(_secret, rest["secrets"])), tuple(map(_agent, rest["ssh"])),
         rest["progress"], None if scanner == "false" else scanner, show=settings.verbose > 0,
+        max_layer=settings.max_layer,
     )  # fmt: skip
 
 
@@ -291,4 +293,5 @@ def open_sources(settings: Settings, flags: Common, stack: ExitStack, rest: Mapp
     return api.Sources(settings.cache, settings.mirrors, settings.cert_files, debian=given.get("debian_mirror", ""),
                        environment=os.environ, log=progress.line, progress=progress, policy=policy,
                        logins=parse_logins(flags.registry_creds), alpine=given.get("alpine_mirror", ""),
-                       alpine_keys=given.get("alpine_keys"), rollback=settings.rollback)  # fmt: skip
+                       alpine_keys=given.get("alpine_keys"), rollback=settings.rollback,
+                       max_layer=settings.max_layer)  # fmt: skip

@@ -2,9 +2,9 @@
 
     NAME.ova = NAME.ovf | NAME.mf | NAME.vmdk | zeros           ustar; the manifest has the SHA-256 of the two others
 
-DMTF DSP0243 1.1 with the resource types of CIM 2.22, as vSphere, Workstation and VirtualBox import it: a processor,
+DMTF DSP0243 1.1 with the resource types of CIM 2.22, as vSphere and Workstation import it: a processor,
 memory, VMware's own controller (pvscsi) with the disk, and its own card (vmxnet3), for which the kit's kernel has
-drivers. All that can be changed when it is imported.
+drivers. VirtualBox has neither of the two.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from linuxkit.errors import ImageError, InputError
 from linuxkit.foreign import read_json
 from linuxkit.oci import document as doc
 from linuxkit.oci import select
-from linuxkit.oci.container import Archive, Container, Directory
+from linuxkit.oci.container import BOUNDS, Archive, Container, Directory
 from linuxkit.oci.media import (
     INDEX_TYPES,
     OCI_CONFIG,
@@ -39,26 +39,30 @@ IMAGE_NAME = "io.containerd.image.name"
 BUNDLE = "linuxkit/bundle.json"  # of oci.bundle
 
 
-def open_archive(store: Store, scheme: str, rest: str, platform: Platform) -> Image:
+def open_archive(store: Store, scheme: str, rest: str, platform: Platform, max_layer: int = 0) -> Image:
     """The image of `SCHEME:PATH[:TAG]`, with its blobs in the store.
+
+    Args:
+        max_layer: bytes that a compressed archive may unpack to in any case; 0: as oci.container.BOUNDS has it.
 
     Raises:
         InputError: there is no such file, or the tag is missing or wrong. ImageError: it is damaged or hostile.
     """
     path, tag = split_path(rest)
     reference = f"{scheme}:{rest}"
-    with _opened(store, path, directory=scheme == "oci") as files:
+    with _opened(store, path, max_layer, directory=scheme == "oci") as files:
         if scheme == "docker-archive":
             return _docker_image(store, files, _choose_saved(files, tag), reference, platform)
         return _fetch(store, files, _choose(store, files, _index(files), tag), reference, platform)
 
 
-def import_archive(store: Store, source: Path | BinaryIO, name: str = "") -> list[str]:
+def import_archive(store: Store, source: Path | BinaryIO, name: str = "", max_layer: int = 0) -> list[str]:
     """Bring all images of a layout or `docker save` archive into the store under their names.
 
     Args:
         source: a file, a layout directory, or a stream.
         name: the name to keep the only image under, when it brings none or another is wanted.
+        max_layer: as for `open_archive`.
 
     Returns:
         The names, in the archive's order.
@@ -68,7 +72,7 @@ def import_archive(store: Store, source: Path | BinaryIO, name: str = "") -> lis
     """
     given = parse_reference(name).tagged if name else ""
     is_directory = isinstance(source, Path) and source.is_dir()
-    with _opened(store, source, directory=is_directory) as files:
+    with _opened(store, source, max_layer, directory=is_directory) as files:
         if files.has("index.json"):
             return _import_layout(store, files, given)
         return _import_saved(store, files, given)
@@ -86,12 +90,12 @@ def split_path(rest: str) -> tuple[Path, str]:
 
 
 @contextmanager
-def _opened(store: Store, source: Path | BinaryIO, *, directory: bool) -> Iterator[Container]:
+def _opened(store: Store, source: Path | BinaryIO, max_layer: int, *, directory: bool) -> Iterator[Container]:
     if directory:
         assert isinstance(source, Path)
         yield Directory(source)
         return
-    with Archive(source, store.root) as archive:
+    with Archive(source, store.root, BOUNDS.widened(max_layer)) as archive:
         yield archive
 
 
@@ -132,8 +136,31 @@ def _index(files: Container) -> list[Descriptor]:
 
 def _one_image(listed: list[Descriptor]) -> bool:
     """Whether manifests that a layout lists side by side are one image's, each for another platform (apko, paketo)."""
-    platforms = [str(d.platform) for d in listed if d.platform is not None and d.media_type not in INDEX_TYPES]
-    return 1 < len(set(platforms)) == len(listed) and len({tuple(_labels(d)) for d in listed}) == 1
+    # BuildKit's attestations are for the platform unknown/unknown.
+    found = [d for d in listed if d.platform is None or d.platform.architecture != "unknown"]
+    platforms = {str(d.platform) for d in found if d.platform is not None and d.media_type not in INDEX_TYPES}
+    return len(platforms) == len(found) > 0 and len(listed) > 1 and len({tuple(_labels(d)) for d in found}) == 1
+
+
+def _told(store: Store, files: Container, listed: list[Descriptor]) -> list[Descriptor]:
+    """The same; of several manifests that say no platform, each with that of its configuration."""
+    return [_of_configuration(store, files, d) for d in listed] if len({d.digest for d in listed}) > 1 else listed
+
+
+def _of_configuration(store: Store, files: Container, descriptor: Descriptor) -> Descriptor:
+    if descriptor.platform is not None:
+        return descriptor
+    read, where = _reader(store, files), f"{files.where}: {descriptor.digest}"
+    try:
+        document = doc.decode(read(descriptor, doc.MAX_MANIFEST), where)
+        if select.is_index(document, descriptor.media_type):
+            return descriptor
+        config, _ = doc.parse_manifest(document, where)
+        parsed = doc.parse_config(doc.decode(read(config, doc.MAX_CONFIG), where), where)
+    except ImageError:
+        return descriptor  # said where it is used
+    made_for = Platform(parsed.os or "linux", parsed.architecture)
+    return replace(descriptor, platform=made_for) if parsed.architecture else descriptor
 
 
 def _joined(store: Store, listed: list[Descriptor]) -> Descriptor:
@@ -148,6 +175,7 @@ def _choose(store: Store, files: Container, listed: list[Descriptor], tag: str) 
     fitting = [d for d in listed if not tag or tag in _labels(d) or expand(tag) in _labels(d) or tag == d.digest]
     if len({d.digest for d in fitting}) == 1:
         return fitting[0]
+    fitting = _told(store, files, fitting)
     if _one_image(fitting):
         return _joined(store, fitting)
     names = sorted({label for d in listed for label in _labels(d)})
@@ -185,7 +213,7 @@ def _copy(store: Store, files: Container, blob: Descriptor) -> None:
 
 
 def _import_layout(store: Store, files: Container, given: str) -> list[str]:
-    listed = _index(files)
+    listed = _told(store, files, _index(files))
     if given and len({d.digest for d in listed}) != 1 and not _one_image(listed):
         raise InputError(f"{files.where} holds {len(listed)} images, so a name for one does not fit")
     names: list[str] = []

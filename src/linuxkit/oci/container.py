@@ -101,9 +101,11 @@ class Archive:
     Args:
         source: the file, or a stream such as standard input.
         scratch: where a compressed or streamed archive is written out, without a name.
+        bounds: how large a compressed one may be then.
     """
 
-    def __init__(self, source: Path | BinaryIO, scratch: Path) -> None:
+    def __init__(self, source: Path | BinaryIO, scratch: Path, bounds: Bounds = BOUNDS) -> None:
+        self._bounds = bounds
         self._where = str(source) if isinstance(source, Path) else "standard input"
         self._file = self._plain(source, scratch)
         try:
@@ -174,7 +176,7 @@ class Archive:
             out = tempfile.TemporaryFile(dir=scratch)  # noqa: SIM115  it is the answer
         try:
             with host_errors("cannot write to", scratch):
-                for piece in unpack(stream, size, self._where, BOUNDS):
+                for piece in unpack(stream, size, self._where, self._bounds):
                     out.write(piece)
                 out.flush()
         except BaseException:

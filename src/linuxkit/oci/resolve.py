@@ -50,11 +50,13 @@ class Resolver:
         pull: ask the registry even when the store has the name.
         closed: pinned images of archives are in the store: the archives themselves are not looked at.
         log: takes one line about something that takes a while.
+        max_layer: of archives, as for oci.archive.open_archive.
     """
 
     def __init__(self, store: Store, sources: Mapping[str, Source] | None = None, registry: Registry | None = None,
                  *, offline: bool = False, pull: bool = False, closed: bool = False,
-                 log: Callable[[str], None] = lambda line: None) -> None:  # fmt: skip
+                 log: Callable[[str], None] = lambda line: None, max_layer: int = 0) -> None:  # fmt: skip
+        self._max_layer = max_layer
         self._store, self._sources, self._registry = store, dict(sources or {}), registry
         self._offline, self._pull, self._closed, self._log = offline, pull and registry is not None, closed, log
         self._done: dict[tuple[str, Platform, Pin | None], Image] = {}
@@ -130,7 +132,7 @@ class Resolver:
         if mark and scheme in ARCHIVES:
             from linuxkit.oci.archive import open_archive
 
-            return open_archive(self._store, scheme, rest, platform)
+            return open_archive(self._store, scheme, rest, platform, self._max_layer)
         return self._from_store(parse_reference(text), platform)
 
     def _from_store(self, ref: Reference, platform: Platform) -> Image:

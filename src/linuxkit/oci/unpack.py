@@ -25,6 +25,15 @@ class Bounds:
     free: int = 1 << 30
     ratio: int = 200
 
+    @classmethod
+    def of(cls, size: int) -> Bounds:
+        """`size` bytes, however small what came is; 0: the usual ones."""
+        return cls(size, size) if size else cls()
+
+    def widened(self, size: int) -> Bounds:
+        """These, and in any case `size` bytes; 0: just these."""
+        return Bounds(max(self.size, size), max(self.free, size), self.ratio) if size else self
+
 
 class _Gzip:
     def __init__(self) -> None:
@@ -93,7 +102,7 @@ def unpack(stream: BinaryIO, size: int, where: str, bounds: Bounds = Bounds()) -
         total += len(piece)
         if total > most:
             raise ImageError(f"{where}: it decompresses to more than {most} bytes from {size}",
-                             hint="no honest layer does; if you know this one: build --max-layer SIZE")  # fmt: skip
+                             hint="no honest layer does; if you know this one: --max-layer SIZE")  # fmt: skip
         yield piece
 
 

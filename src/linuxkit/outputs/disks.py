@@ -1,7 +1,7 @@
 """Disk files around a raw disk, and archives of it, for hypervisors and clouds.
 
     qcow2-bios   NAME.qcow2        QEMU, OpenStack        vmdk         NAME.vmdk   VMware: streamOptimized
-    qcow2-efi    NAME-efi.qcow2    the same               ova          NAME.ova    VMware, VirtualBox: with a machine
+    qcow2-efi    NAME-efi.qcow2    the same               ova          NAME.ova    VMware: with a machine
     aws          NAME.raw          Amazon                 vhd          NAME.vhd    Azure: fixed
     gcp          NAME.img.tar.gz   Google                 dynamic-vhd  NAME.vhd    Hyper-V, first generation
                                                           vhdx         NAME.vhdx   Hyper-V

@@ -45,8 +45,8 @@ class Content:
                 from linuxkit.oci.layer import LayerCache
                 from linuxkit.oci.unpack import Bounds
 
-                bounds = Bounds(self._max_layer, self._max_layer) if self._max_layer else None
-                self._layers = LayerCache(self.store, self.derived, bounds=bounds, heal=self._heal)
+                self._layers = LayerCache(self.store, self.derived, bounds=Bounds.of(self._max_layer),
+                                          heal=self._heal)  # fmt: skip
             return self._layers
 
     def unsigned(self, image: Image) -> str:

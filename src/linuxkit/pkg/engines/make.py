@@ -18,6 +18,7 @@ from linuxkit.oci.media import Descriptor, Image, Platform
 from linuxkit.oci.reference import parse_reference
 from linuxkit.oci.resolve import Resolver, cache_root
 from linuxkit.oci.store import Store
+from linuxkit.oci.unpack import Bounds
 from linuxkit.oci.workspace import workspace
 from linuxkit.pkg import dockerfile
 from linuxkit.pkg.context import build_files
@@ -42,6 +43,7 @@ class EngineOptions:
     cached_bases  serve base images from the cache; precache: and fetch those that it lacks.
     secrets, ssh, progress, sbom   as in Build.
     show          let the engine's own words through.
+    max_layer     bytes that a layer may have, unpacked; 0: as oci.unpack.Bounds has it.
     """
 
     engine: str = ""
@@ -55,6 +57,7 @@ class EngineOptions:
     sbom: str | None = None
     dockerfile: str = ""
     show: bool = False
+    max_layer: int = 0
 
 
 class Engines:
@@ -103,12 +106,12 @@ class Engines:
             for command in engine.commands(build, self._options.settings):
                 self._run(command, folder)
             name = f"{job.name.full}-{platform.architecture}"
-            try:
-                open_archive(self._store, "oci-archive", str(output), platform)  # whole, and for this platform?
+            try:  # whole, and for this platform?
+                open_archive(self._store, "oci-archive", str(output), platform, self._options.max_layer)
             except (ImageError, InputError) as e:
                 raise ImageError(f"{engine.name} did not make an image of {package.directory} for {platform}: "
                                  f"{e.message}", hint=e.hint) from e  # fmt: skip
-            import_archive(self._store, output, name)
+            import_archive(self._store, output, name, self._options.max_layer)
         found = self._store.find(name)
         assert found is not None
         return found
@@ -182,16 +185,18 @@ class Engines:
         return None
 
     def _add_images(self, package: Package, folder: Path, platform: Platform) -> None:
-        layers = LayerCache(self._store, Derived(cache_root(self._store.root)))
-        add_images(package, folder, self._store, layers, self._resolver, platform)
+        add_images(package, folder, self._store, self._layers(), self._resolver, platform)
+
+    def _layers(self) -> LayerCache:
+        bounds = Bounds.of(self._options.max_layer)
+        return LayerCache(self._store, Derived(cache_root(self._store.root)), bounds=bounds)
 
     # -- running
 
     def load(self, image: Image, names: Sequence[str]) -> None:
         """See pkg.build.Dockerfiles."""
-        layers = LayerCache(self._store, Derived(cache_root(self._store.root)))
         with tempfile.NamedTemporaryFile(prefix="linuxkit-pkg-", suffix=".tar") as archive:
-            export_image(self._store, layers, image, archive, "docker", names[0])
+            export_image(self._store, self._layers(), image, archive, "docker", names[0])
             archive.flush()
             self._run(["docker", "load", "--input", archive.name], None)
         for other in names[1:]:
