@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -96,3 +97,29 @@ def test_flags_are_in_the_key(tmp_path: Path) -> None:
 def test_what_is_not_given_is_not_there() -> None:
     assert said({}) == {"formats": ["kernel+initrd"], "sbomFormat": "spdx", "whiteouts": "linuxkit"}
     assert "sbomFormat" not in said({"no_sbom": True})
+
+
+def test_a_level_of_zero_is_said() -> None:
+    assert said({"level": 0})["level"] == 0 and "level" not in said({})
+    assert "size" not in parameters(DEFAULTS, {"size": None})
+
+
+def test_another_wheel_ends_the_shortcut(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Through the command line: what the key is made of has each wheel's version."""
+    seen: list[dict[str, Any]] = []
+
+    class SeenError(Exception):
+        pass
+
+    def note(files: object, flags: dict[str, Any], *rest: object, **more: object) -> None:
+        seen.append(flags)
+        raise SeenError
+
+    monkeypatch.setattr("linuxkit.outputs.recall.inputs_key", note)
+    (tmp_path / "a.yml").write_text("files: []\n")
+    real = metadata.version
+    for name in ("", "zlib-ng", "zstandard", "lz4", "ziglang"):
+        monkeypatch.setattr(metadata, "version", lambda n, name=name: "0.0" if n == name else real(n))
+        with pytest.raises(SeenError):
+            command.build.main([str(tmp_path / "a.yml")], obj=SETTINGS, standalone_mode=False)
+    assert len(seen) == 5 and all(one != seen[0] for one in seen[1:])

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from linuxkit.cli.main import Settings, allow_local_files, allow_release_rollback, max_layer
-from linuxkit.cli.parameters import DECIDE, parameters
+from linuxkit.cli.parameters import DECIDE, installed, parameters
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -121,7 +121,7 @@ def build(
     asked_for = click.get_current_context().params
     flags = {option: asked_for[option] for option in DECIDE} | {
         "lock": locked.decode(errors="replace"), "home": os.environ.get("HOME"), "output": bool(output),
-        "preflight": not no_preflight,
+        "preflight": not no_preflight, "tools": installed(),
     }
     plain = not (dry_run or show_plan or pull or sbom_current_time or input_tar or docker or (output and directory)
                  or bundle_file or sign_key or provenance_file or provenance_output
@@ -188,7 +188,7 @@ def build(
     read = [*documents, *_named(lock_file, locked)]
     provenance = provenance_of(provenance_file, provenance_output, builder_id, read, parameters(asked_for, {
         "name": default_name, "arch": options.architecture, "sbom_output": sbom, "sbom_current_time": created,
-        "size": disk_size,
+        "size": disk_size or None,
     }))  # fmt: skip
     if show_plan:
         import json

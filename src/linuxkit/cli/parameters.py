@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,19 @@ DO_NOT_DECIDE = {
 }
 
 
+def installed() -> dict[str, str]:
+    """The versions of the wheels that compress and compile, for the shortcut: they are told without importing any."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {}
+    for name in ("zlib-ng", "zstandard", "lz4", "ziglang"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = ""
+    return found | {"python": sys.version}  # whose liblzma makes xz
+
+
 def parameters(asked_for: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
     """What the provenance says of the command line: each option of DECIDE that was given, or has a value by now.
 
@@ -48,4 +62,6 @@ def parameters(asked_for: Mapping[str, Any], known: Mapping[str, Any]) -> dict[s
         with host_errors("cannot read", Path(given["sign_cert"])):
             data = Path(given["sign_cert"]).read_bytes()
         given["sign_cert"] = f"sha256:{hashlib.sha256(data).hexdigest()}"
-    return {name: given[option] for option, name in DECIDE.items() if given[option] not in ("", None, False, 0, ())}
+    # a level of 0 is one: False is left out by what it is, not by what it equals
+    return {name: given[option] for option, name in DECIDE.items()
+            if given[option] is not None and given[option] is not False and given[option] not in ("", ())}  # fmt: skip
